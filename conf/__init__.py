@@ -1,0 +1,1 @@
+"""The configuration: `ls conf/<group>` lists a group's options. Installed as `normlab.conf`."""

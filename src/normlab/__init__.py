@@ -1,0 +1,40 @@
+"""normlab: a PyTorch Lightning + Hydra training template that gets batch normalization right.
+
+import normlab
+result = normlab.run(normlab.compose(["model=net", "data=wine"]))
+
+Names resolve on first use, so that `import normlab` and a refused command cost no import of torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from normlab.config import compose
+    from normlab.data.base import TensorData
+    from normlab.errors import ConfigError
+    from normlab.norms.base import Norm
+    from normlab.norms.declaration import Declaration, declaration
+    from normlab.run import run
+    from normlab.tasks.classify import Classify
+    from normlab.tasks.regress import Regress
+
+__all__ = ["Classify", "ConfigError", "Declaration", "Norm", "Regress", "TensorData", "compose", "declaration", "run"]
+
+HOMES = {
+    "Classify": "tasks.classify",
+    "ConfigError": "errors",
+    "Declaration": "norms.declaration",
+    "Norm": "norms.base",
+    "Regress": "tasks.regress",
+    "TensorData": "data.base",
+    "compose": "config",
+    "declaration": "norms.declaration",
+    "run": "run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module normlab has no attribute {name}")
+    return getattr(import_module(f"normlab.{HOMES[name]}"), name)

@@ -1,0 +1,98 @@
+"""The command line: look at everything that was typed, then let Hydra start the job or jobs."""
+
+import os
+import sys
+import traceback
+from argparse import Namespace
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from normlab import config as configs
+from normlab.errors import ConfigError
+
+
+def main() -> None:
+    """Runs the command line in sys.argv. Exit codes: 0 done, 1 failed, 2 refused, 130 interrupted."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting with 1
+    try:
+        arguments = get_args_parser().parse_args()
+        if not _only_shows(arguments):
+            _check(arguments)
+        jobs = Jobs(arguments.overrides, arguments.multirun)
+        jobs.start()
+    except (ConfigError, HydraException) as error:
+        _leave(2, f"refused: {error}")
+    except KeyboardInterrupt:
+        _leave(130, "interrupted; the same command with the same name= goes on")
+
+
+def _only_shows(arguments: Namespace) -> bool:
+    return any((arguments.help, arguments.hydra_help, arguments.cfg, arguments.info, arguments.shell_completion))
+
+
+def _check(arguments: Namespace) -> None:
+    """Refuses before Hydra makes a folder; puts the options of an old run in front of what was typed."""
+    if arguments.config_path or arguments.config_name:
+        return  # a run's config.yaml, replayed
+    overrides = configs.check(arguments.overrides, arguments.multirun)
+    sys.argv[1:1] = overrides[: len(overrides) - len(arguments.overrides)]
+
+
+class Jobs:
+    """The job or jobs that Hydra starts; in a sweep the others go on when one fails."""
+
+    def __init__(self, typed: list[str], multirun: bool):
+        self.typed, self.multirun = typed, multirun
+        self.errors: list[Exception] = []
+
+    def start(self) -> None:
+        @hydra.main(config_path="pkg://normlab.conf", config_name="train", version_base="1.3")
+        def job(config: DictConfig) -> float | None:
+            try:
+                return self._run(config)
+            except Exception as error:
+                self.errors.append(error)
+                if self.multirun:
+                    _tell(error)
+                    raise  # a sweeper must know
+                return None
+
+        try:
+            job()
+        except Exception:
+            if not self.errors:
+                raise
+        if self.errors and self.multirun:
+            _leave(1, f"{len(self.errors)} of the jobs failed")
+        if self.errors:
+            _leave(_tell(self.errors[0]))
+
+    def _run(self, config: DictConfig) -> float | None:
+        from normlab.run import run  # imports torch, which a refused command does not need
+
+        settings = HydraConfig.get()
+        if config.action != "fit":
+            return run(configs.compose(self.typed)).score
+        config.overrides = list(settings.overrides.task)
+        return run(config, settings.runtime.output_dir).score
+
+
+def _tell(error: Exception) -> int:
+    """Prints an error, a refusal without its traceback, and returns the exit code for it."""
+    sys.stdout.flush()
+    if isinstance(error, ConfigError):
+        print(f"refused: {error}", file=sys.stderr)
+        return 2
+    traceback.print_exception(error)
+    return 1
+
+
+def _leave(code: int, message: str = "") -> None:
+    sys.stdout.flush()
+    if message:
+        print(message, file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,173 @@
+"""How the parts meet: the one function that turns a configuration into a task, its data and a trainer."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+import torch
+from hydra.errors import InstantiationException
+from lightning import Callback, LightningDataModule, Trainer, seed_everything
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from normlab import config as configs
+from normlab.callbacks.epoch_seed import EpochSeed
+from normlab.callbacks.progress import TrainingProgress
+from normlab.callbacks.record import Record
+from normlab.data.loaders import Chunks, Fixed
+from normlab.errors import ConfigError
+from normlab.guards import batch_sizes, check_batches, check_forward
+from normlab.modes import ModeGuard
+from normlab.schedulers import constant
+from normlab.tasks.base import Task
+from normlab.tasks.classify import Classify
+from normlab.tasks.regress import Regress
+
+
+@dataclass
+class Parts:
+    """What a run is made of."""
+
+    task: Task
+    data: LightningDataModule
+    trainer: Trainer
+    record: Record
+
+
+def build(config: DictConfig, folder: Path, data: LightningDataModule | None = None) -> Parts:
+    """Builds everything that the configuration names and checks that it fits together.
+
+    `data` replaces the configured data module. Raises ConfigError; nothing was trained then.
+    """
+    try:
+        return _build(config, folder, data)
+    except (ValueError, TypeError, MisconfigurationException) as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
+
+
+def _build(config: DictConfig, folder: Path, data: Any) -> Parts:
+    seed_everything(config.seed, verbose=False)
+    data = data or make(config, "data")
+    _check_input_dims(config, data.input_shape)
+    data.seed = config.seed
+    data.prepare_data()
+    data.setup("fit")
+
+    norm = make(config, "norm")
+    network = make(config, "model", norm=norm, input_shape=data.input_shape, out_features=data.out_features)
+    norm_inputs = check_forward(network, data.input_shape, data.out_features)
+    if config.action == "fit":
+        check_batches(network, norm_inputs, batch_sizes(data.train_dataloader()))
+    if _uses_channels_last(config, network):
+        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if config.compile:
+        network.compile()
+
+    task = _task(config, network, data)
+    score, mode = config.score or task.score[0], config.score_mode or task.score[1]
+    record = Record(folder, score, mode, task.metric_names())
+    if score not in record.table.columns:
+        raise ConfigError(f"score={score}: expected one of {', '.join(c for c in task.metric_names() if 'val/' in c)}")
+    _wrap_loaders(data, config)
+    return Parts(task, data, _trainer(config, folder, record), record)
+
+
+def make(config: DictConfig, group: str, **objects: Any) -> Any:
+    """The object of a group's `_target_`, from the group's keys and `objects`. Raises ConfigError for unknown keys."""
+    return _make(config[group], group, **objects)
+
+
+def _make(node: DictConfig, key: str, **objects: Any) -> Any:
+    try:
+        partial = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
+    except InstantiationException as error:
+        raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
+    try:
+        inspect.signature(partial).bind_partial(**objects)
+    except TypeError as error:
+        raise ConfigError(f"{key}: {node._target_} {error}") from error
+    return partial if node.get("_partial_") else partial(**objects)
+
+
+def _task(config: DictConfig, network: nn.Module, data: Any) -> Task:
+    scheduler: Callable[..., Any] = constant if config.action == "lr_find" else make(config, "scheduler")
+    shared = {
+        "network": network,
+        "optimizer": make(config, "optimizer"),
+        "scheduler": scheduler,
+        "steps_per_execution": config.steps_per_execution,
+        **OmegaConf.to_container(config.task),  # pyright: ignore[reportCallIssue]
+    }
+    if data.task == "classify":
+        return Classify(**shared, num_classes=data.out_features)
+    mean, std = data.target_statistics()
+    return Regress(**shared, target_mean=mean, target_std=std)
+
+
+def _wrap_loaders(data: LightningDataModule, config: DictConfig) -> None:
+    if config.trainer.overfit_batches:
+        fixed = Fixed(data.train_dataloader(), config.trainer.overfit_batches)
+        data.train_dataloader = data.val_dataloader = lambda: fixed
+    if config.steps_per_execution > 1 and config.action == "fit":
+        single = data.train_dataloader
+        size, limit = config.steps_per_execution, config.trainer.limit_train_batches
+        data.train_dataloader = lambda: Chunks(single(), size, limit)
+
+
+def _trainer(config: DictConfig, folder: Path, record: Record) -> Trainer:
+    callbacks: list[Callback] = [ModeGuard(), EpochSeed(config.seed), TrainingProgress()]
+    loggers: list[Any] = []
+    settings = OmegaConf.create({**config.trainer, "log_every_n_steps": 1 if "lr_monitor" in config.callbacks else 0})
+    del settings["overfit_batches"]
+    if config.action == "fit":
+        following = {"monitor": record.score, "mode": record.mode}
+        callbacks += [_offer(node, f"callbacks.{name}", following) for name, node in config.callbacks.items()]
+        loggers = [_offer(node, f"logger.{name}", {"save_dir": folder}) for name, node in config.logger.items()]
+        callbacks.append(record)
+    if config.action == "lr_find":
+        settings.max_epochs = -1
+    if config.steps_per_execution > 1:
+        settings.limit_train_batches = 1.0  # Chunks keeps the limit, in batches
+    trainer = _make(
+        settings,
+        "trainer",
+        callbacks=callbacks,
+        logger=loggers,
+        default_root_dir=folder,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=config.action == "fit",
+    )
+    trainer.profiler.dirpath = folder  # where a profiler writes its table
+    return trainer
+
+
+def _offer(node: DictConfig, key: str, objects: Mapping[str, Any]) -> Any:
+    """Builds a part with those of `objects` that its constructor has a parameter for."""
+    parameters = inspect.signature(hydra.utils.get_object(node._target_)).parameters
+    return _make(node, key, **{name: value for name, value in objects.items() if name in parameters})
+
+
+def _check_input_dims(config: DictConfig, input_shape: Sequence[int]) -> None:
+    """Names the networks that fit where this one takes samples of another rank."""
+
+    def fits(target: str) -> bool:
+        return getattr(hydra.utils.get_object(target), "input_dims", len(input_shape)) == len(input_shape)
+
+    if fits(config.model._target_):
+        return
+    fitting = [name for name in configs.options("model") if fits(configs.read_option("model", name)._target_)]
+    raise ConfigError(
+        f"{config.model._target_} takes images (C, H, W), and this data has samples of shape {tuple(input_shape)}; "
+        f"networks that fit: {', '.join(fitting)}"
+    )
+
+
+def _uses_channels_last(config: DictConfig, network: nn.Module) -> bool:
+    if config.channels_last != "auto":
+        return config.channels_last
+    return "16" in str(config.trainer.precision) and any(isinstance(m, nn.Conv2d) for m in network.modules())

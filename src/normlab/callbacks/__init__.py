@@ -1,0 +1,1 @@
+"""The run's own callbacks. Additions such as early stopping are chosen with `callbacks=`."""

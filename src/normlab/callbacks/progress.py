@@ -1,0 +1,88 @@
+"""Progress of training: a live bar on a terminal, a line every so often elsewhere."""
+
+import logging
+import time
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from normlab.logs import console
+
+log = logging.getLogger(__name__)
+
+REFRESH, LINE = 0.1, 10.0  # seconds between two refreshes of the bar, and between two lines
+
+
+class TrainingProgress(Callback):
+    """Shows epochs, batches, metrics and the time left; train.log gets a line for each epoch in any case."""
+
+    def __init__(self) -> None:
+        self.bar: Progress | None = None
+        self.next_time = 0.0
+        self.finished_epoch = ""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.next_time = time.monotonic() + LINE
+        if console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+            self.bar = Progress(*columns, console=console, auto_refresh=False, transient=True)
+            self.bar.add_task("", total=None)
+            self.bar.start()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        now = time.monotonic()
+        if now < self.next_time:
+            return
+        done, total = trainer.fit_loop.epoch_loop.batch_progress.current.ready, trainer.num_training_batches
+        if self.bar is None:
+            self.next_time = now + LINE
+            log.info(f"{_epoch(trainer)}, batch {done}/{total}")
+            return
+        self.next_time = now + REFRESH
+        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
+        self.bar.update(
+            self.bar.task_ids[0],
+            description=f"{_epoch(trainer)}{_metrics(trainer)}",
+            completed=trainer.current_epoch * total + done,
+            total=epochs and epochs * total,
+            refresh=True,
+        )
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.finished_epoch = _epoch(trainer)  # its metrics are complete by the next hook: the task logs after callbacks
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._line(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
+        self.next_time = 0.0
+        self._line(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _line(self, trainer: Trainer) -> None:
+        if not self.finished_epoch:
+            return
+        now = time.monotonic()
+        due = self.bar is None and now >= self.next_time
+        if due:
+            self.next_time = now + LINE
+        log.log(logging.INFO if due else logging.DEBUG, self.finished_epoch + _metrics(trainer))
+        self.finished_epoch = ""
+
+    def _stop(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+def _epoch(trainer: Trainer) -> str:
+    return f"epoch {trainer.current_epoch + 1}" + (f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else "")
+
+
+def _metrics(trainer: Trainer) -> str:
+    in_order = sorted(trainer.callback_metrics.items(), key=lambda item: not item[0].startswith("train/"))
+    return "".join(f", {name} {float(value):.4g}" for name, value in in_order)

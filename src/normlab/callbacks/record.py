@@ -1,0 +1,108 @@
+"""The end of each epoch on disk: a row in metrics.csv, then the last and the best checkpoint."""
+
+import csv
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+
+class MetricsTable:
+    """metrics.csv, one row an epoch. A metric that turns up later adds a column."""
+
+    def __init__(self, file: Path, columns: Sequence[str]):
+        self.file, self.columns = file, list(columns)
+
+    def truncate(self, epoch: int) -> None:
+        """Keeps the rows before `epoch`, where training starts again."""
+        rows = []
+        if self.file.is_file():
+            with self.file.open(newline="") as lines:
+                rows = [row for row in csv.DictReader(lines) if int(row["epoch"]) < epoch]
+        self._rewrite(rows)
+
+    def append(self, row: dict[str, Any]) -> None:
+        if row.keys() <= set(self.columns):
+            with self.file.open("a", newline="") as lines:
+                self._writer(lines).writerow(row)
+            return
+        self.columns += [name for name in row if name not in self.columns]
+        with self.file.open(newline="") as lines:
+            rows = list(csv.DictReader(lines))
+        self._rewrite([*rows, row])
+
+    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        part = self.file.with_suffix(".part")
+        with part.open("w", newline="") as lines:
+            writer = self._writer(lines)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(part, self.file)
+
+    def _writer(self, lines: Any) -> "csv.DictWriter[str]":
+        return csv.DictWriter(lines, self.columns, restval="", lineterminator="\n")
+
+
+class Record(Checkpoint):
+    """Writes the row before the checkpoints: a run killed in between repeats the epoch and rewrites its row.
+
+    A Lightning `Checkpoint`, so that it comes after every other callback and sees what they logged. It replaces
+    ModelCheckpoint, whose `last` stays behind when the score does not improve and whose memory of the best is lost
+    with a folder that is moved.
+    """
+
+    def __init__(self, folder: Path, score: str, mode: str, columns: Sequence[str]):
+        self.folder, self.score, self.mode = folder, score, mode
+        self.table = MetricsTable(folder / "metrics.csv", ["epoch", "step", *columns])
+        self.best: dict[str, Any] | None = None  # epoch, score, metrics
+        self.validated: dict[str, Any] = {}
+
+    def path(self, which: str) -> Path:
+        return self.folder / "checkpoints" / f"{which}.ckpt"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.table.truncate(trainer.current_epoch)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.validated = {}
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self.validated = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        now = {k: v for k, v in trainer.callback_metrics.items() if not k.startswith("val/")} | self.validated
+        row = {name: float(value) for name, value in now.items()}
+        self.table.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **row})
+        improved = self.score in row and self._is_better(row[self.score])
+        if improved:
+            self.best = {"epoch": trainer.current_epoch, "score": row[self.score], "metrics": row}
+        trainer.save_checkpoint(self.path("last"), weights_only=False)
+        if improved:
+            self._copy_last_to_best()
+
+    def adopt_last(self, metrics: Mapping[str, float]) -> None:
+        """Makes the last checkpoint the best of a run that saved no other."""
+        self.best = {"epoch": None, "score": metrics[self.score], "metrics": dict(metrics)}
+        self._copy_last_to_best()
+
+    def _is_better(self, score: float) -> bool:
+        if self.best is None or math.isnan(self.best["score"]):
+            return True
+        return score > self.best["score"] if self.mode == "max" else score < self.best["score"]
+
+    def _copy_last_to_best(self) -> None:
+        part = self.path("best").with_suffix(".part")
+        shutil.copyfile(self.path("last"), part)
+        os.replace(part, self.path("best"))

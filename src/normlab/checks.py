@@ -1,0 +1,126 @@
+"""What can be known of a configuration without torch: names, and settings that do not go together."""
+
+import ast
+import difflib
+import importlib.metadata
+import importlib.util
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from packaging.requirements import Requirement
+
+from normlab.errors import ConfigError
+
+# Hooks that Lightning calls for each batch; inside a call that steps many batches they would be silent.
+SINGLE_STEP_ONLY = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
+
+
+def check_option(group: str, chosen: Any, available: Sequence[str]) -> None:
+    """Raises ConfigError where a chosen option, or one of a list of options, is not there or lacks its extra."""
+    for option in chosen if isinstance(chosen, list) else [chosen]:
+        if option is None:
+            continue
+        if str(option) not in available:
+            listed = ", ".join(sorted(available)) or "none yet"
+            raise ConfigError(f"no option {option} in {group}{_did_you_mean(str(option), available)} (options: {listed})")
+        check_extra(group, str(option))
+
+
+def check_extra(group: str, option: str) -> None:
+    """Raises ConfigError where the extra that bears an option's name is not installed."""
+    for line in importlib.metadata.requires("normlab") or []:
+        requirement = Requirement(line)
+        if requirement.marker and requirement.marker.evaluate({"extra": option}):
+            if not requirement.marker.evaluate({"extra": ""}) and not _installed(requirement.name):
+                raise ConfigError(
+                    f"{group}={option} needs {requirement.name}, which is not installed: pip install -e '.[{option}]'"
+                )
+
+
+def check_name(config: DictConfig, key: str, added: bool) -> None:
+    """Raises ConfigError where `key` is not a key of the composed configuration, naming the nearest."""
+    path, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, path) if path else config
+    if node is None or not OmegaConf.is_dict(node):
+        check_name(config, path, added=False)
+        raise ConfigError(f"no key {name} in {path}, which is a single value")
+    if name in node:
+        return
+    where = f" in {path}" if path else ""
+    if added and path == "trainer":
+        if name in trainer_parameters():
+            return
+        raise ConfigError(f"Lightning's Trainer has no parameter {name}{_did_you_mean(name, trainer_parameters())}")
+    if added and path:
+        return  # the part's constructor decides, right after building
+    keys = [str(k) for k in node if not str(k).startswith("_")]
+    nearest = _did_you_mean(name, keys)
+    listed = "" if nearest else f" (keys: {', '.join(keys) or 'none'})"
+    raise ConfigError(f"no key {name}{where}{nearest}{listed}")
+
+
+def check_config(config: DictConfig, run_folder: Path) -> None:
+    """Raises ConfigError where settings do not go together or name a file that is not there."""
+    data = config.data
+    if "val_fraction" in data and data.val_fraction + data.test_fraction >= 1:
+        raise ConfigError(
+            f"data.val_fraction={data.val_fraction} and data.test_fraction={data.test_fraction} leave nothing to train on"
+        )
+    if config.score_mode is not None and config.score is None:
+        raise ConfigError(f"score_mode={config.score_mode} without a score: set score= too")
+    if config.steps_per_execution > 1:
+        _check_single_step_only(config)
+    if config.action == "fit" and config.ckpt is not None:
+        raise ConfigError(f"ckpt={config.ckpt} with action=fit: a run resumes by its name=, from its own last checkpoint")
+    checkpoint = checkpoint_path(config, run_folder)
+    if checkpoint is not None and not checkpoint.is_file():
+        raise ConfigError(f"ckpt={config.ckpt}: there is no file {checkpoint}")
+
+
+def checkpoint_path(config: DictConfig, run_folder: Path) -> Path | None:
+    """The checkpoint that an action loads before it starts; None for none."""
+    ckpt = config.ckpt or ("best" if config.action in ("validate", "test") else None)
+    if ckpt is None:
+        return None
+    return run_folder / "checkpoints" / f"{ckpt}.ckpt" if ckpt in ("best", "last") else Path(ckpt)
+
+
+@cache
+def trainer_parameters() -> tuple[str, ...]:
+    """The parameters of Lightning's Trainer, read from its source: importing it would take seconds."""
+    spec = importlib.util.find_spec("lightning")
+    assert spec is not None and spec.submodule_search_locations
+    source = Path(spec.submodule_search_locations[0], "pytorch", "trainer", "trainer.py").read_text()
+    trainer = next(n for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == "Trainer")
+    init = next(n for n in trainer.body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
+    return tuple(argument.arg for argument in init.args.kwonlyargs)
+
+
+def _check_single_step_only(config: DictConfig) -> None:
+    steps = f"steps_per_execution={config.steps_per_execution}"
+    for key, off in SINGLE_STEP_ONLY.items():
+        if config.trainer[key] != off:
+            raise ConfigError(f"trainer.{key}={config.trainer[key]} cannot be combined with {steps}; use 1")
+    if config.trainer.precision == "16-mixed":
+        raise ConfigError(f"trainer.precision=16-mixed scales each step and cannot be combined with {steps}; use 1")
+    if "val_check_interval" in config.trainer:
+        raise ConfigError(f"trainer.val_check_interval cannot be combined with {steps}; use 1")
+    monitor = config.callbacks.get("lr_monitor")
+    if monitor is not None and monitor.logging_interval == "step":
+        raise ConfigError(f"callbacks.lr_monitor.logging_interval=step cannot be combined with {steps}; use epoch")
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -1,0 +1,165 @@
+"""Composing a configuration, and refusing one that cannot work before torch is imported or a folder is made."""
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import normlab.conf
+from normlab import folder
+from normlab.checks import check_config, check_name, check_option
+from normlab.errors import ConfigError
+from normlab.fields import check_value
+
+CONF = Path(normlab.conf.__path__[0])
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("__pycache__", "hydra"))
+
+OmegaConf.register_new_resolver("normlab.folder", lambda *args: str(folder.resolve(*args)), use_cache=True, replace=True)
+
+
+def compose(overrides: Sequence[str] = ()) -> DictConfig:
+    """The checked configuration of one run, as `python train.py` with these overrides composes it.
+
+    With `action=validate` and the like it is the configuration of the run that `name` or `ckpt` points to, changed by
+    the overrides. Raises ConfigError.
+    """
+    with _loader() as loader:
+        return _compose(list(overrides), loader)[0]
+
+
+def check(overrides: Sequence[str], multirun: bool = False) -> list[str]:
+    """Looks at every job of a command line before the first starts; returns the overrides to hand to Hydra.
+
+    These are the given ones; an action on an old run has that run's options put in front. Raises ConfigError.
+    """
+    with _loader() as loader:
+        if not multirun:
+            return _compose(list(overrides), loader)[1]
+        for number, job in enumerate(_jobs(overrides)):
+            config = _compose(job, loader, sweep_number=number)[0]
+            if config.action != "fit":
+                raise ConfigError(f"action={config.action} with -m: only fits are swept; look at one run at a time")
+        return list(overrides)
+
+
+def restore(fresh: DictConfig, overrides: Iterable[str], run_folder: Path) -> DictConfig:
+    """The configuration of the run in a folder, changed by the overrides; `fresh`, which has them, where there is none."""
+    if not (run_folder / "config.yaml").is_file():
+        return fresh
+    saved = folder.read_config(run_folder)
+    for override in _parse(overrides):
+        key = override.key_or_group
+        if key == "experiment":
+            raise ConfigError(f"experiment={override.value()}: an old run keeps its settings; change single keys")
+        if not _is_hydras(override):
+            OmegaConf.update(saved, key, OmegaConf.select(fresh, key), merge=False, force_add=True)
+    return saved
+
+
+def options(group: str) -> list[str]:
+    """The options of a group, as `ls conf/<group>` lists them."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def read_option(group: str, option: str) -> Any:
+    """The yaml file of an option, not composed."""
+    return OmegaConf.load(CONF / group / f"{option}.yaml")
+
+
+@contextmanager
+def _loader() -> Iterator[ConfigLoader]:
+    with hydra.initialize_config_module("normlab.conf", version_base="1.3"):
+        yield GlobalHydra.instance().config_loader()
+
+
+def _compose(
+    overrides: list[str], loader: ConfigLoader, sweep_number: int | None = None
+) -> tuple[DictConfig, list[str]]:
+    """One job's checked configuration, and the overrides that let Hydra compose it."""
+    parsed = _parse(overrides)
+    typed = {override.key_or_group: override.value() for override in parsed}
+    action, name = typed.get("action", "fit"), typed.get("name")
+    check_value("action", action, "fit")
+    run_folder = folder.resolve(name, action, typed.get("ckpt"))
+    if action in ("validate", "test"):
+        folder.check_action(run_folder, action)
+    inherited = [] if action == "fit" else _inherited(run_folder, typed)
+    config = _apply(_parse(inherited) + parsed, loader)
+    config.overrides = overrides
+    if action != "fit":
+        config = restore(config, overrides, run_folder)
+    check_config(config, run_folder)
+    if action == "fit" and name is not None:
+        numbered = run_folder if sweep_number is None else run_folder / str(sweep_number)
+        folder.check_fit(numbered, config)
+    return config, inherited + overrides
+
+
+def _inherited(run_folder: Path, typed: dict[str, Any]) -> list[str]:
+    """The options that the run in a folder was made with, if there is one, but for those typed anew."""
+    if not (run_folder / "config.yaml").is_file():
+        return []
+    made_with = _parse(folder.read_config(run_folder).overrides)
+    return [o.input_line for o in made_with if _is_selection(o) and o.key_or_group not in typed and o.input_line]
+
+
+def _apply(parsed: list[Override], loader: ConfigLoader) -> DictConfig:
+    """The composed options with the typed values put in, each name and value checked on the way."""
+    selections = [override for override in parsed if _is_selection(override) or _is_hydras(override)]
+    for override in selections:
+        if override.key_or_group in GROUPS and not override.is_delete():
+            available = loader.get_group_options(override.key_or_group)
+            check_option(override.key_or_group, override.value(), available)
+    config = copy.deepcopy(_hydra_compose(tuple(o.input_line for o in selections if o.input_line)))
+    for override in parsed:
+        if override not in selections:
+            key, value = override.key_or_group, override.value()
+            check_name(config, key, override.is_add())
+            check_value(key, value, OmegaConf.select(config, key))
+            OmegaConf.update(config, key, value, merge=True, force_add=override.is_add())
+    return config
+
+
+@cache
+def _hydra_compose(overrides: tuple[str, ...]) -> DictConfig:
+    try:
+        return hydra.compose("train", overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(str(error).strip()) from error
+
+
+def _parse(overrides: Iterable[str]) -> list[Override]:
+    parser = OverridesParser.create()
+    parsed = []
+    for line in overrides:
+        try:
+            parsed.append(parser.parse_override(line))
+        except HydraException as error:
+            raise ConfigError(f"{line}: expected group=option or key=value ({str(error).splitlines()[0]})") from error
+    return parsed
+
+
+def _is_selection(override: Override) -> bool:
+    """True for `group=option`, false for `key=value`."""
+    return override.key_or_group in GROUPS and not isinstance(override.value(), dict) or override.is_delete()
+
+
+def _is_hydras(override: Override) -> bool:
+    return override.key_or_group.split("/")[0].split(".")[0] == "hydra"
+
+
+def _jobs(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of each job of a grid."""
+    return BasicSweeper.split_arguments(_parse(overrides), max_batch_size=None)[0]

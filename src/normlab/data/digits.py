@@ -1,0 +1,62 @@
+"""Handwritten digits as images.  python train.py data=digits data.size=32 data.channels=3"""
+
+from collections.abc import Callable
+
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+from torch.nn import functional as F
+
+from normlab.data.base import Augment, TensorData
+from normlab.seeds import generator
+
+
+class Digits(TensorData):
+    """1,797 grey 8×8 images of ten digits (Alpaydin & Kaynak, UCI), enlarged to size×size, grey repeated `channels` times.
+
+    Pixels are standardised with the training part's mean and deviation. `augment` shifts each training image by up to
+    one of the original pixels, differently in each epoch.
+    """
+
+    task = "classify"
+    out_features = 10
+
+    def __init__(self, size: int = 32, channels: int = 3, augment: bool = True, **splits: float):
+        super().__init__(**splits)
+        self.size, self.channels, self.augment = size, channels, augment
+        self.input_shape = (channels, size, size)
+
+    def load(self) -> tuple[Tensor, Tensor]:
+        bunch = load_digits()
+        images = torch.tensor(bunch.images, dtype=torch.float32).unsqueeze(1) / 16
+        images = F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True)
+        return images.expand(-1, self.channels, -1, -1).contiguous(), torch.tensor(bunch.target)
+
+    def preprocess(self, train: Tensor) -> Callable[[Tensor], Tensor]:
+        std, mean = torch.std_mean(train, correction=0)
+        return lambda x: (x - mean) / std
+
+    def augmentation(self) -> Augment | None:
+        return Shift(len(self.splits["train"][0]), self.size // 8, self.seed) if self.augment else None
+
+
+class Shift:
+    """Moves each image of a batch (B, C, H, W) by its own whole number of pixels up to `most`; edges are repeated.
+
+    The shifts depend on (seed, epoch, sample) alone.
+    """
+
+    def __init__(self, samples: int, most: int, seed: int):
+        self.samples, self.most, self.seed = samples, most, seed
+        self.epoch, self.shifts = -1, torch.empty(0)
+
+    def __call__(self, x: Tensor, index: Tensor, epoch: int) -> Tensor:
+        if epoch != self.epoch:
+            random = generator("shift", self.seed, epoch)
+            self.shifts = torch.randint(-self.most, self.most + 1, (self.samples, 2), generator=random)
+            self.epoch = epoch
+        height, width = x.shape[2:]
+        down, right = self.shifts[index].T[:, :, None]  # (B, 1) each
+        rows = (torch.arange(height) - down).clamp(0, height - 1)  # (B, H)
+        columns = (torch.arange(width) - right).clamp(0, width - 1)  # (B, W)
+        return x[torch.arange(len(x))[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

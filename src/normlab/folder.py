@@ -1,0 +1,144 @@
+"""The run folder: where it lies, what it holds, and whether a command may use it.
+
+    config.yaml  metrics.csv  result.json  environment.json  train.log  checkpoints/{best,last}.ckpt
+"""
+
+import json
+import os
+import platform
+import re
+import subprocess
+import uuid
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from normlab.errors import ConfigError
+from normlab.fields import show
+from normlab.identity import numbers
+
+ROOT = Path("outputs")
+PACKAGES = ("normlab", "torch", "lightning", "torchmetrics", "torchvision", "hydra-core", "omegaconf", "numpy")
+
+# Lets `python train.py -cp <folder> -cn config name=<new>` replay a run.
+REPLAY = """\
+# Replay: python train.py --config-path {path} --config-name config name=replay
+hydra:
+  run:
+    dir: ${{normlab.folder:${{name}},${{action}},${{ckpt}}}}
+  output_subdir: null
+"""
+
+
+def resolve(name: object, action: str = "fit", ckpt: str | None = None) -> Path:
+    """The run folder: `outputs/<name>`, that of the checkpoint looked at, or else a new one.
+
+    Raises ConfigError for a name that is no path under `outputs`, and for an action that is told no run.
+    """
+    if name is not None:
+        if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", str(name)) or ".." in str(name).split("/"):
+            raise ConfigError(f"name={name}: expected letters, digits and . _ - + with / between folders")
+        return ROOT / str(name)
+    if ckpt not in (None, "best", "last"):
+        return Path(ckpt).parent.parent
+    if action in ("fit", "sweep", "lr_find"):
+        now = datetime.now()
+        return ROOT / now.strftime("%Y-%m-%d") / f"{now:%H-%M-%S}-{uuid.uuid4().hex[:6]}"
+    raise ConfigError(f"action={action} needs a run: name=<run>, or ckpt=<run folder>/checkpoints/best.ckpt")
+
+
+def check_fit(path: Path, config: DictConfig) -> None:
+    """Raises ConfigError where `path` holds something else than an earlier part of this run."""
+    if not path.exists() or {entry.name for entry in path.iterdir()} <= {"lr_find"}:
+        return
+    if not (path / "config.yaml").is_file():
+        raise ConfigError(f"{path} exists and holds no run; choose another name=")
+    found, wanted = numbers(read_config(path)), numbers(config)
+    differing = [key for key in sorted(found | wanted) if found.get(key) != wanted.get(key)]
+    longer = differing == ["trainer.max_epochs"] and wanted["trainer.max_epochs"] > found["trainer.max_epochs"]
+    if differing and not (longer and config.extend):
+        remedy = "extend=true trains on" if longer else "to train this one, choose another name="
+        lines = [f"  {key}: {show(found.get(key))} there, {show(wanted.get(key))} here" for key in differing]
+        raise ConfigError("\n".join([f"{path} holds another run; {remedy}", *lines]))
+
+
+def check_action(path: Path, action: str) -> None:
+    """Raises ConfigError where `path` holds no run to look at."""
+    if not (path / "config.yaml").is_file():
+        raise ConfigError(f"action={action}: there is no run in {path}")
+
+
+def write_config(path: Path, config: DictConfig) -> None:
+    body = OmegaConf.to_yaml(config, resolve=True)
+    write_text(path / "config.yaml", REPLAY.format(path=path.absolute()) + body)
+
+
+def read_config(path: Path) -> DictConfig:
+    config = OmegaConf.load(path / "config.yaml")
+    assert isinstance(config, DictConfig)
+    config.pop("hydra", None)
+    return config
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """The folder's result.json; empty where there is none yet."""
+    file = path / "result.json"
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def write_result(path: Path, result: dict[str, Any]) -> None:
+    """Replaces result.json in one step; NaN and infinities become null, which every JSON reader takes."""
+    write_text(path / "result.json", json.dumps(_finite(result), indent=2) + "\n")
+
+
+def write_environment(path: Path, devices: dict[str, Any]) -> None:
+    """Versions, git state and devices of a run; a resumed run has one entry for each start."""
+    entry = {
+        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "git": _git_state(),
+        **devices,
+    }
+    file = path / "environment.json"
+    starts = json.loads(file.read_text()) if file.is_file() else []
+    write_text(file, json.dumps([*starts, entry], indent=2) + "\n")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(text)
+    os.replace(part, file)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not (value - value == 0):
+        return None
+    return value
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit and dirty flag of the working directory; None outside a repository."""
+    try:
+        command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    commit = next((line.split()[2] for line in lines if line.startswith("# branch.oid")), None)
+    return {"commit": commit, "dirty": any(not line.startswith("#") for line in lines)}

@@ -1,0 +1,40 @@
+"""What decides the trained weights, and so whether two configurations are the same run."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+RUN_KEYS = ("model", "norm", "data", "task", "optimizer", "scheduler", "seed", "steps_per_execution")
+TRAINER_KEYS = (
+    "precision",
+    "max_epochs",
+    "max_steps",
+    "gradient_clip_val",
+    "accumulate_grad_batches",
+    "limit_train_batches",
+    "overfit_batches",
+)
+
+
+def numbers(config: DictConfig) -> dict[str, Any]:
+    """The part of a configuration that decides the trained weights: plain values under dotted keys."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    trainer = {key: plain["trainer"].get(key) for key in TRAINER_KEYS}
+    return dict(_flat({key: plain.get(key) for key in RUN_KEYS} | {"trainer": trainer}))
+
+
+def config_hash(config: DictConfig) -> str:
+    """Twelve hex digits that tell configurations with different `numbers` apart."""
+    return hashlib.sha256(json.dumps(numbers(config), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,54 @@
+"""Messages: normlab's own and every warning on the console, all of them and Lightning's in train.log."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints through rich, so that lines appear above a live progress bar."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or record.name.startswith("normlab")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        console.print(record.getMessage().strip(), markup=False)
+
+
+@contextmanager
+def logging_to(file: Path) -> Iterator[None]:
+    """Sends messages to the console and to `file`; afterwards puts everything back for the next job of a sweep."""
+    root, ours = logging.getLogger(), logging.getLogger("normlab")
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    before = root.handlers[:], root.level
+    root.handlers[:] = [handler, ConsoleHandler()]
+    root.setLevel(logging.INFO)
+    ours.setLevel(logging.DEBUG)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        handler.close()
+        root.handlers[:], level = before
+        root.setLevel(level)
+
+
+def quiet_lightning() -> None:
+    """Takes Lightning's own handlers away: each of its lines would appear twice. Call after importing it."""
+    # Lightning 2.6 with torch 2.15, 2026-11: its own use of a deprecated torch class, nothing a user can change
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True

@@ -1,0 +1,1 @@
+"""Networks: plain `nn.Module`s, one file each here, one yaml each in `conf/model`."""

@@ -1,0 +1,86 @@
+"""What a normalization layer says about itself, read by guards, synchronisation, callbacks and export.
+
+Own layers carry a `declaration` attribute; torch's layers are known here by their exact type, so that a subclass,
+whose behaviour nobody vouched for, is not taken for its base.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+Axis = Literal["batch", "channel", "space"]
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """Facts of one layer whose input is (N, C, *space).
+
+    axes: over which axes one statistic is taken in training; `channel` means the channels of one of `groups` groups.
+    running_stats: evaluation uses running statistics; without them it computes them as training does.
+    activation: the layer contains its activation.
+    foldable: in evaluation it is a fixed affine map that the layer before it can absorb.
+    synchronisable: its batch statistics can be taken over several processes.
+    drop_in: it can replace a BatchNorm in any network.
+    """
+
+    axes: frozenset[Axis]
+    groups: int = 1
+    running_stats: bool = False
+    activation: bool = False
+    foldable: bool = False
+    synchronisable: bool = False
+    drop_in: bool = True
+
+    @property
+    def batch_stats(self) -> bool:
+        """True if training mixes the samples of a batch."""
+        return "batch" in self.axes
+
+    def values(self, shape: Sequence[int]) -> int:
+        """How many values one statistic is taken over for an input of `shape` (N, C, *space); below 2 none exists."""
+        sizes = {"batch": shape[0], "channel": shape[1] // self.groups, "space": math.prod(shape[2:])}
+        return math.prod(sizes[axis] for axis in self.axes)
+
+
+BATCH: frozenset[Axis] = frozenset({"batch", "space"})
+SPACE: frozenset[Axis] = frozenset({"space"})
+SAMPLE: frozenset[Axis] = frozenset({"channel", "space"})
+
+
+def _batch(layer: nn.modules.batchnorm._BatchNorm) -> Declaration:
+    running = layer.running_mean is not None
+    return Declaration(BATCH, running_stats=running, foldable=running, synchronisable=True)
+
+
+def _instance(layer: nn.modules.batchnorm._NormBase) -> Declaration:
+    return Declaration(SPACE, running_stats=layer.running_mean is not None)
+
+
+def _group(layer: nn.GroupNorm) -> Declaration:
+    return Declaration(SAMPLE, groups=layer.num_groups)
+
+
+def _layer(layer: nn.LayerNorm) -> Declaration:
+    return Declaration(frozenset({"channel"}))
+
+
+TORCH: dict[type[nn.Module], Callable[..., Declaration]] = {
+    nn.BatchNorm1d: _batch,
+    nn.BatchNorm2d: _batch,
+    nn.BatchNorm3d: _batch,
+    nn.InstanceNorm1d: _instance,
+    nn.InstanceNorm2d: _instance,
+    nn.InstanceNorm3d: _instance,
+    nn.GroupNorm: _group,
+    nn.LayerNorm: _layer,
+}
+
+
+def declaration(layer: nn.Module) -> Declaration | None:
+    """The declaration of a normalization layer; None for any other module."""
+    if type(layer) in TORCH:
+        return TORCH[type(layer)](layer)
+    return getattr(layer, "declaration", None)

@@ -1,0 +1,37 @@
+"""Group normalization: torch's own layer."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from normlab.norms.base import Norm
+
+MOST_GROUPS, FEWEST_FEATURES = 32, 4
+
+
+def default_groups(num_features: int) -> int:
+    """The largest divisor of `num_features` up to 32 that leaves at least 4 features a group; else 1."""
+    fits = (g for g in range(min(MOST_GROUPS, num_features // FEWEST_FEATURES), 0, -1) if num_features % g == 0)
+    return next(fits, 1)
+
+
+@dataclass(frozen=True)
+class Group(Norm):
+    """y = γ (x - μ) / √(σ² + ε) + β with μ, σ² over the channels of a group and space of each sample.
+
+    Input (N, C, *space). Training and evaluation are the same; there is no state besides γ and β. `num_groups=None`
+    takes `default_groups`; a number must divide C. Does not help where batches are large and like the test data:
+    there batch norm usually scores higher.
+
+    Wu & He, Group Normalization, 2018, arXiv:1803.08494.
+    """
+
+    num_groups: int | None = None
+    eps: float = 1e-5
+    affine: bool = True
+
+    def layer(self, num_features: int, dims: int) -> nn.Module:
+        groups = self.num_groups or default_groups(num_features)
+        if num_features % groups:
+            raise ValueError(f"norm.num_groups={groups} does not divide {num_features} features; use null or a divisor")
+        return nn.GroupNorm(groups, num_features, self.eps, self.affine)

@@ -1,0 +1,19 @@
+"""No normalization, the control of every comparison."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from normlab.norms.base import Norm
+
+
+@dataclass(frozen=True)
+class NoNorm(Norm):
+    """y = x. The layer before keeps its bias. Does not help deep networks without shortcuts at high learning rates."""
+
+    @property
+    def name(self) -> str:
+        return "none"
+
+    def layer(self, num_features: int, dims: int) -> nn.Module:
+        return nn.Identity()

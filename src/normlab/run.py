@@ -1,0 +1,180 @@
+"""One run from configuration to result, on the command line, in a sweep and in a notebook alike."""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from lightning import LightningDataModule
+from omegaconf import DictConfig, OmegaConf
+
+from normlab import folder as folders
+from normlab.actions import ACTIONS, Outcome
+from normlab.allocator import set_allocator
+from normlab.build import build
+from normlab.checks import checkpoint_path
+from normlab.data.own import Datasets, adopt
+from normlab.errors import ConfigError
+from normlab.identity import config_hash
+from normlab.logs import logging_to, quiet_lightning
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves: its folder, score and metrics, and the task with the weights that were measured last.
+
+    `task` is None where an earlier start had finished the run.
+    """
+
+    folder: Path
+    score: float | None
+    metrics: dict[str, float]
+    task: torch.nn.Module | None
+
+
+def run(
+    config: DictConfig, folder: str | Path | None = None, data: LightningDataModule | Datasets | None = None
+) -> Result:
+    """Does what `config.action` says; `config` comes from `normlab.compose`.
+
+    folder: the run folder; None takes `outputs/<name>`, or a new one without a name. data: a LightningDataModule or
+    (train, val[, test]) datasets in place of the configured data. Raises ConfigError where something cannot work,
+    before any training; the folder's result.json tells the end in any case.
+    """
+    path = Path(folder) if folder is not None else folders.resolve(config.name, config.action, config.ckpt)
+    if data is not None:
+        data = adopt(data, config)
+    if config.action == "fit":
+        folders.check_fit(path, config)
+    checkpoint = checkpoint_path(config, path)
+    out = path if config.action == "fit" else path / config.action
+    finished = folders.read_result(path) if config.action == "fit" else {}
+    if finished.get("status") == "finished" and finished["config_hash"] == config_hash(config):
+        return _finished_before(path, finished)
+    (out / "checkpoints" if config.action == "fit" else out).mkdir(parents=True, exist_ok=True)
+    with _lock(out), logging_to(out / "train.log"), _Recorded(config, out) as recorded:
+        quiet_lightning()
+        set_allocator(config.allocator)
+        parts = build(config, out, data)
+        folders.write_config(out, config)
+        folders.write_environment(out, _devices(parts.trainer.strategy.root_device))
+        recorded.built(parts)
+        with _keyboard_interrupt():
+            outcome = ACTIONS[config.action](parts, checkpoint, out)
+        recorded.done(outcome, parts)
+    return Result(path, outcome.score, outcome.metrics, parts.task)
+
+
+class _Recorded:
+    """Keeps result.json true from the start of a run to its end, however it ends."""
+
+    def __init__(self, config: DictConfig, out: Path):
+        self.out, self.start, self.earlier = out, time.monotonic(), folders.read_result(out)
+        self.result: dict[str, Any] = {
+            "format": 1,
+            "action": config.action,
+            "status": "running",
+            "score": None,
+            "score_name": None,
+            "score_mode": None,
+            "metrics": {},
+            "best": None,
+            "seed": config.seed,
+            "epochs": None,
+            "steps": None,
+            "seconds": None,
+            "parameters": None,
+            "world_size": 1,
+            "overrides": list(config.overrides),
+            "config_hash": config_hash(config),
+            "error": None,
+        }
+
+    def __enter__(self) -> "_Recorded":
+        folders.write_result(self.out, self.result)
+        return self
+
+    def built(self, parts: Any) -> None:
+        network = parts.task.network
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        self.result |= {
+            "score_name": parts.record.score,
+            "score_mode": parts.record.mode,
+            "parameters": parameters,
+            "world_size": parts.trainer.world_size,
+        }
+        folders.write_result(self.out, self.result)
+        name, device = type(network).__name__, parts.trainer.strategy.root_device
+        log.info(f"{name}, {parameters:,} parameters, on {device}, in {self.out}")
+
+    def done(self, outcome: Outcome, parts: Any) -> None:
+        self.result |= {
+            "status": "finished",
+            "score": outcome.score,
+            "metrics": outcome.metrics,
+            "best": outcome.best,
+            "epochs": parts.trainer.current_epoch,
+            "steps": parts.trainer.global_step,
+        }
+        _say(outcome.metrics, parts.record.score, outcome.score, self.out, self._seconds())
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if error is not None:
+            status = {ConfigError: "refused", KeyboardInterrupt: "interrupted"}.get(type(error), "failed")
+            self.result |= {"status": status, "error": f"{type(error).__name__}: {error}".removeprefix("ConfigError: ")}
+            if status == "failed":
+                log.debug("the run failed", exc_info=error)
+        folders.write_result(self.out, self.result | {"seconds": self._seconds()})
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self.start + (self.earlier.get("seconds") or 0), 2)
+
+
+def _say(metrics: dict[str, float], score_name: str, score: float | None, out: Path, seconds: float) -> None:
+    tested = ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k.startswith("test/"))
+    best = f"best {score_name} {score:.4g}" if score is not None else ""
+    log.info(", ".join(part for part in (tested, best, f"{seconds:.1f} s, {out}") if part))
+
+
+def _finished_before(path: Path, result: dict[str, Any]) -> Result:
+    score = "" if result["score"] is None else f": {result['score_name']} {result['score']:.4g}"
+    print(f"{path} is finished{score}. To train on: extend=true with more trainer.max_epochs")
+    return Result(path, result["score"], result["metrics"], None)
+
+
+@contextmanager
+def _lock(out: Path) -> Iterator[None]:
+    lock = FileLock(out / ".lock")
+    try:
+        with lock.acquire(timeout=0):
+            yield
+    except Timeout as error:
+        raise ConfigError(f"another process is writing to {out}; wait for it, or choose another name=") from error
+
+
+@contextmanager
+def _keyboard_interrupt() -> Iterator[None]:
+    """Turns Lightning's answer to Ctrl-C, an exit with SIGINT ignored from then on, back into KeyboardInterrupt."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, handler)
+
+
+def _devices(device: torch.device) -> dict[str, Any]:
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {"device": str(device), "gpus": gpus, "threads": torch.get_num_threads()}

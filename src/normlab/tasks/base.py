@@ -1,0 +1,179 @@
+"""What every task shares: steps, epoch metrics, optimizer and schedule."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric, MetricCollection
+
+from normlab.data.loaders import Chunks
+from normlab.norms.declaration import declaration
+from normlab.tasks.meter import Meter
+
+# What of a schedule's state is progress; the rest is its plan, which the configuration says anew.
+SCHEDULE_PROGRESS = ("last_epoch", "_step_count", "_last_lr")
+
+
+class Task(LightningModule):
+    """Trains any `nn.Module` on batches (x, y).
+
+    optimizer: a partial that takes parameters. scheduler: a partial that takes the optimizer and `total_steps`, and may
+    return None. steps_per_execution: with more than 1, training batches come in lists (`Chunks`), which are stepped
+    through within one `training_step`; weights, metrics and schedule are those of single steps.
+    Raises ValueError for an unknown metric.
+    """
+
+    score: ClassVar[tuple[str, str]]  # the metric that picks the best checkpoint, and max or min
+    default_metrics: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[..., LRScheduler | None],
+        metrics: Sequence[str] | None = None,
+        steps_per_execution: int = 1,
+    ):
+        super().__init__()
+        self.network = network
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.automatic_optimization = steps_per_execution == 1
+        chosen = self.default_metrics if metrics is None else metrics
+        collection = MetricCollection({name: self._known_metric(name) for name in chosen})
+        self.train_meter = Meter(collection.clone(), self.prediction)
+        self.val_meter = Meter(collection.clone(), self.prediction)
+        self.test_meter = Meter(collection.clone(), self.prediction)
+
+    @abstractmethod
+    def available_metrics(self) -> dict[str, Callable[[], Metric]]:
+        """The metrics by name."""
+
+    @abstractmethod
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The mean loss of a batch; `output` (N, out_features) float32."""
+
+    @abstractmethod
+    def prediction(self, output: Tensor) -> Tensor:
+        """What metrics see of the network's output."""
+
+    def metric_names(self) -> list[str]:
+        """What an epoch logs, in the order of metrics.csv."""
+        names = ("loss", *self.train_meter.metrics.keys())
+        return [f"{stage}/{name}" for stage in ("train", "val") for name in names]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+        if self.automatic_optimization:
+            return self._step(batch, self.train_meter)
+        self._execute(batch)
+        return None
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._step(batch, self.val_meter)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._step(batch, self.test_meter)
+
+    def on_train_epoch_start(self) -> None:
+        self.train_meter.reset()
+
+    def on_validation_epoch_start(self) -> None:
+        self.val_meter.reset()
+
+    def on_test_epoch_start(self) -> None:
+        self.test_meter.reset()
+
+    def on_train_epoch_end(self) -> None:
+        self._log("train", self.train_meter)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log("val", self.val_meter)
+
+    def on_test_epoch_end(self) -> None:
+        self._log("test", self.test_meter)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer(parameter_groups(self.network))
+        scheduler = self.make_scheduler(optimizer, total_steps=self._total_steps())
+        if scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["lr_schedulers"] = [
+            {key: state[key] for key in SCHEDULE_PROGRESS if key in state} for state in checkpoint["lr_schedulers"]
+        ]
+
+    def _known_metric(self, name: str) -> Metric:
+        available = self.available_metrics()
+        if name not in available:
+            raise ValueError(f"task.metrics: {name} is no metric of this task; expected some of {', '.join(available)}")
+        return available[name]()
+
+    def _step(self, batch: tuple[Tensor, Tensor], meter: Meter) -> Tensor:
+        x, target = batch
+        output = self.network(x)
+        if output.dtype in (torch.bfloat16, torch.float16):
+            output = output.float()
+        loss = self.loss(output, target)
+        meter.update(loss, output, target)
+        return loss
+
+    def _execute(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Steps through many batches as Lightning's automatic optimization does through one."""
+        optimizer, scheduler = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
+        assert isinstance(optimizer, Optimizer)
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        for batch in batches:
+            # Lightning's autocast spans the call, and its cache of cast weights would outlive the step that changes them
+            torch.clear_autocast_cache()
+            loss = self._step(batch, self.train_meter)
+            optimizer.zero_grad()
+            with torch.autocast(self.device.type, enabled=False):
+                loss.backward()
+            progress.increment_ready()
+            optimizer.step()
+            progress.increment_completed()
+            if scheduler is not None:
+                scheduler.step()  # pyright: ignore[reportAttributeAccessIssue]
+            if progress.total.completed == self.trainer.max_steps:
+                break
+
+    def _log(self, stage: str, meter: Meter) -> None:
+        values = {f"{stage}/{name}": value for name, value in meter.compute().items()}
+        if stage == "train" and not torch.isfinite(values["train/loss"]):
+            raise FloatingPointError(
+                f"train/loss is {values['train/loss'].item()} in epoch {self.current_epoch}; "
+                "try a smaller optimizer.lr or trainer.gradient_clip_val=1"
+            )
+        self.log_dict(values)
+
+    def _total_steps(self) -> int:
+        """How many optimizer steps the run takes."""
+        if self.automatic_optimization:
+            return int(self.trainer.estimated_stepping_batches)
+        self.trainer.fit_loop.setup_data()
+        chunks = self.trainer.train_dataloader
+        assert isinstance(chunks, Chunks) and self.trainer.max_epochs is not None
+        steps = chunks.batches * self.trainer.max_epochs
+        return steps if self.trainer.max_steps == -1 else min(steps, self.trainer.max_steps)
+
+
+def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
+    """Trainable parameters in two groups: the second, without weight decay, has norm parameters and biases."""
+    decay: dict[nn.Parameter, None] = {}
+    plain: dict[nn.Parameter, None] = {}
+    for module in network.modules():
+        for parameter in module.parameters(recurse=False):
+            if parameter.requires_grad:
+                is_plain = parameter.ndim <= 1 or declaration(module) is not None
+                (plain if is_plain else decay)[parameter] = None
+    groups = [{"params": list(decay)}, {"params": list(plain), "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]

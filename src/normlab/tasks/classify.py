@@ -1,0 +1,41 @@
+"""Classification."""
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassF1Score
+
+from normlab.tasks.base import Task
+
+
+class Classify(Task):
+    """Cross-entropy on logits (N, classes) and classes (N,).
+
+    Metrics: acc (share of right samples), f1 (mean over classes), auroc (mean of one class against the rest; keeps all
+    outputs of an epoch in memory).
+    """
+
+    score = ("val/acc", "max")
+    default_metrics = ("acc", "f1")
+
+    def __init__(self, network, optimizer, scheduler, num_classes: int, **options):
+        self.num_classes = num_classes
+        super().__init__(network, optimizer, scheduler, **options)
+
+    def available_metrics(self) -> dict[str, Callable[[], Metric]]:
+        classes = {"num_classes": self.num_classes, "validate_args": False}
+        return {
+            "acc": partial(MulticlassAccuracy, average="micro", **classes),
+            "f1": partial(MulticlassF1Score, average="macro", **classes),
+            "auroc": partial(MulticlassAUROC, average="macro", **classes),
+        }
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(output, target)
+
+    def prediction(self, output: Tensor) -> Tensor:
+        """Probabilities (N, classes): auroc would guess from logits whether they are probabilities."""
+        return output.softmax(1)
