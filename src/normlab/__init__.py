@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from normlab.errors import ConfigError
     from normlab.norms.base import Norm
     from normlab.norms.declaration import Declaration, declaration
-    from normlab.run import run
+    from normlab.runner import run
     from normlab.tasks.classify import Classify
     from normlab.tasks.regress import Regress
 
@@ -30,7 +30,7 @@ HOMES = {
     "TensorData": "data.base",
     "compose": "config",
     "declaration": "norms.declaration",
-    "run": "run",
+    "run": "runner",  # not run.py: importing that would put the module in the place of the function
 }
 
 

@@ -72,7 +72,7 @@ class Jobs:
             _leave(_tell(self.errors[0]))
 
     def _run(self, config: DictConfig) -> float | None:
-        from normlab.run import run  # imports torch, which a refused command does not need
+        from normlab.runner import run  # imports torch, which a refused command does not need
 
         settings = HydraConfig.get()
         if config.action != "fit":

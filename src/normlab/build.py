@@ -132,16 +132,19 @@ def _trainer(config: DictConfig, folder: Path, record: Record) -> Trainer:
         settings.max_epochs = -1
     if config.steps_per_execution > 1:
         settings.limit_train_batches = 1.0  # Chunks keeps the limit, in batches
-    trainer = _make(
-        settings,
-        "trainer",
-        callbacks=callbacks,
-        logger=loggers,
-        default_root_dir=folder,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=config.action == "fit",
-    )
+    own = {
+        "callbacks": callbacks,
+        "logger": loggers,
+        "default_root_dir": folder,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": config.action == "fit",
+    }
+    try:
+        trainer = _make(settings, "trainer", **own)
+    except MisconfigurationException as error:  # such as an accelerator that is not there
+        device = f"trainer.accelerator={settings.accelerator}"
+        raise ConfigError(f"trainer: {error} ({device}, trainer.precision={settings.precision})") from error
     trainer.profiler.dirpath = folder  # where a profiler writes its table
     return trainer
 

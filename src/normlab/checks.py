@@ -14,8 +14,23 @@ from packaging.requirements import Requirement
 
 from normlab.errors import ConfigError
 
-# Hooks that Lightning calls for each batch; inside a call that steps many batches they would be silent.
+# What acts on each single step, with the value that turns it off.
 SINGLE_STEP_ONLY = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
+
+# What of Lightning's Trainer normlab decides itself, and where a person says it instead.
+OWN_TRAINER_KEYS = {
+    "callbacks": "choose callbacks=",
+    "logger": "choose logger=",
+    "default_root_dir": "set name=",
+    "enable_progress_bar": "the bar is always there",
+    "enable_model_summary": "choose callbacks=model_summary",
+    "enable_checkpointing": "best and last are always kept",
+    "fast_dev_run": "choose trainer=debug",
+    "barebones": "set steps_per_execution= for speed",
+    "strategy": "there is one process so far",
+    "num_nodes": "there is one process so far",
+    "sync_batchnorm": "there is one process so far",
+}
 
 
 def check_option(group: str, chosen: Any, available: Sequence[str]) -> None:
@@ -51,6 +66,8 @@ def check_name(config: DictConfig, key: str, added: bool) -> None:
         return
     where = f" in {path}" if path else ""
     if added and path == "trainer":
+        if name in OWN_TRAINER_KEYS:
+            raise ConfigError(f"trainer.{name} is normlab's own; {OWN_TRAINER_KEYS[name]}")
         if name in trainer_parameters():
             return
         raise ConfigError(f"Lightning's Trainer has no parameter {name}{_did_you_mean(name, trainer_parameters())}")

@@ -48,9 +48,9 @@ def check(overrides: Sequence[str], multirun: bool = False) -> list[str]:
         if not multirun:
             return _compose(list(overrides), loader)[1]
         for number, job in enumerate(_jobs(overrides)):
-            config = _compose(job, loader, sweep_number=number)[0]
-            if config.action != "fit":
-                raise ConfigError(f"action={config.action} with -m: only fits are swept; look at one run at a time")
+            if _typed(_parse(job), "action", "fit") != "fit":
+                raise ConfigError("action= with -m: only fits are swept; look at one run at a time")
+            _compose(job, loader, sweep_number=number)
         return list(overrides)
 
 
@@ -89,13 +89,12 @@ def _compose(
 ) -> tuple[DictConfig, list[str]]:
     """One job's checked configuration, and the overrides that let Hydra compose it."""
     parsed = _parse(overrides)
-    typed = {override.key_or_group: override.value() for override in parsed}
-    action, name = typed.get("action", "fit"), typed.get("name")
+    action, name = _typed(parsed, "action", "fit"), _typed(parsed, "name")
     check_value("action", action, "fit")
-    run_folder = folder.resolve(name, action, typed.get("ckpt"))
+    run_folder = folder.resolve(name, action, _typed(parsed, "ckpt"))
     if action in ("validate", "test"):
         folder.check_action(run_folder, action)
-    inherited = [] if action == "fit" else _inherited(run_folder, typed)
+    inherited = [] if action == "fit" else _inherited(run_folder, parsed)
     config = _apply(_parse(inherited) + parsed, loader)
     config.overrides = overrides
     if action != "fit":
@@ -107,11 +106,17 @@ def _compose(
     return config, inherited + overrides
 
 
-def _inherited(run_folder: Path, typed: dict[str, Any]) -> list[str]:
+def _typed(parsed: list[Override], key: str, default: Any = None) -> Any:
+    """The value typed for a run key, which says where to look before anything is composed."""
+    return next((override.value() for override in reversed(parsed) if override.key_or_group == key), default)
+
+
+def _inherited(run_folder: Path, parsed: list[Override]) -> list[str]:
     """The options that the run in a folder was made with, if there is one, but for those typed anew."""
     if not (run_folder / "config.yaml").is_file():
         return []
     made_with = _parse(folder.read_config(run_folder).overrides)
+    typed = {override.key_or_group for override in parsed}
     return [o.input_line for o in made_with if _is_selection(o) and o.key_or_group not in typed and o.input_line]
 
 

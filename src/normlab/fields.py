@@ -30,8 +30,8 @@ class Number:
 
     def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a number"
-        low = "" if math.isinf(self.low) else f" {'above' if self.open_low else 'of at least'} {self.low:g}"
-        high = "" if math.isinf(self.high) else f" {'below' if self.open_high else 'of at most'} {self.high:g}"
+        low = "" if math.isinf(self.low) else f" {'above' if self.open_low else 'of at least'} {self.low}"
+        high = "" if math.isinf(self.high) else f" {'below' if self.open_high else 'of at most'} {self.high}"
         return kind + low + (" and" if low and high else "") + high
 
 
@@ -64,6 +64,7 @@ RULES: dict[str, tuple[Number | Words, ...]] = {
     "batch_size": (COUNT,),
     "size": (COUNT,),
     "channels": (Words([1, 3]),),
+    "shift": (Number(0, whole=True),),
     "val_fraction": (PART,),
     "test_fraction": (PART,),
     "split_seed": (SEED,),

@@ -100,7 +100,8 @@ class Record(Checkpoint):
     def _is_better(self, score: float) -> bool:
         if self.best is None or math.isnan(self.best["score"]):
             return True
-        return score > self.best["score"] if self.mode == "max" else score < self.best["score"]
+        # of equal scores the later, which trained longer and at a lower rate; small validation sets tie often
+        return score >= self.best["score"] if self.mode == "max" else score <= self.best["score"]
 
     def _copy_last_to_best(self) -> None:
         part = self.path("best").with_suffix(".part")

@@ -1,6 +1,7 @@
 """Handwritten digits as images.  python train.py data=digits data.size=32 data.channels=3"""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from sklearn.datasets import load_digits
@@ -14,16 +15,16 @@ from normlab.seeds import generator
 class Digits(TensorData):
     """1,797 grey 8×8 images of ten digits (Alpaydin & Kaynak, UCI), enlarged to size×size, grey repeated `channels` times.
 
-    Pixels are standardised with the training part's mean and deviation. `augment` shifts each training image by up to
-    one of the original pixels, differently in each epoch.
+    Pixels are standardised with the training part's mean and deviation. Training images move by up to `shift` pixels
+    along each side, differently in each epoch; 0 leaves them.
     """
 
     task = "classify"
     out_features = 10
 
-    def __init__(self, size: int = 32, channels: int = 3, augment: bool = True, **splits: float):
+    def __init__(self, size: int = 32, channels: int = 3, shift: int = 2, **splits: Any):
         super().__init__(**splits)
-        self.size, self.channels, self.augment = size, channels, augment
+        self.size, self.channels, self.shift = size, channels, shift
         self.input_shape = (channels, size, size)
 
     def load(self) -> tuple[Tensor, Tensor]:
@@ -37,7 +38,7 @@ class Digits(TensorData):
         return lambda x: (x - mean) / std
 
     def augmentation(self) -> Augment | None:
-        return Shift(len(self.splits["train"][0]), self.size // 8, self.seed) if self.augment else None
+        return Shift(len(self.splits["train"][0]), self.shift, self.seed) if self.shift else None
 
 
 class Shift:

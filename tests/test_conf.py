@@ -1,0 +1,123 @@
+"""Walks conf/: every part composes, binds to its target and trains. A new part is tested by being there."""
+
+import inspect
+import re
+
+import pytest
+from conftest import options
+from hydra.utils import get_object
+from lightning import seed_everything
+from omegaconf import OmegaConf
+
+from normlab.config import GROUPS, compose, read_option
+from normlab.errors import ConfigError
+
+IMAGE_NETWORKS = ("mynet", "my_model", "resnet")
+DENSE_NORMS = ("my_model", "custom_model", "net")  # networks with a norm on a dense layer
+TABLES = ("wine", "breast_cancer", "iris", "diabetes")
+
+
+def refusal(model: str = "mynet", norm: str = "batch", data: str = "digits") -> str | None:
+    """Why a combination makes no sense; None where it does."""
+    if model in IMAGE_NETWORKS and data in TABLES:
+        return "takes images"
+    if norm == "instance" and model in DENSE_NORMS:
+        return "over space"
+    return None
+
+
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g in GROUPS if g != "experiment" for o in options(g)])
+def test_every_yaml_composes_and_binds_to_its_target(group, option):
+    node = read_option(group, option)
+    if not node:
+        return
+    if "_target_" not in node and group in ("callbacks", "logger"):
+        (node,) = node.values()
+    if "_target_" not in node:
+        node = compose([f"{group}={option}"])[group]
+    ours = {"overfit_batches", "_target_", "_partial_"}
+    keys = {key: value for key, value in OmegaConf.to_container(node).items() if key not in ours}
+    inspect.signature(get_object(node["_target_"])).bind_partial(**keys)
+
+
+@pytest.mark.parametrize("norm", options("norm"))
+@pytest.mark.parametrize("model", options("model"))
+def test_every_model_trains_with_every_norm(model, norm, quick_run):
+    small = ["data.size=8", f"model={model}", f"norm={norm}"]
+    if reason := refusal(model, norm):
+        with pytest.raises(ConfigError, match=reason):
+            quick_run(*small)
+    else:
+        assert quick_run(*small).score is not None
+
+
+@pytest.mark.parametrize("data", options("data"))
+def test_every_data_set_trains(data, quick_run):
+    assert quick_run("model=net", f"data={data}", "data.drop_last=true").score is not None
+
+
+@pytest.mark.parametrize("model", options("model"))
+def test_a_network_that_takes_images_refuses_a_table_and_names_others(model, quick_run):
+    if refusal(model, data="wine"):
+        with pytest.raises(ConfigError, match=r"takes images.*networks that fit: custom_model, net"):
+            quick_run(f"model={model}", "data=wine")
+    else:
+        quick_run(f"model={model}", "data=wine")
+
+
+PAIRS = [
+    ["optimizer=adamw", "scheduler=cosine", "data=wine"],
+    ["optimizer=sgd", "scheduler=none", "data=diabetes"],
+    ["optimizer=adamw", "scheduler=onecycle", "steps_per_execution=4"],
+    ["callbacks=[early_stopping,lr_monitor,model_summary]", "logger=tensorboard"],
+    ["trainer=cpu", "trainer.max_epochs=1", "data=breast_cancer"],
+    ["trainer=overfit", "trainer.max_epochs=2"],
+    ["trainer=profile", "trainer.max_epochs=1", "trainer.limit_train_batches=2"],
+    ["trainer.precision=bf16-mixed", "model=my_model", "data.size=8"],
+    ["trainer.precision=64-true", "data=wine"],
+    ["trainer.gradient_clip_val=1", "trainer.accumulate_grad_batches=2"],
+    ["score=val/loss", "score_mode=min"],
+    ["task.metrics=[acc,f1,auroc]"],
+    ["model.order=act_norm", "channels_last=false", "allocator=default"],
+    ["compile=true", "data=breast_cancer"],
+]
+
+
+@pytest.mark.parametrize("overrides", PAIRS, ids=" ".join)
+def test_pairs_of_the_rest_train(overrides, quick_run):
+    assert quick_run("model=net", *overrides).score is not None
+
+
+def test_options_not_run_above_have_a_reason():
+    """What a machine may lack, or an extra brings, is composed here and run where it is there."""
+    tested = " ".join(["trainer=auto trainer=debug callbacks=none logger=none", *(" ".join(pair) for pair in PAIRS)])
+    elsewhere = {"gpu", "mps", "wandb", "mlflow"}
+    for group in ("optimizer", "scheduler", "trainer", "callbacks", "logger"):
+        for option in options(group):
+            assert re.search(rf"{group}=\S*\b{option}\b", tested) or option in elsewhere, f"{group}={option}"
+
+
+@pytest.mark.parametrize("logger", ["wandb", "mlflow"])
+def test_extra_loggers(logger, quick_run, monkeypatch, tmp_path):
+    pytest.importorskip(logger)
+    monkeypatch.chdir(tmp_path)
+    offline = ["logger.wandb.offline=true"] if logger == "wandb" else []
+    quick_run("data=wine", "model=net", f"logger={logger}", *offline)
+
+
+def test_a_gpu_that_is_not_there_is_said(quick_run):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ConfigError, match="trainer.accelerator=gpu"):
+        quick_run("trainer=gpu", "data=wine", "model=net")
+
+
+def test_seed_zero_seeds():
+    import torch
+
+    seed_everything(0, verbose=False)
+    first = torch.rand(3)
+    seed_everything(0, verbose=False)
+    assert torch.equal(first, torch.rand(3))

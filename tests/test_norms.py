@@ -1,0 +1,175 @@
+"""Every option of conf/norm against torch's functions and against what its layers declare."""
+
+import pytest
+import torch
+from conftest import options
+from hydra.utils import instantiate
+from torch import nn
+from torch.nn import functional as F
+
+from normlab.config import compose, read_option
+from normlab.norms.batch import Batch
+from normlab.norms.declaration import declaration
+from normlab.norms.group import Group, default_groups
+from normlab.norms.instance import Instance
+from normlab.norms.layer import Layer
+
+SPACES = {0: (), 1: (7,), 2: (5, 6), 3: (3, 4, 5)}
+CASES = [(norm, dims) for norm in options("norm") for dims in SPACES if (norm, dims) != ("instance", 0)]
+
+
+def layer_of(option: str, dims: int, features: int = 12) -> nn.Module:
+    torch.manual_seed(0)
+    layer = instantiate(compose([f"norm={option}"]).norm)(features, dims).double()
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
+    return layer
+
+
+def sample(dims: int, samples: int = 6) -> torch.Tensor:
+    return torch.randn(samples, 12, *SPACES[dims], dtype=torch.float64) * 3 + 2
+
+
+def by_axes(x: torch.Tensor, layer: nn.Module, axes: tuple[int, ...], groups: int) -> torch.Tensor:
+    """The formula, slowly: statistics over `axes` of (N, groups, C / groups, space)."""
+    split = x.reshape(len(x), groups, x.shape[1] // groups, -1)
+    mean = split.mean(axes, keepdim=True)
+    variance = ((split - mean) ** 2).mean(axes, keepdim=True)
+    y = ((split - mean) / (variance + 1e-5).sqrt()).reshape(x.shape)
+    shape = (1, -1, *[1] * (x.ndim - 2))
+    return y * layer.weight.view(shape) + layer.bias.view(shape)
+
+
+@pytest.mark.parametrize(("option", "dims"), CASES)
+def test_training_output_follows_the_formula(option, dims):
+    layer, x = layer_of(option, dims), sample(dims)
+    axes = {"batch": (0, 3), "instance": (3,), "group": (2, 3), "layer": (2, 3)}
+    groups = {"batch": 12, "instance": 12, "group": 3, "layer": 1}
+    if option == "none":
+        torch.testing.assert_close(layer(x), x, rtol=0, atol=0)
+    else:
+        torch.testing.assert_close(layer(x), by_axes(x, layer, axes[option], groups[option]), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("option", "dims"), CASES)
+def test_declared_axes_are_the_axes(option, dims):
+    """A change to another sample reaches this one's output exactly where batch statistics are declared."""
+    layer, x = layer_of(option, dims), sample(dims)
+    other = x.clone()
+    other[1:] += torch.randn_like(other[1:])
+    found = declaration(layer)
+    mixes = not torch.equal(layer(x)[0], layer(other)[0])
+    assert mixes == (found is not None and found.batch_stats)
+
+
+@pytest.mark.parametrize(("option", "dims"), CASES)
+def test_declared_running_statistics_are_what_evaluation_uses(option, dims):
+    layer, x = layer_of(option, dims), sample(dims)
+    trained = layer(x)
+    before = {k: v.clone() for k, v in layer.state_dict().items()}
+    evaluated = layer.eval()(x)
+    found = declaration(layer)
+    assert torch.equal(trained, evaluated) != (found is not None and found.running_stats)
+    for key, value in layer.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+@pytest.mark.parametrize(("option", "dims"), CASES)
+def test_declared_foldable_is_a_fixed_affine_map_of_each_channel(option, dims):
+    layer, x = layer_of(option, dims), sample(dims)
+    layer(x)
+    layer.eval()
+    a, b = layer(torch.zeros_like(x)), layer(torch.ones_like(x))
+    affine = torch.allclose(layer(x), a + (b - a) * x, atol=1e-9)
+    found = declaration(layer)
+    assert affine == (found is None or found.foldable)
+
+
+@pytest.mark.parametrize(("option", "dims"), CASES)
+def test_declared_values_are_the_fewest_that_have_a_variance(option, dims):
+    """With one value per statistic every x normalises to 0 (or torch refuses); with more it does not."""
+    layer = layer_of(option, dims)
+    found = declaration(layer)
+    if found is None:
+        return
+    for samples in (1, 2):
+        for space in (1, 2):
+            x = torch.randn(samples, 12, *[space] * dims, dtype=torch.float64)
+            if found.values(x.shape) > 1:
+                assert layer(x).sub(layer.bias.view(1, -1, *[1] * dims)).abs().max() > 1e-3
+            else:
+                with pytest.raises(ValueError, match="Expected more than 1"):
+                    layer(x)
+
+
+def test_batch_is_torchs_own_class():
+    for dims, kind in enumerate((nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+        assert type(Batch()(4, dims)) is kind
+
+
+def test_batch_without_momentum_is_a_cumulative_average():
+    layer = Batch(momentum=None)(4, 0).double()
+    batches = [torch.randn(5, 4, dtype=torch.float64) + i for i in range(3)]
+    for x in batches:
+        layer(x)
+    torch.testing.assert_close(layer.running_mean, torch.stack([x.mean(0) for x in batches]).mean(0))
+
+
+def test_batch_without_running_statistics_is_not_foldable():
+    found = declaration(Batch(track_running_stats=False)(4, 2))
+    assert not found.running_stats
+    assert not found.foldable
+
+
+@pytest.mark.parametrize(
+    ("features", "groups"), [(20, 5), (64, 16), (128, 32), (256, 32), (10, 2), (7, 1), (3, 1), (1, 1), (13, 1), (96, 24)]
+)
+def test_default_groups(features, groups):
+    assert default_groups(features) == groups
+
+
+def test_groups_must_divide():
+    with pytest.raises(ValueError, match="num_groups=3 does not divide 64"):
+        Group(num_groups=3)(64, 2)
+
+
+def test_layer_norm_with_space_is_torchs_over_channels_and_space():
+    x = sample(2)
+    torch.testing.assert_close(Layer()(12, 2).double()(x), F.layer_norm(x, x.shape[1:]))
+
+
+def test_instance_norm_needs_space():
+    with pytest.raises(ValueError, match="over space"):
+        Instance()(12, 0)
+
+
+@pytest.mark.parametrize("option", options("norm"))
+def test_refusals_name_the_norm(option):
+    norm = instantiate(read_option("norm", option))
+    with pytest.raises(ValueError, match=f"norm={option}: num_features=0"):
+        norm(0, 2)
+    with pytest.raises(ValueError, match=f"norm={option}: dims=4"):
+        norm(8, 4)
+    with pytest.raises(ValueError, match=r"model.order=sideways"):
+        norm.order("sideways")
+    with pytest.raises(ValueError, match="momentum=1.5"):
+        Batch(momentum=1.5)
+
+
+def test_an_option_with_an_activation_replaces_the_networks_and_stays_off_the_output():
+    class Fused(Batch):
+        carries_activation = True
+
+    assert isinstance(Fused().act(nn.ReLU()), nn.Identity)
+    with pytest.raises(ValueError, match="contains an activation"):
+        Fused()(8, 0, act=False)
+    with pytest.raises(ValueError, match="order=act_norm"):
+        Fused().order("act_norm")
+
+
+def test_a_subclass_of_torchs_layer_is_not_taken_for_it():
+    class Other(nn.BatchNorm2d):
+        pass
+
+    assert declaration(Other(3)) is None
+    assert declaration(nn.ReLU()) is None
