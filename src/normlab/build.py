@@ -129,7 +129,7 @@ def _trainer(config: DictConfig, folder: Path, record: Record) -> Trainer:
         loggers = [_offer(node, f"logger.{name}", {"save_dir": folder}) for name, node in config.logger.items()]
         callbacks.append(record)
     if config.action == "lr_find":
-        settings.max_epochs = -1
+        settings.max_epochs = 1000  # the finder ends after so many steps
     if config.steps_per_execution > 1:
         settings.limit_train_batches = 1.0  # Chunks keeps the limit, in batches
     own = {

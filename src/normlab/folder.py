@@ -23,6 +23,9 @@ from normlab.identity import numbers
 ROOT = Path("outputs")
 PACKAGES = ("normlab", "torch", "lightning", "torchmetrics", "torchvision", "hydra-core", "omegaconf", "numpy")
 
+# What a run that was refused, or not started yet, leaves; the next one may take its place.
+UNTRAINED = {"lr_find", "result.json", "train.log", ".lock", "checkpoints"}
+
 # Lets `python train.py -cp <folder> -cn config name=<new>` replay a run.
 REPLAY = """\
 # Replay: python train.py --config-path {path} --config-name config name=replay
@@ -52,7 +55,7 @@ def resolve(name: object, action: str = "fit", ckpt: str | None = None) -> Path:
 
 def check_fit(path: Path, config: DictConfig) -> None:
     """Raises ConfigError where `path` holds something else than an earlier part of this run."""
-    if not path.exists() or {entry.name for entry in path.iterdir()} <= {"lr_find"}:
+    if not path.exists() or {entry.name for entry in path.iterdir()} <= UNTRAINED:
         return
     if not (path / "config.yaml").is_file():
         raise ConfigError(f"{path} exists and holds no run; choose another name=")

@@ -4,7 +4,7 @@ import csv
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ class MetricsTable:
         rows = []
         if self.file.is_file():
             with self.file.open(newline="") as lines:
-                rows = [row for row in csv.DictReader(lines) if int(row["epoch"]) < epoch]
+                reader = csv.DictReader(lines)
+                rows = [row for row in reader if int(row["epoch"]) < epoch]
+                self._add_columns(reader.fieldnames or [])
         self._rewrite(rows)
 
     def append(self, row: dict[str, Any]) -> None:
@@ -31,10 +33,13 @@ class MetricsTable:
             with self.file.open("a", newline="") as lines:
                 self._writer(lines).writerow(row)
             return
-        self.columns += [name for name in row if name not in self.columns]
+        self._add_columns(row)
         with self.file.open(newline="") as lines:
             rows = list(csv.DictReader(lines))
         self._rewrite([*rows, row])
+
+    def _add_columns(self, names: Iterable[str]) -> None:
+        self.columns += [name for name in names if name not in self.columns]
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         part = self.file.with_suffix(".part")

@@ -8,7 +8,9 @@ import torch
 from lightning import LightningDataModule
 from omegaconf import DictConfig
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
+
+from normlab.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +25,7 @@ def adopt(data: LightningDataModule | Datasets, config: DictConfig) -> Lightning
     floating-point y (N, width) or (N,) a target to regress. The configuration then names the data's class.
     """
     if not isinstance(data, LightningDataModule):
-        batch_size = config.data.batch_size
-        data = LightningDataModule.from_datasets(*_named(data), batch_size=batch_size, num_workers=0)
+        data = _OfDatasets(data, config.data.batch_size)
     if not getattr(data, "task", None):
         data.prepare_data()
         data.setup("fit")
@@ -37,10 +38,20 @@ def adopt(data: LightningDataModule | Datasets, config: DictConfig) -> Lightning
     return data
 
 
-def _named(datasets: Datasets) -> tuple[Any, Any, Any]:
-    if not 2 <= len(datasets) <= 3:
-        raise ValueError(f"data: got {len(datasets)} datasets; expected (train, val) or (train, val, test)")
-    return (*datasets, None)[:3]  # pyright: ignore[reportReturnType]
+class _OfDatasets(LightningDataModule):
+    def __init__(self, datasets: Datasets, batch_size: int):
+        super().__init__()
+        if not 2 <= len(datasets) <= 3:
+            raise ConfigError(f"data: got {len(datasets)} datasets; expected (train, val) or (train, val, test)")
+        self.datasets, self.batch_size = datasets, batch_size
+        if len(datasets) == 3:
+            self.test_dataloader = lambda: DataLoader(self.datasets[2], self.batch_size)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.datasets[0], self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.datasets[1], self.batch_size)
 
 
 def _read_facts(data: Any) -> None:
@@ -48,11 +59,11 @@ def _read_facts(data: Any) -> None:
     targets: list[Tensor] = []
     for batch in data.train_dataloader():
         if not isinstance(batch, Sequence) or len(batch) != 2:
-            raise ValueError(f"data: training batches must be pairs (x, y); got {type(batch).__name__}")
+            raise ConfigError(f"data: training batches must be pairs (x, y); got {type(batch).__name__}")
         shape = tuple(batch[0].shape[1:])
         targets.append(torch.as_tensor(batch[1]))
     if not targets:
-        raise ValueError("data: the training loader is empty")
+        raise ConfigError("data: the training loader is empty")
     target = torch.cat(targets)
     data.input_shape = shape
     data.task = "regress" if target.is_floating_point() else "classify"

@@ -16,7 +16,7 @@ from normlab.norms.declaration import declaration
 from normlab.tasks.meter import Meter
 
 # What of a schedule's state is progress; the rest is its plan, which the configuration says anew.
-SCHEDULE_PROGRESS = ("last_epoch", "_step_count", "_last_lr")
+SCHEDULE_PROGRESS = ("last_epoch", "_step_count", "_last_lr", "lr_lambdas")
 
 
 class Task(LightningModule):

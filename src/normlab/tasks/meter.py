@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MetricCollection, SumMetric
 
 HELD_VALUES = 2**18  # network outputs held back: 1 MiB in float32
 
@@ -19,7 +19,9 @@ class Meter(nn.Module):
     def __init__(self, metrics: MetricCollection, prediction: Callable[[Tensor], Tensor]):
         """`prediction` turns network outputs into what metrics take."""
         super().__init__()
-        self.metrics, self.prediction, self.loss = metrics, prediction, MeanMetric(nan_strategy="disable")
+        self.metrics, self.prediction = metrics, prediction
+        # Two sums and not MeanMetric, which, told to let NaN through, silently drops the weights (torchmetrics 1.9)
+        self.loss_sum, self.samples = SumMetric(nan_strategy="disable"), SumMetric(nan_strategy="disable")
         self.held: list[tuple[Tensor, Tensor, Tensor]] = []
         self.held_values = 0
 
@@ -33,12 +35,13 @@ class Meter(nn.Module):
     def compute(self) -> dict[str, Tensor]:
         """The epoch's values; `loss` first."""
         self._hand_over()
-        return {"loss": self.loss.compute(), **self.metrics.compute()}
+        return {"loss": self.loss_sum.compute() / self.samples.compute(), **self.metrics.compute()}
 
     def reset(self) -> None:
         self.held.clear()
         self.held_values = 0
-        self.loss.reset()
+        self.loss_sum.reset()
+        self.samples.reset()
         self.metrics.reset()
 
     def _hand_over(self) -> None:
@@ -47,6 +50,7 @@ class Meter(nn.Module):
         losses, outputs, targets = zip(*self.held, strict=True)
         self.held.clear()
         self.held_values = 0
-        weights = torch.tensor([len(target) for target in targets], device=losses[0].device)
-        self.loss.update(torch.stack(losses).float(), weights)
+        counts = torch.tensor([len(target) for target in targets], device=losses[0].device)
+        self.loss_sum.update(torch.stack(losses) @ counts.to(losses[0]))
+        self.samples.update(counts.sum())
         self.metrics.update(self.prediction(torch.cat(outputs)), torch.cat(targets))
