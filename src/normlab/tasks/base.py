@@ -49,6 +49,14 @@ class Task(LightningModule):
         self.val_meter = Meter(collection.clone(), self.prediction)
         self.test_meter = Meter(collection.clone(), self.prediction)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes here which hook it calls, 48 times a step; nn.Module would look for parameters each time,
+        # which is a tenth of a small network's step (benchmarks/steps.py).
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     @abstractmethod
     def available_metrics(self) -> dict[str, Callable[[], Metric]]:
         """The metrics by name."""
@@ -126,17 +134,25 @@ class Task(LightningModule):
         meter.update(loss, output, target)
         return loss
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        if self.automatic_optimization or not self.trainer.training:
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return batch  # a list, whose batches _execute moves one by one
+
     def _execute(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Steps through many batches as Lightning's automatic optimization does through one."""
         optimizer, scheduler = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
         assert isinstance(optimizer, Optimizer)
+        device, autocast = self.device, torch.is_autocast_enabled(self.device.type)
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        for batch in batches:
-            # Lightning's autocast spans the call, and its cache of cast weights would outlive the step that changes them
-            torch.clear_autocast_cache()
-            loss = self._step(batch, self.train_meter)
+        for x, target in batches:
+            loss = self._step((x.to(device, non_blocking=True), target.to(device, non_blocking=True)), self.train_meter)
             optimizer.zero_grad()
-            with torch.autocast(self.device.type, enabled=False):
+            if autocast:  # Lightning's spans the call: backward is outside, and its cache would outlive the step's weights
+                with torch.autocast(device.type, enabled=False):
+                    loss.backward()
+                torch.clear_autocast_cache()
+            else:
                 loss.backward()
             progress.increment_ready()
             optimizer.step()

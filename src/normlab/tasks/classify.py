@@ -37,5 +37,5 @@ class Classify(Task):
         return F.cross_entropy(output, target)
 
     def prediction(self, output: Tensor) -> Tensor:
-        """Probabilities (N, classes): auroc would guess from logits whether they are probabilities."""
-        return output.softmax(1)
+        """Probabilities (N, classes) for auroc, which would guess from logits whether they are some; else the logits."""
+        return output.softmax(1) if "auroc" in self.train_meter.metrics else output
