@@ -95,12 +95,12 @@ class Record(Checkpoint):
             self.best = {"epoch": trainer.current_epoch, "score": row[self.score], "metrics": row}
         trainer.save_checkpoint(self.path("last"), weights_only=False)
         if improved:
-            self._copy_last_to_best()
+            self._make_last_the_best()
 
     def adopt_last(self, metrics: Mapping[str, float]) -> None:
         """Makes the last checkpoint the best of a run that saved no other."""
         self.best = {"epoch": None, "score": metrics[self.score], "metrics": dict(metrics)}
-        self._copy_last_to_best()
+        self._make_last_the_best()
 
     def _is_better(self, score: float) -> bool:
         if self.best is None or math.isnan(self.best["score"]):
@@ -108,7 +108,11 @@ class Record(Checkpoint):
         # of equal scores the later, which trained longer and at a lower rate; small validation sets tie often
         return score >= self.best["score"] if self.mode == "max" else score <= self.best["score"]
 
-    def _copy_last_to_best(self) -> None:
+    def _make_last_the_best(self) -> None:
         part = self.path("best").with_suffix(".part")
-        shutil.copyfile(self.path("last"), part)
+        part.unlink(missing_ok=True)
+        try:
+            os.link(self.path("last"), part)  # the next `last` is a new file, put in this one's place
+        except OSError:  # a file system without hard links
+            shutil.copyfile(self.path("last"), part)
         os.replace(part, self.path("best"))
