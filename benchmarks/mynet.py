@@ -2,10 +2,10 @@
 
     python benchmarks/mynet.py [--quick]
 
-Digits as 3×32×32, batch 128, the same optimizer, schedule and epochs, no augmentation. Images a second of training from
-the second epoch on; peak memory of the whole process; test accuracy as mean ± sd over seeds. "With epoch ends" adds what
-ours does between epochs and the loop does not: validation, metrics, checkpoints, TensorBoard; an epoch has ten steps only.
-Each competitor runs in a process of its own, since the allocator belongs to a process; they take turns.
+Digits as 3×32×32, batch 128, the same optimizer, schedule and epochs, no augmentation. Images a second of training
+from the second epoch on; peak memory of the whole process; test accuracy as mean ± sd over seeds. "With epoch ends"
+adds what ours does between epochs and the loop does not: validation, metrics, checkpoints, TensorBoard; an epoch has
+ten steps only. Each competitor runs in a process of its own, since the allocator belongs to a process.
 """
 
 import argparse
@@ -147,7 +147,15 @@ def main() -> None:
                 f"{statistics.mean(accuracies):.3f}{spread}",
             ]
         )
-    header = ["", "images/s", "× the loop", "× the loop, allocator=fast", "with epoch ends", "peak MiB", "test accuracy"]
+    header = [
+        "",
+        "images/s",
+        "× the loop",
+        "× the loop, allocator=fast",
+        "with epoch ends",
+        "peak MiB",
+        "test accuracy",
+    ]
     print(table(header, rows))
 
 

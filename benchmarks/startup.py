@@ -17,30 +17,33 @@ from common import machine, ratio, rounds, table
 
 TRAIN = Path(__file__).parent.parent / "train.py"
 FIRST_STEP = f"""
-import os, runpy, sys, torch
-torch.optim.optimizer.register_optimizer_step_post_hook(lambda *_: os._exit(0))
+import os, runpy, sys
+from torch.optim.optimizer import register_optimizer_step_post_hook
+register_optimizer_step_post_hook(lambda *_: os._exit(42))
 sys.argv = ["train.py"]
 runpy.run_path({str(TRAIN)!r}, run_name="__main__")
 """
-COMMANDS = {
-    "import torch, lightning": ["-c", "import torch, lightning"],
-    "train.py, to the first step": ["-c", FIRST_STEP],
-    "train.py, to a refusal": [str(TRAIN), "trainer.max_epoch=3"],
+COMMANDS = {  # with the exit code that says that it went as far as it should
+    "import torch, lightning": (["-c", "import torch, lightning"], 0),
+    "train.py, to the first step": (["-c", FIRST_STEP], 42),
+    "train.py, to a refusal": ([str(TRAIN), "trainer.max_epoch=3"], 2),
 }
 
 
-def seconds(arguments: list[str]) -> float:
+def seconds(arguments: list[str], expected: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, check=False)
-        return time.perf_counter() - start
+        done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        end = time.perf_counter()
+    assert done.returncode == expected, done.stdout + done.stderr
+    return end - start
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round, to see that it runs")
     count = 1 if parser.parse_args().quick else 7
-    competitors = {name: lambda arguments=arguments: seconds(arguments) for name, arguments in COMMANDS.items()}
+    competitors = {name: lambda command=command: seconds(*command) for name, command in COMMANDS.items()}
     rounds(competitors, 1)
     results = rounds(competitors, count)
     print(f"{machine()}\n")

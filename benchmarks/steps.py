@@ -3,13 +3,13 @@
     python benchmarks/steps.py [--quick]
 
 `net`, ten features, ten classes, batch 100, CPU; SGD with nesterov momentum and a one-cycle schedule in every
-competitor, batches cut from tensors by a permutation. Ours runs with all defaults on: metrics, progress bar, metrics.csv,
-TensorBoard, best and last checkpoint, and a validation of 100 samples an epoch that the others do not have. Microseconds
-a step, epoch ends included.
+competitor, batches cut from tensors by a permutation. Ours runs with all defaults on: metrics, progress bar,
+metrics.csv, TensorBoard, best and last checkpoint, and a validation of 100 samples an epoch that the others do not
+have. Microseconds a step, epoch ends included.
 """
 
 import argparse
-import os
+import io
 import statistics
 import tempfile
 import time
@@ -130,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one short round, to see that it runs")
     epochs, count = (1, 1) if parser.parse_args().quick else (4, 5)
-    progress.console = Console(file=open(os.devnull, "w"), force_terminal=True)  # a bar needs a terminal
+    progress.console = Console(file=io.StringIO(), force_terminal=True)  # a bar needs a terminal
     competitors = {
         "by hand": lambda: by_hand(epochs),
         "bare Lightning": lambda: bare(epochs),

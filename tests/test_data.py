@@ -125,9 +125,9 @@ def test_augmentation_depends_on_seed_epoch_and_sample_alone():
 
 def test_chunks_hold_all_batches_and_a_short_rest():
     loader = Batches(torch.arange(100), torch.arange(100), 10)
-    assert [len(chunk) for chunk in Chunks(loader, 4)] == [4, 4, 2]
-    assert [len(chunk) for chunk in Chunks(loader, 4, limit=5)] == [4, 1]
-    assert [len(chunk) for chunk in Chunks(loader, 4, limit=0.3)] == [3]
+    assert [len(list(chunk)) for chunk in Chunks(loader, 4)] == [4, 4, 2]
+    assert [len(list(chunk)) for chunk in Chunks(loader, 4, limit=5)] == [4, 1]
+    assert [len(list(chunk)) for chunk in Chunks(loader, 4, limit=0.3)] == [3]
     assert len(Chunks(loader, 4)) == 3
 
 

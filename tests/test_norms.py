@@ -122,7 +122,8 @@ def test_batch_without_running_statistics_is_not_foldable():
 
 
 @pytest.mark.parametrize(
-    ("features", "groups"), [(20, 5), (64, 16), (128, 32), (256, 32), (10, 2), (7, 1), (3, 1), (1, 1), (13, 1), (96, 24)]
+    ("features", "groups"),
+    [(20, 5), (64, 16), (128, 32), (256, 32), (10, 2), (7, 1), (3, 1), (1, 1), (13, 1), (96, 24)],
 )
 def test_default_groups(features, groups):
     assert default_groups(features) == groups

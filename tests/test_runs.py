@@ -50,6 +50,10 @@ def result_of(folder):
     return json.loads((folder / "result.json").read_text())
 
 
+def rows_of(folder):
+    return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+
+
 def state(folder, which="last"):
     return torch.load(folder / "checkpoints" / f"{which}.ckpt", weights_only=True)
 
@@ -66,7 +70,7 @@ def test_a_run_leaves_what_the_readme_says(tmp_path):
     assert (written["score_name"], written["score_mode"]) == ("val/acc", "max")
     assert (written["epochs"], written["steps"], written["seed"]) == (3, 3 * 8, 0)
     assert written["parameters"] == sum(p.numel() for p in result.task.network.parameters())
-    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    rows = rows_of(folder)
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     assert list(rows[0])[:4] == ["epoch", "step", "train/loss", "train/acc"]
     assert max(float(row["val/acc"]) for row in rows) == result.score
@@ -107,7 +111,7 @@ def test_dropout_draws_the_same_after_resuming(tmp_path, monkeypatch):
     import normlab.models.net as net
 
     original = net.Net.forward
-    dropped = lambda self, x: torch.nn.functional.dropout(original(self, x), 0.5, self.training)  # noqa: E731
+    dropped = lambda self, x: torch.nn.functional.dropout(original(self, x), 0.5, self.training)
     monkeypatch.setattr(net.Net, "forward", dropped)
     run(compose(WINE), folder=tmp_path / "whole")
     with monkeypatch.context() as inner:
@@ -124,7 +128,10 @@ def test_a_finished_run_is_left_alone(tmp_path, capsys):
     again = run(compose(WINE), folder=tmp_path)
     assert "is finished: val/acc" in capsys.readouterr().out
     assert (again.score, again.task) == (first.score, None)
-    assert before == ((tmp_path / "result.json").read_text(), (tmp_path / "checkpoints" / "last.ckpt").stat().st_mtime_ns)
+    assert before == (
+        (tmp_path / "result.json").read_text(),
+        (tmp_path / "checkpoints" / "last.ckpt").stat().st_mtime_ns,
+    )
 
 
 @pytest.mark.parametrize("scheduler", ["onecycle", "cosine", "none"])
@@ -135,7 +142,7 @@ def test_a_finished_run_trains_on_with_extend_only(tmp_path, scheduler):
     with pytest.raises(ConfigError, match=r"extend=true trains on(.|\n)*trainer.max_epochs: 3 there, 5 here"):
         run(compose(longer), folder=tmp_path)
     run(compose([*longer, "extend=true"]), folder=tmp_path)
-    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    rows = rows_of(tmp_path)
     assert [row["epoch"] for row in rows] == ["0", "1", "2", "3", "4"]
     assert state(tmp_path)["global_step"] == 5 * 8
     assert result_of(tmp_path)["epochs"] == 5
@@ -154,7 +161,7 @@ def test_a_moved_folder_still_knows_its_best(tmp_path, monkeypatch):
     best = state(tmp_path / "old", "best")["callbacks"]
     shutil.move(tmp_path / "old", tmp_path / "new")
     run(compose(WINE), folder=tmp_path / "new")
-    rows = list(csv.DictReader((tmp_path / "new" / "metrics.csv").open()))
+    rows = rows_of(tmp_path / "new")
     assert result_of(tmp_path / "new")["score"] == max(float(row["val/acc"]) for row in rows)
     assert best
 
@@ -242,7 +249,9 @@ def test_a_batch_of_one_is_refused_before_training(tmp_path):
     assert result_of(tmp_path / "zero")["status"] == "refused"
     with pytest.raises(ConfigError, match="data.batch_size=1 leaves bn1 one value per channel"):
         run(compose([*WINE, "data.batch_size=1"]), folder=tmp_path / "one")
-    run(compose([*WINE, "data=iris", "data.batch_size=16", "data.drop_last=true"]), folder=tmp_path / "zero")  # the remedy
+    run(
+        compose([*WINE, "data=iris", "data.batch_size=16", "data.drop_last=true"]), folder=tmp_path / "zero"
+    )  # the remedy
     run(compose([*WINE, "data=iris", "data.batch_size=16", "norm=group"]), folder=tmp_path / "three")
 
 
@@ -287,7 +296,7 @@ def test_own_datasets_and_data_modules_are_taken(tmp_path):
 def test_overfit_learns_its_batch(tmp_path):
     overrides = ["model=custom_model", "data.size=8", "trainer=overfit", "logger=none", "trainer.max_epochs=40"]
     result = run(compose(overrides), folder=tmp_path)
-    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    rows = rows_of(tmp_path)
     assert float(rows[-1]["train/acc"]) > 0.99
     assert rows[-1]["step"] == "40"
     assert result.score > 0.99

@@ -21,7 +21,7 @@ from normlab.tasks.classify import Classify
 from normlab.tasks.meter import Meter
 from normlab.tasks.regress import Regress
 
-SGD = lambda parameters: torch.optim.SGD(parameters, lr=0.1)  # noqa: E731
+SGD = lambda parameters: torch.optim.SGD(parameters, lr=0.1)
 BATCHES = [7, 7, 3]
 
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.tuner import Tuner
+from lightning.pytorch.tuner.tuning import Tuner
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from normlab.build import Parts
 from normlab.checkpoints import load_weights
+from normlab.folder import shown
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def fit(parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
     trainer, record = parts.trainer, parts.record
     last = record.path("last")
     if last.is_file():
-        log.info(f"resuming from {last}")
+        log.info(f"resuming from {shown(last)}")
     trainer.fit(parts.task, datamodule=parts.data, ckpt_path=last if last.is_file() else None, weights_only=True)
     if record.best is None:  # trainer.max_steps ended the run before its first validation
         record.adopt_last(trainer.validate(parts.task, datamodule=parts.data, verbose=False)[0])
@@ -66,14 +67,13 @@ def lr_find(parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
     finder = tuner.lr_find(parts.task, datamodule=parts.data, min_lr=1e-6, max_lr=10, update_attr=False)
     assert finder is not None
     suggestion = finder.suggestion()
-    figure = finder.plot(suggest=suggestion is not None)
-    assert figure is not None
+    figure: Any = finder.plot(suggest=suggestion is not None)
     figure.axes[0].set_title("the point marks where the loss falls fastest" if suggestion else "no suggestion")
     figure.savefig(folder / "lr_find.png", dpi=150, bbox_inches="tight")
     if suggestion is None:
-        log.info(f"no suggestion: the loss never fell steadily; see {folder / 'lr_find.png'}")
+        log.info(f"no suggestion: the loss never fell steadily; see {shown(folder / 'lr_find.png')}")
         return Outcome()
-    log.info(f"suggestion: optimizer.lr={suggestion:.2g}; the curve is {folder / 'lr_find.png'}")
+    log.info(f"suggestion: optimizer.lr={suggestion:.2g}; the curve is {shown(folder / 'lr_find.png')}")
     return Outcome(None, {"lr": suggestion})
 
 

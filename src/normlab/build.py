@@ -100,7 +100,7 @@ def _task(config: DictConfig, network: nn.Module, data: Any) -> Task:
         "optimizer": make(config, "optimizer"),
         "scheduler": scheduler,
         "steps_per_execution": config.steps_per_execution,
-        **OmegaConf.to_container(config.task),  # pyright: ignore[reportCallIssue]
+        "metrics": config.task.metrics,
     }
     if data.task == "classify":
         return Classify(**shared, num_classes=data.out_features)

@@ -40,7 +40,9 @@ def check_option(group: str, chosen: Any, available: Sequence[str]) -> None:
             continue
         if str(option) not in available:
             listed = ", ".join(sorted(available)) or "none yet"
-            raise ConfigError(f"no option {option} in {group}{_did_you_mean(str(option), available)} (options: {listed})")
+            raise ConfigError(
+                f"no option {option} in {group}{_did_you_mean(str(option), available)} (options: {listed})"
+            )
         check_extra(group, str(option))
 
 
@@ -48,11 +50,10 @@ def check_extra(group: str, option: str) -> None:
     """Raises ConfigError where the extra that bears an option's name is not installed."""
     for line in importlib.metadata.requires("normlab") or []:
         requirement = Requirement(line)
-        if requirement.marker and requirement.marker.evaluate({"extra": option}):
-            if not requirement.marker.evaluate({"extra": ""}) and not _installed(requirement.name):
-                raise ConfigError(
-                    f"{group}={option} needs {requirement.name}, which is not installed: pip install -e '.[{option}]'"
-                )
+        if _is_of_extra(requirement, option) and not _installed(requirement.name):
+            raise ConfigError(
+                f"{group}={option} needs {requirement.name}, which is not installed: pip install -e '.[{option}]'"
+            )
 
 
 def check_name(config: DictConfig, key: str, added: bool) -> None:
@@ -91,7 +92,7 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
     if config.steps_per_execution > 1:
         _check_single_step_only(config)
     if config.action == "fit" and config.ckpt is not None:
-        raise ConfigError(f"ckpt={config.ckpt} with action=fit: a run resumes by its name=, from its own last checkpoint")
+        raise ConfigError(f"ckpt={config.ckpt} with action=fit: a fit resumes by its name=")
     checkpoint = checkpoint_path(config, run_folder)
     if checkpoint is not None and not checkpoint.is_file():
         raise ConfigError(f"ckpt={config.ckpt}: there is no file {checkpoint}")
@@ -109,7 +110,8 @@ def checkpoint_path(config: DictConfig, run_folder: Path) -> Path | None:
 def trainer_parameters() -> tuple[str, ...]:
     """The parameters of Lightning's Trainer, read from its source: importing it would take seconds."""
     spec = importlib.util.find_spec("lightning")
-    assert spec is not None and spec.submodule_search_locations
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
     source = Path(spec.submodule_search_locations[0], "pytorch", "trainer", "trainer.py").read_text()
     trainer = next(n for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == "Trainer")
     init = next(n for n in trainer.body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
@@ -128,6 +130,11 @@ def _check_single_step_only(config: DictConfig) -> None:
     monitor = config.callbacks.get("lr_monitor")
     if monitor is not None and monitor.logging_interval == "step":
         raise ConfigError(f"callbacks.lr_monitor.logging_interval=step cannot be combined with {steps}; use epoch")
+
+
+def _is_of_extra(requirement: Requirement, extra: str) -> bool:
+    marker = requirement.marker
+    return marker is not None and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""})
 
 
 def _installed(distribution: str) -> bool:

@@ -14,10 +14,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import normlab.conf
+import normlab.conf  # pyright: ignore[reportMissingImports]  # conf/, mapped by pyproject.toml
 from normlab import folder
 from normlab.checks import check_config, check_name, check_option
 from normlab.errors import ConfigError
@@ -26,7 +27,9 @@ from normlab.fields import check_value
 CONF = Path(normlab.conf.__path__[0])
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("__pycache__", "hydra"))
 
-OmegaConf.register_new_resolver("normlab.folder", lambda *args: str(folder.resolve(*args)), use_cache=True, replace=True)
+OmegaConf.register_new_resolver(
+    "normlab.folder", lambda *args: str(folder.resolve(*args)), use_cache=True, replace=True
+)
 
 
 def compose(overrides: Sequence[str] = ()) -> DictConfig:
@@ -55,7 +58,10 @@ def check(overrides: Sequence[str], multirun: bool = False) -> list[str]:
 
 
 def restore(fresh: DictConfig, overrides: Iterable[str], run_folder: Path) -> DictConfig:
-    """The configuration of the run in a folder, changed by the overrides; `fresh`, which has them, where there is none."""
+    """The configuration of the run in a folder, changed by the overrides, whose values are those of `fresh`.
+
+    `fresh` itself where the folder holds no run.
+    """
     if not (run_folder / "config.yaml").is_file():
         return fresh
     saved = folder.read_config(run_folder)
@@ -80,8 +86,13 @@ def read_option(group: str, option: str) -> Any:
 
 @contextmanager
 def _loader() -> Iterator[ConfigLoader]:
-    with hydra.initialize_config_module("normlab.conf", version_base="1.3"):
-        yield GlobalHydra.instance().config_loader()
+    outer = get_gh_backup()  # inside a Hydra job there is a GlobalHydra already
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_module("normlab.conf", version_base="1.3"):
+            yield GlobalHydra.instance().config_loader()
+    finally:
+        restore_gh_from_backup(outer)
 
 
 def _compose(
@@ -158,7 +169,7 @@ def _parse(overrides: Iterable[str]) -> list[Override]:
 
 def _is_selection(override: Override) -> bool:
     """True for `group=option`, false for `key=value`."""
-    return override.key_or_group in GROUPS and not isinstance(override.value(), dict) or override.is_delete()
+    return (override.key_or_group in GROUPS and not isinstance(override.value(), dict)) or override.is_delete()
 
 
 def _is_hydras(override: Override) -> bool:

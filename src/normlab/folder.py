@@ -1,9 +1,10 @@
 """The run folder: where it lies, what it holds, and whether a command may use it.
 
-    config.yaml  metrics.csv  result.json  environment.json  train.log  checkpoints/{best,last}.ckpt
+config.yaml  metrics.csv  result.json  environment.json  train.log  checkpoints/{best,last}.ckpt
 """
 
 import json
+import math
 import os
 import platform
 import re
@@ -29,6 +30,9 @@ UNTRAINED = {"lr_find", "result.json", "train.log", ".lock", "checkpoints"}
 # Lets `python train.py -cp <folder> -cn config name=<new>` replay a run.
 REPLAY = """\
 # Replay: python train.py --config-path {path} --config-name config name=replay
+defaults:
+  - _self_
+  - override hydra/job_logging: none
 hydra:
   run:
     dir: ${{normlab.folder:${{name}},${{action}},${{ckpt}}}}
@@ -53,25 +57,30 @@ def resolve(name: object, action: str = "fit", ckpt: str | None = None) -> Path:
     raise ConfigError(f"action={action} needs a run: name=<run>, or ckpt=<run folder>/checkpoints/best.ckpt")
 
 
+def shown(path: Path) -> Path:
+    """A path as a person would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def check_fit(path: Path, config: DictConfig) -> None:
     """Raises ConfigError where `path` holds something else than an earlier part of this run."""
     if not path.exists() or {entry.name for entry in path.iterdir()} <= UNTRAINED:
         return
     if not (path / "config.yaml").is_file():
-        raise ConfigError(f"{path} exists and holds no run; choose another name=")
+        raise ConfigError(f"{shown(path)} exists and holds no run; choose another name=")
     found, wanted = numbers(read_config(path)), numbers(config)
     differing = [key for key in sorted(found | wanted) if found.get(key) != wanted.get(key)]
     longer = differing == ["trainer.max_epochs"] and wanted["trainer.max_epochs"] > found["trainer.max_epochs"]
     if differing and not (longer and config.extend):
         remedy = "extend=true trains on" if longer else "to train this one, choose another name="
         lines = [f"  {key}: {show(found.get(key))} there, {show(wanted.get(key))} here" for key in differing]
-        raise ConfigError("\n".join([f"{path} holds another run; {remedy}", *lines]))
+        raise ConfigError("\n".join([f"{shown(path)} holds another run; {remedy}", *lines]))
 
 
 def check_action(path: Path, action: str) -> None:
     """Raises ConfigError where `path` holds no run to look at."""
     if not (path / "config.yaml").is_file():
-        raise ConfigError(f"action={action}: there is no run in {path}")
+        raise ConfigError(f"action={action}: there is no run in {shown(path)}")
 
 
 def write_config(path: Path, config: DictConfig) -> None:
@@ -82,7 +91,7 @@ def write_config(path: Path, config: DictConfig) -> None:
 def read_config(path: Path) -> DictConfig:
     config = OmegaConf.load(path / "config.yaml")
     assert isinstance(config, DictConfig)
-    config.pop("hydra", None)
+    del config["defaults"], config["hydra"]
     return config
 
 
@@ -124,7 +133,7 @@ def _finite(value: Any) -> Any:
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_finite(item) for item in value]
-    if isinstance(value, float) and not (value - value == 0):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 

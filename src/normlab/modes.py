@@ -56,16 +56,21 @@ class ModeGuard(Callback):
     def on_validation_epoch_end(self, *_: object) -> None:
         self._check_evaluation()
 
-    on_test_start = on_validation_start
-    on_test_batch_start = on_validation_batch_start
-    on_test_epoch_end = on_validation_epoch_end
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.on_validation_start(trainer, pl_module)
+
+    def on_test_batch_start(self, *_: object) -> None:
+        self._check_evaluation()
+
+    def on_test_epoch_end(self, *_: object) -> None:
+        self._check_evaluation()
 
     def _check_frozen(self) -> None:
         for name, module in self.frozen.items():
             if module.training:
                 raise RuntimeError(
-                    f"{name} was frozen in eval mode when fit began and is now in train mode: some code called .train(); "
-                    "leave modes to the trainer"
+                    f"{name} was frozen in eval mode when fit began and is now in train mode: some code called "
+                    ".train(); leave modes to the trainer"
                 )
 
     def _check_evaluation(self) -> None:

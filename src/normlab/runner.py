@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from lightning import LightningDataModule
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from normlab import folder as folders
 from normlab.actions import ACTIONS, Outcome
@@ -114,7 +114,7 @@ class _Recorded:
         }
         folders.write_result(self.out, self.result)
         name, device = type(network).__name__, parts.trainer.strategy.root_device
-        log.info(f"{name}, {parameters:,} parameters, on {device}, in {self.out}")
+        log.info(f"{name}, {parameters:,} parameters, on {device}, in {folders.shown(self.out)}")
 
     def done(self, outcome: Outcome, parts: Any) -> None:
         self.result |= {
@@ -142,12 +142,12 @@ class _Recorded:
 def _say(metrics: dict[str, float], score_name: str, score: float | None, out: Path, seconds: float) -> None:
     tested = ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k.startswith("test/"))
     best = f"best {score_name} {score:.4g}" if score is not None else ""
-    log.info(", ".join(part for part in (tested, best, f"{seconds:.1f} s, {out}") if part))
+    log.info(", ".join(part for part in (tested, best, f"{seconds:.1f} s, {folders.shown(out)}") if part))
 
 
 def _finished_before(path: Path, result: dict[str, Any]) -> Result:
     score = "" if result["score"] is None else f": {result['score_name']} {result['score']:.4g}"
-    print(f"{path} is finished{score}. To train on: extend=true with more trainer.max_epochs")
+    print(f"{folders.shown(path)} is finished{score}. To train on: extend=true with more trainer.max_epochs")
     return Result(path, result["score"], result["metrics"], None)
 
 
@@ -158,7 +158,9 @@ def _lock(out: Path) -> Iterator[None]:
         with lock.acquire(timeout=0):
             yield
     except Timeout as error:
-        raise ConfigError(f"another process is writing to {out}; wait for it, or choose another name=") from error
+        raise ConfigError(
+            f"another process is writing to {folders.shown(out)}; wait for it, or choose another name="
+        ) from error
 
 
 @contextmanager

@@ -50,7 +50,9 @@ class TrainingProgress(Callback):
         )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.finished_epoch = _epoch(trainer)  # its metrics are complete by the next hook: the task logs after callbacks
+        self.finished_epoch = _epoch(
+            trainer
+        )  # its metrics are complete by the next hook: the task logs after callbacks
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._line(trainer)

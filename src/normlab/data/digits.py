@@ -13,7 +13,7 @@ from normlab.seeds import generator
 
 
 class Digits(TensorData):
-    """1,797 grey 8×8 images of ten digits (Alpaydin & Kaynak, UCI), enlarged to size×size, grey repeated `channels` times.
+    """1,797 grey 8×8 images of ten digits (Alpaydin & Kaynak, UCI), enlarged to size×size, repeated in `channels`.
 
     Pixels are standardised with the training part's mean and deviation. Training images move by up to `shift` pixels
     along each side, differently in each epoch; 0 leaves them.
@@ -28,7 +28,7 @@ class Digits(TensorData):
         self.input_shape = (channels, size, size)
 
     def load(self) -> tuple[Tensor, Tensor]:
-        bunch = load_digits()
+        bunch: Any = load_digits()
         images = torch.tensor(bunch.images, dtype=torch.float32).unsqueeze(1) / 16
         images = F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True)
         return images.expand(-1, self.channels, -1, -1).contiguous(), torch.tensor(bunch.target)

@@ -5,8 +5,18 @@ from itertools import islice
 from typing import Any
 
 
+class Chunk:
+    """A few batches. Not a list: Lightning would look through that for tensors to move, all of them at once."""
+
+    def __init__(self, batches: list[Any]):
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+
 class Chunks:
-    """Lists of up to `size` batches, for `steps_per_execution`; a remainder is a shorter list.
+    """Chunks of up to `size` batches, for `steps_per_execution`; a remainder is a shorter one.
 
     limit: so many batches an epoch, or, as a float, that fraction of them.
     """
@@ -22,10 +32,10 @@ class Chunks:
     def __len__(self) -> int:
         return -(-self.batches // self.size)
 
-    def __iter__(self) -> Iterator[list[Any]]:
+    def __iter__(self) -> Iterator[Chunk]:
         batches = islice(self.loader, self.batches)
         while chunk := list(islice(batches, self.size)):
-            yield chunk
+            yield Chunk(chunk)
 
 
 class Fixed:

@@ -23,7 +23,7 @@ class Task(LightningModule):
     """Trains any `nn.Module` on batches (x, y).
 
     optimizer: a partial that takes parameters. scheduler: a partial that takes the optimizer and `total_steps`, and may
-    return None. steps_per_execution: with more than 1, training batches come in lists (`Chunks`), which are stepped
+    return None. steps_per_execution: with more than 1, training batches come in chunks, which are stepped
     through within one `training_step`; weights, metrics and schedule are those of single steps.
     Raises ValueError for an unknown metric.
     """
@@ -134,21 +134,19 @@ class Task(LightningModule):
         meter.update(loss, output, target)
         return loss
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        if self.automatic_optimization or not self.trainer.training:
-            return super().transfer_batch_to_device(batch, device, dataloader_idx)
-        return batch  # a list, whose batches _execute moves one by one
-
     def _execute(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Steps through many batches as Lightning's automatic optimization does through one."""
         optimizer, scheduler = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
         assert isinstance(optimizer, Optimizer)
         device, autocast = self.device, torch.is_autocast_enabled(self.device.type)
+        convert = self.trainer.precision_plugin.convert_input
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         for x, target in batches:
-            loss = self._step((x.to(device, non_blocking=True), target.to(device, non_blocking=True)), self.train_meter)
+            batch = convert((x.to(device, non_blocking=True), target.to(device, non_blocking=True)))
+            loss = self._step(batch, self.train_meter)
             optimizer.zero_grad()
-            if autocast:  # Lightning's spans the call: backward is outside, and its cache would outlive the step's weights
+            if autocast:
+                # Lightning's autocast spans the call: backward belongs outside, and its cast weights would be old ones
                 with torch.autocast(device.type, enabled=False):
                     loss.backward()
                 torch.clear_autocast_cache()
@@ -158,7 +156,7 @@ class Task(LightningModule):
             optimizer.step()
             progress.increment_completed()
             if scheduler is not None:
-                scheduler.step()  # pyright: ignore[reportAttributeAccessIssue]
+                scheduler.step()  # pyright: ignore
             if progress.total.completed == self.trainer.max_steps:
                 break
 
@@ -177,7 +175,8 @@ class Task(LightningModule):
             return int(self.trainer.estimated_stepping_batches)
         self.trainer.fit_loop.setup_data()
         chunks = self.trainer.train_dataloader
-        assert isinstance(chunks, Chunks) and self.trainer.max_epochs is not None
+        assert isinstance(chunks, Chunks)
+        assert self.trainer.max_epochs is not None
         steps = chunks.batches * self.trainer.max_epochs
         return steps if self.trainer.max_steps == -1 else min(steps, self.trainer.max_steps)
 

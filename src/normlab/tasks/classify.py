@@ -37,5 +37,5 @@ class Classify(Task):
         return F.cross_entropy(output, target)
 
     def prediction(self, output: Tensor) -> Tensor:
-        """Probabilities (N, classes) for auroc, which would guess from logits whether they are some; else the logits."""
+        """Logits (N, classes); probabilities where auroc is chosen, which would guess which of the two it is given."""
         return output.softmax(1) if "auroc" in self.train_meter.metrics else output

@@ -1,0 +1,146 @@
+"""The command line as a person types it."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, train
+
+WINE = ["model=net", "data=wine", "logger=none"]
+
+
+def results(folder) -> dict[str, dict]:
+    return {str(p.parent.relative_to(folder)): json.loads(p.read_text()) for p in folder.rglob("result.json")}
+
+
+def start(*overrides: str, cwd) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "train.py"), *overrides]
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_rows(file, rows: int) -> None:
+    """Until a run has written so many epochs."""
+    for _ in range(600):
+        if file.is_file() and len(file.read_text().splitlines()) > rows:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{file} never had {rows} rows")
+
+
+def test_a_refusal_is_one_message_and_leaves_nothing(tmp_path):
+    done = train("trainer.max_epoch=3", cwd=tmp_path, check=2)
+    assert done.stderr == "refused: no key max_epoch in trainer; did you mean max_epochs?\n"
+    assert done.stdout == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_refusal_after_building_is_one_message_and_is_recorded(tmp_path):
+    done = train("data=wine", "name=a", cwd=tmp_path, check=2)
+    assert done.stderr.startswith("refused: normlab.models.mynet.MyNet takes images")
+    assert len(done.stderr.splitlines()) == 1
+    (result,) = results(tmp_path / "outputs").values()
+    assert (result["status"], result["error"]) == ("refused", done.stderr.removeprefix("refused: ").strip())
+
+
+def test_help_lists_groups_options_and_keys(tmp_path):
+    shown = train("--help", cwd=tmp_path).stdout
+    for text in ("model: custom_model, my_model, mynet, net, resnet", "trainer:", "seed: 0", "Exit codes"):
+        assert text in shown
+
+
+def test_a_sweep_has_a_folder_for_each_job(tmp_path):
+    sweep = ["-m", "model=mynet,net", "norm=batch,group", "seed=1,2", "data.size=8", "trainer=debug", "name=s"]
+    train(*sweep, cwd=tmp_path)
+    found = results(tmp_path / "outputs" / "s")
+    assert sorted(found) == [str(number) for number in range(8)]
+    assert all(result["status"] == "finished" for result in found.values())
+    assert len({result["config_hash"] for result in found.values()}) == 8
+    assert found["3"]["overrides"][:3] == ["model=mynet", "norm=group", "seed=2"]
+
+
+def test_a_failing_job_does_not_stop_a_sweep_but_shows_in_the_exit_code(tmp_path):
+    done = train("-m", *WINE, "trainer=debug", "norm=instance,group", "name=s", cwd=tmp_path, check=1)
+    found = results(tmp_path / "outputs" / "s")
+    assert (found["0"]["status"], found["1"]["status"]) == ("refused", "finished")
+    assert "norm=instance takes its statistics over space" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.rstrip().endswith("1 of the jobs failed")
+
+
+def test_two_runs_of_the_same_second_have_two_folders(tmp_path):
+    both = [start(*WINE, "trainer=debug", cwd=tmp_path) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert len(results(tmp_path)) == 2
+
+
+def test_ctrl_c_is_recorded_and_the_same_command_goes_on(tmp_path):
+    command = [*WINE, "name=a", "trainer.max_epochs=3000"]
+    process = start(*command, cwd=tmp_path)
+    wait_for_rows(tmp_path / "outputs" / "a" / "metrics.csv", 2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "interrupted; the same command with the same name= goes on"
+    assert results(tmp_path)["outputs/a"]["status"] == "interrupted"
+
+
+def test_a_killed_run_ends_on_the_weights_of_one_that_was_not(tmp_path):
+    command = [*WINE, "trainer.max_epochs=150"]
+    process = start(*command, "name=killed", cwd=tmp_path)
+    wait_for_rows(tmp_path / "outputs" / "killed" / "metrics.csv", 3)
+    process.kill()
+    process.communicate()
+    assert results(tmp_path)["outputs/killed"]["status"] == "running"
+    again = train(*command, "name=killed", cwd=tmp_path)
+    assert "resuming from" in again.stdout
+    train(*command, "name=whole", cwd=tmp_path)
+    outputs = tmp_path / "outputs"
+    killed, whole = (
+        torch.load(outputs / n / "checkpoints" / "last.ckpt", weights_only=True) for n in ("killed", "whole")
+    )
+    assert all(torch.equal(whole["state_dict"][key], killed["state_dict"][key]) for key in whole["state_dict"])
+    assert (outputs / "killed" / "metrics.csv").read_text() == (outputs / "whole" / "metrics.csv").read_text()
+
+
+def test_an_action_takes_the_options_of_the_run(tmp_path):
+    made = ["model=custom_model", "model.hidden_units=7", "norm=layer", "data=wine", "logger=none", "trainer=debug"]
+    train(*made, "name=a", cwd=tmp_path)
+    train("action=test", "name=a", "ckpt=last", "model.order=norm_act", cwd=tmp_path)
+    found = results(tmp_path / "outputs" / "a")
+    assert found["test"]["metrics"].keys() == {"test/loss", "test/acc", "test/f1"}
+    assert found["."]["action"] == "fit"
+
+
+def test_a_run_is_replayed_from_its_config(tmp_path):
+    train(*WINE, "norm=group", "norm.num_groups=4", "trainer.max_epochs=2", "name=a", cwd=tmp_path)
+    config = (tmp_path / "outputs" / "a" / "config.yaml").read_text()
+    command = config.splitlines()[0].removeprefix("# Replay: python train.py ").split()
+    train(*command, cwd=tmp_path)
+    rows = [(tmp_path / "outputs" / name / "metrics.csv").read_text() for name in ("a", "replay")]
+    assert rows[0] == rows[1]
+
+
+def test_an_uninstalled_checkout_says_what_to_do(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(ROOT / "train.py")], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("is not installed; in this folder: pip install -e .")
+
+
+def test_a_failure_has_its_traceback_and_exit_code_1(tmp_path):
+    done = train(*WINE, "norm=none", "optimizer.lr=1e30", "scheduler=none", cwd=tmp_path, check=1)
+    assert "Traceback" in done.stderr
+    assert "FloatingPointError: train/loss is" in done.stderr
+    (result,) = results(tmp_path).values()
+    assert result["status"] == "failed"
+    assert result["error"].startswith("FloatingPointError")
+
+
+@pytest.mark.parametrize("overrides", [["--hydra-help"], ["--cfg", "job"], ["--info", "config"]])
+def test_hydras_own_flags_work(overrides, tmp_path):
+    train(*overrides, cwd=tmp_path)

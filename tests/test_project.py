@@ -1,0 +1,31 @@
+""" "Make it yours" in the README: its two commands give a project of another name that trains."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+from conftest import ROOT
+
+
+def test_a_renamed_copy_trains(tmp_path):
+    copy = tmp_path / "mylab"
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
+    for name in listed.stdout.decode().split():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, copy / name)
+    section = (ROOT / "README.md").read_text().split("## Make it yours")[1]
+    commands = re.search(r"```sh\n(.*?)```", section, re.S).group(1)
+    assert "mv src/normlab src/mylab" in commands
+    subprocess.run(["bash", "-ec", commands], cwd=copy, check=True)
+    assert not list((copy / "src").rglob("*normlab*"))
+
+    site = tmp_path / "site"  # an installation beside this one, without its environment
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*install, "--target", str(site), str(copy)], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    command = [sys.executable, "train.py", "model=net", "data=wine", "trainer=debug", "name=first"]
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "mylab.models.net.Net" in (copy / "outputs" / "first" / "config.yaml").read_text()
