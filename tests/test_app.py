@@ -73,7 +73,9 @@ def test_a_failing_job_does_not_stop_a_sweep_but_shows_in_the_exit_code(tmp_path
 
 def test_two_runs_of_the_same_second_have_two_folders(tmp_path):
     both = [start(*WINE, "trainer=debug", cwd=tmp_path) for _ in range(2)]
-    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    for process in both:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
     assert len(results(tmp_path)) == 2
 
 
