@@ -4,6 +4,7 @@ import inspect
 import re
 
 import pytest
+import torch
 from conftest import options
 from hydra.utils import get_object
 from lightning import seed_everything
@@ -106,17 +107,21 @@ def test_extra_loggers(logger, quick_run, monkeypatch, tmp_path):
 
 
 def test_a_gpu_that_is_not_there_is_said(quick_run):
-    import torch
-
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(ConfigError, match="trainer.accelerator=gpu"):
         quick_run("trainer=gpu", "data=wine", "model=net")
 
 
-def test_seed_zero_seeds():
-    import torch
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_trains_on_a_gpu(precision, steps, quick_run):
+    settings = [f"trainer.precision={precision}", f"steps_per_execution={steps}"]
+    assert quick_run("trainer=gpu", "trainer.max_epochs=2", "model=my_model", *settings).score is not None
 
+
+def test_seed_zero_seeds():
     seed_everything(0, verbose=False)
     first = torch.rand(3)
     seed_everything(0, verbose=False)

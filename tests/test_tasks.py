@@ -1,11 +1,13 @@
 """Losses and metrics against scikit-learn, parameter groups, schedules, and many steps per execution."""
 
+import csv
 import math
 
 import numpy as np
 import pytest
 import torch
 from conftest import QUICK
+from lightning import Callback
 from sklearn import metrics as sklearn_metrics
 from torch import nn
 from torch.nn import functional as F
@@ -139,6 +141,42 @@ def test_many_steps_per_execution_end_on_the_same_bits(tmp_path, overrides):
         assert torch.equal(one[key], many[key]), key
     assert one_step == many_step
     assert one_rows == many_rows
+
+
+class ActsOnEveryBatch(Callback):
+    def on_train_batch_end(self, *_):
+        raise AssertionError
+
+
+def test_callbacks_for_each_batch_are_refused_with_many_steps(tmp_path):
+    config = compose([*WINE, "steps_per_execution=4"])
+    config.callbacks = {"mine": {"_target_": "test_tasks.ActsOnEveryBatch"}}
+    with pytest.raises(
+        ConfigError, match="ActsOnEveryBatch acts in on_train_batch_end; with steps_per_execution=4 use 1"
+    ):
+        run(config, folder=tmp_path)
+
+
+@pytest.mark.parametrize(("score", "mode"), [("val/loss", min), ("val/f1", max)])
+def test_the_best_epoch_is_that_of_the_score_in_its_own_direction(tmp_path, score, mode):
+    result = run(compose([*WINE, f"score={score}", "trainer.max_epochs=6"]), folder=tmp_path)
+    with (tmp_path / "metrics.csv").open() as lines:
+        values = [float(row[score]) for row in csv.DictReader(lines)]
+    assert result.score == mode(values)
+    assert result.metrics[score] == result.score
+
+
+@pytest.mark.parametrize(("data", "directions"), [("wine", "max max"), ("diabetes", "min min max")])
+def test_directions(tmp_path, data, directions):
+    task = build(compose([*QUICK, "model=net", f"data={data}"]), tmp_path).task
+    names = [name for name in task.metric_names() if name.startswith("val/") and name != "val/loss"]
+    assert [task.direction(name) for name in names] == directions.split()
+    assert task.direction("val/loss") == "min"
+
+
+def test_a_score_that_is_not_measured_is_refused(quick_run):
+    with pytest.raises(ConfigError, match="score=train/acc: expected one of val/loss, val/acc, val/f1"):
+        quick_run("score=train/acc")
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):

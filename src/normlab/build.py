@@ -11,6 +11,7 @@ import torch
 from hydra.errors import InstantiationException
 from lightning import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -26,6 +27,16 @@ from normlab.schedulers import constant
 from normlab.tasks.base import Task
 from normlab.tasks.classify import Classify
 from normlab.tasks.regress import Regress
+
+# Hooks for each batch or step, which one call for many batches cannot keep.
+PER_BATCH = (
+    "on_train_batch_start",
+    "on_train_batch_end",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+)
 
 
 @dataclass
@@ -68,10 +79,8 @@ def _build(config: DictConfig, folder: Path, data: Any) -> Parts:
         network.compile()
 
     task = _task(config, network, data)
-    score, mode = config.score or task.score[0], config.score_mode or task.score[1]
-    record = Record(folder, score, mode, task.metric_names())
-    if score not in record.table.columns:
-        raise ConfigError(f"score={score}: expected one of {', '.join(c for c in task.metric_names() if 'val/' in c)}")
+    score = config.score or task.score
+    record = Record(folder, score, config.score_mode or task.direction(score), task.metric_names())
     _wrap_loaders(data, config)
     return Parts(task, data, _trainer(config, folder, record), record)
 
@@ -99,7 +108,7 @@ def _task(config: DictConfig, network: nn.Module, data: Any) -> Task:
         "network": network,
         "optimizer": make(config, "optimizer"),
         "scheduler": scheduler,
-        "steps_per_execution": config.steps_per_execution,
+        "steps_per_execution": _steps(config),
         "metrics": config.task.metrics,
     }
     if data.task == "classify":
@@ -108,32 +117,38 @@ def _task(config: DictConfig, network: nn.Module, data: Any) -> Task:
     return Regress(**shared, target_mean=mean, target_std=std)
 
 
+def _steps(config: DictConfig) -> int:
+    return config.steps_per_execution if config.action == "fit" else 1
+
+
 def _wrap_loaders(data: LightningDataModule, config: DictConfig) -> None:
     if config.trainer.overfit_batches:
         fixed = Fixed(data.train_dataloader(), config.trainer.overfit_batches)
         data.train_dataloader = data.val_dataloader = lambda: fixed
-    if config.steps_per_execution > 1 and config.action == "fit":
-        single = data.train_dataloader
-        size, limit = config.steps_per_execution, config.trainer.limit_train_batches
-        data.train_dataloader = lambda: Chunks(single(), size, limit)
+    if _steps(config) > 1:
+        single, limit = data.train_dataloader, config.trainer.limit_train_batches
+        data.train_dataloader = lambda: Chunks(single(), _steps(config), limit)
 
 
 def _trainer(config: DictConfig, folder: Path, record: Record) -> Trainer:
-    callbacks: list[Callback] = [ModeGuard(), EpochSeed(config.seed), TrainingProgress()]
+    core: list[Callback] = [ModeGuard(), EpochSeed(config.seed), TrainingProgress()]
+    added: list[Callback] = []
     loggers: list[Any] = []
-    settings = OmegaConf.create({**config.trainer, "log_every_n_steps": 1 if "lr_monitor" in config.callbacks else 0})
+    every_step = int("lr_monitor" in config.callbacks)  # of our own metrics there are only an epoch's
+    settings = OmegaConf.create({"log_every_n_steps": every_step, **config.trainer})
     del settings["overfit_batches"]
     if config.action == "fit":
         following = {"monitor": record.score, "mode": record.mode}
-        callbacks += [_offer(node, f"callbacks.{name}", following) for name, node in config.callbacks.items()]
+        added = [_offer(node, f"callbacks.{name}", following) for name, node in config.callbacks.items()]
         loggers = [_offer(node, f"logger.{name}", {"save_dir": folder}) for name, node in config.logger.items()]
-        callbacks.append(record)
+        core.append(record)
     if config.action == "lr_find":
         settings.max_epochs = 1000  # the finder ends after so many steps
-    if config.steps_per_execution > 1:
+    if _steps(config) > 1:
         settings.limit_train_batches = 1.0  # Chunks keeps the limit, in batches
+        _refuse_per_batch(added, config.steps_per_execution)
     own = {
-        "callbacks": callbacks,
+        "callbacks": core + added,
         "logger": loggers,
         "default_root_dir": folder,
         "enable_progress_bar": False,
@@ -147,6 +162,16 @@ def _trainer(config: DictConfig, folder: Path, record: Record) -> Trainer:
         raise ConfigError(f"trainer: {error} ({device}, trainer.precision={settings.precision})") from error
     trainer.profiler.dirpath = folder  # where a profiler writes its table
     return trainer
+
+
+def _refuse_per_batch(callbacks: Sequence[Callback], steps: int) -> None:
+    for callback in callbacks:
+        if isinstance(callback, LearningRateMonitor):
+            continue  # its logging_interval was looked at
+        overridden = [hook for hook in PER_BATCH if getattr(type(callback), hook) is not getattr(Callback, hook)]
+        if overridden:
+            name = type(callback).__name__
+            raise ConfigError(f"callbacks: {name} acts in {overridden[0]}; with steps_per_execution={steps} use 1")
 
 
 def _offer(node: DictConfig, key: str, objects: Mapping[str, Any]) -> Any:

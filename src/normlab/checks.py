@@ -85,7 +85,8 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
     data = config.data
     if "val_fraction" in data and data.val_fraction + data.test_fraction >= 1:
         raise ConfigError(
-            f"data.val_fraction={data.val_fraction} and data.test_fraction={data.test_fraction} leave nothing to train on"
+            f"data.val_fraction={data.val_fraction} and data.test_fraction={data.test_fraction} "
+            "leave nothing to train on"
         )
     if config.score_mode is not None and config.score is None:
         raise ConfigError(f"score_mode={config.score_mode} without a score: set score= too")

@@ -122,8 +122,8 @@ class _Recorded:
             "score": outcome.score,
             "metrics": outcome.metrics,
             "best": outcome.best,
-            "epochs": parts.trainer.current_epoch,
-            "steps": parts.trainer.global_step,
+            "epochs": parts.trainer.current_epoch if self.result["action"] == "fit" else None,
+            "steps": parts.trainer.global_step if self.result["action"] == "fit" else None,
         }
         _say(outcome.metrics, parts.record.score, outcome.score, self.out, self._seconds())
 
@@ -131,8 +131,7 @@ class _Recorded:
         if error is not None:
             status = {ConfigError: "refused", KeyboardInterrupt: "interrupted"}.get(type(error), "failed")
             self.result |= {"status": status, "error": f"{type(error).__name__}: {error}".removeprefix("ConfigError: ")}
-            if status == "failed":
-                log.debug("the run failed", exc_info=error)
+            log.debug(f"the run was {status}" if status != "failed" else "the run failed", exc_info=error)
         folders.write_result(self.out, self.result | {"seconds": self._seconds()})
 
     def _seconds(self) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from normlab.logs import console
 
@@ -20,12 +21,15 @@ class TrainingProgress(Callback):
     def __init__(self) -> None:
         self.bar: Progress | None = None
         self.next_time = 0.0
+        self.epoch_start = 0.0
         self.finished_epoch = ""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.next_time = time.monotonic() + LINE
         if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+            self.next_time = 0.0
+            text = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis"))
+            columns = (BarColumn(), TimeRemainingColumn(), text)
             self.bar = Progress(*columns, console=console, auto_refresh=False, transient=True)
             self.bar.add_task("", total=None)
             self.bar.start()
@@ -36,6 +40,8 @@ class TrainingProgress(Callback):
             return
         done, total = trainer.fit_loop.epoch_loop.batch_progress.current.ready, trainer.num_training_batches
         if self.bar is None:
+            if now < self.epoch_start + LINE:
+                return  # a short epoch is told when it ends, with its metrics
             self.next_time = now + LINE
             log.info(f"{_epoch(trainer)}, batch {done}/{total}")
             return
@@ -50,11 +56,11 @@ class TrainingProgress(Callback):
         )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.finished_epoch = _epoch(
-            trainer
-        )  # its metrics are complete by the next hook: the task logs after callbacks
+        # The metrics are complete by the next hook: the task logs after the callbacks.
+        self.finished_epoch = _epoch(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.epoch_start = time.monotonic()
         self._line(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -28,7 +28,7 @@ class Task(LightningModule):
     Raises ValueError for an unknown metric.
     """
 
-    score: ClassVar[tuple[str, str]]  # the metric that picks the best checkpoint, and max or min
+    score: ClassVar[str]  # the metric that picks the best checkpoint
     default_metrics: ClassVar[tuple[str, ...]]
 
     def __init__(
@@ -73,6 +73,15 @@ class Task(LightningModule):
         """What an epoch logs, in the order of metrics.csv."""
         names = ("loss", *self.train_meter.metrics.keys())
         return [f"{stage}/{name}" for stage in ("train", "val") for name in names]
+
+    def direction(self, score: str) -> str:
+        """`max` or `min`: which end of a validation metric is the good one. Raises ValueError for another name."""
+        stage, _, name = score.partition("/")
+        metrics = self.val_meter.metrics
+        if stage != "val" or name not in {"loss", *metrics.keys()}:
+            known = ", ".join(f"val/{name}" for name in ("loss", *metrics.keys()))
+            raise ValueError(f"score={score}: expected one of {known}")
+        return "max" if name != "loss" and metrics[name].higher_is_better else "min"
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)

@@ -18,7 +18,7 @@ class Classify(Task):
     outputs of an epoch in memory).
     """
 
-    score = ("val/acc", "max")
+    score = "val/acc"
     default_metrics = ("acc", "f1")
 
     def __init__(self, network, optimizer, scheduler, num_classes: int, **options):

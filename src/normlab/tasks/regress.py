@@ -17,7 +17,7 @@ class Regress(Task):
     r2 (mean over the target's columns).
     """
 
-    score = ("val/r2", "max")
+    score = "val/r2"
     default_metrics = ("mse", "mae", "r2")
     target_mean: Tensor
     target_std: Tensor
