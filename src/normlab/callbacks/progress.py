@@ -28,9 +28,9 @@ class TrainingProgress(Callback):
         self.next_time = time.monotonic() + LINE
         if console.is_terminal:
             self.next_time = 0.0
-            text = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis"))
-            columns = (BarColumn(), TimeRemainingColumn(), text)
-            self.bar = Progress(*columns, console=console, auto_refresh=False, transient=True)
+            text = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+            columns = (BarColumn(30), TimeRemainingColumn(), text)
+            self.bar = Progress(*columns, console=console, auto_refresh=False, transient=True, expand=True)
             self.bar.add_task("", total=None)
             self.bar.start()
 
