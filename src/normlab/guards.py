@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from normlab.modes import evaluating
-from normlab.norms.declaration import Declaration, declaration
+from normlab.norms.declaration import declaration
 
 
 def check_forward(network: nn.Module, input_shape: Sequence[int], out_features: int) -> dict[str, Tensor]:
@@ -35,14 +35,25 @@ def check_forward(network: nn.Module, input_shape: Sequence[int], out_features: 
 
 
 def check_batches(network: nn.Module, norm_inputs: dict[str, Tensor], sizes: Sequence[int]) -> None:
-    """Raises ValueError where a training batch of one of these sizes leaves a norm layer one value per statistic."""
+    """Raises ValueError where a training batch of one of these sizes is too small for a norm layer."""
     for name, x in norm_inputs.items():
         layer = network.get_submodule(name)
         found = declaration(layer)
         assert found is not None
         for size in sizes:
-            if layer.training and found.values((size, *x.shape[1:])) < 2:
-                raise ValueError(_too_few(name, found, size, max(sizes)))
+            values = found.values((size, *x.shape[1:]))
+            if layer.training and size < found.samples:
+                raise ValueError(
+                    f"{_batch(size, sizes)}, and {name} needs at least {found.samples}: {_remedy(size, sizes)}"
+                )
+            if layer.training and values is not None and values < 2:
+                if not found.batch_stats:
+                    raise ValueError(
+                        f"{name} takes its statistics over a single value of each sample; choose another norm"
+                    )
+                raise ValueError(
+                    f"{_batch(size, sizes)}, which leaves {name} one value per channel: {_remedy(size, sizes)}"
+                )
 
 
 def batch_sizes(loader: object) -> list[int]:
@@ -55,12 +66,14 @@ def batch_sizes(loader: object) -> list[int]:
     return ([size] if samples >= size else []) + ([rest] if rest and not drop_last else [])
 
 
-def _too_few(name: str, found: Declaration, size: int, usual: int) -> str:
-    if not found.batch_stats:
-        return f"{name} takes its statistics over a single value of each sample; choose another norm"
-    if size < usual:
-        return (
-            f"the last training batch holds {size} sample, which leaves {name} one value per channel: set "
-            f"data.drop_last=true, or another data.batch_size than {usual}"
-        )
-    return f"data.batch_size={size} leaves {name} one value per channel: use at least 2, or norm=group or norm=layer"
+def _batch(size: int, sizes: Sequence[int]) -> str:
+    which = (
+        "the last training batch holds" if size < max(sizes) else f"data.batch_size={size} makes training batches of"
+    )
+    return f"{which} {size} sample{'s' if size > 1 else ''}"
+
+
+def _remedy(size: int, sizes: Sequence[int]) -> str:
+    if size < max(sizes):
+        return f"set data.drop_last=true, or another data.batch_size than {max(sizes)}"
+    return "use a larger one, or norm=group or norm=layer"

@@ -52,6 +52,7 @@ def run(
     """
     path = Path(folder) if folder is not None else folders.resolve(config.name, config.action, config.ckpt)
     if data is not None:
+        config = config.copy()
         data = adopt(data, config)
     if config.action == "fit":
         folders.check_fit(path, config)
@@ -78,7 +79,8 @@ class _Recorded:
     """Keeps result.json true from the start of a run to its end, however it ends."""
 
     def __init__(self, config: DictConfig, out: Path):
-        self.out, self.start, self.earlier = out, time.monotonic(), folders.read_result(out)
+        self.out, self.start = out, time.monotonic()
+        self.earlier = folders.read_result(out) if config.action == "fit" else {}
         self.result: dict[str, Any] = {
             "format": 1,
             "action": config.action,
@@ -131,7 +133,7 @@ class _Recorded:
         if error is not None:
             status = {ConfigError: "refused", KeyboardInterrupt: "interrupted"}.get(type(error), "failed")
             self.result |= {"status": status, "error": f"{type(error).__name__}: {error}".removeprefix("ConfigError: ")}
-            log.debug(f"the run was {status}" if status != "failed" else "the run failed", exc_info=error)
+            log.debug(f"{status}:", exc_info=error)
         folders.write_result(self.out, self.result | {"seconds": self._seconds()})
 
     def _seconds(self) -> float:

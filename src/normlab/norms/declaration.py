@@ -19,6 +19,7 @@ class Declaration:
     """Facts of one layer whose input is (N, C, *space).
 
     axes: over which axes one statistic is taken in training; `channel` means the channels of one of `groups` groups.
+    samples: the fewest samples that a training batch must have.
     running_stats: evaluation uses running statistics; without them it computes them as training does.
     activation: the layer contains its activation.
     foldable: in evaluation it is a fixed affine map that the layer before it can absorb.
@@ -28,6 +29,7 @@ class Declaration:
 
     axes: frozenset[Axis]
     groups: int = 1
+    samples: int = 1
     running_stats: bool = False
     activation: bool = False
     foldable: bool = False
@@ -39,8 +41,13 @@ class Declaration:
         """True if training mixes the samples of a batch."""
         return "batch" in self.axes
 
-    def values(self, shape: Sequence[int]) -> int:
-        """How many values one statistic is taken over for an input of `shape` (N, C, *space); below 2 none exists."""
+    def values(self, shape: Sequence[int]) -> int | None:
+        """How many values one statistic is taken over for an input of `shape` (N, C, *space); None without statistics.
+
+        A single value has no variance.
+        """
+        if not self.axes:
+            return None
         sizes = {"batch": shape[0], "channel": shape[1] // self.groups, "space": math.prod(shape[2:])}
         return math.prod(sizes[axis] for axis in self.axes)
 
