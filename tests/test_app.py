@@ -87,7 +87,10 @@ def test_ctrl_c_is_recorded_and_the_same_command_goes_on(tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.splitlines()[-1] == "interrupted; the same command with the same name= goes on"
-    assert results(tmp_path)["outputs/a"]["status"] == "interrupted"
+    result = results(tmp_path)["outputs/a"]
+    assert (result["status"], result["error"]) == ("interrupted", "KeyboardInterrupt")
+    assert result["epochs"] >= 2
+    assert result["best"]["path"] == "checkpoints/best.ckpt"
 
 
 def test_a_killed_run_ends_on_the_weights_of_one_that_was_not(tmp_path):
@@ -122,7 +125,7 @@ def test_a_run_is_replayed_from_its_config(tmp_path):
     config = (tmp_path / "outputs" / "a" / "config.yaml").read_text()
     command = config.splitlines()[0].removeprefix("# Replay: python train.py ").split()
     train(*command, cwd=tmp_path)
-    rows = [(tmp_path / "outputs" / name / "metrics.csv").read_text() for name in ("a", "replay")]
+    rows = [(tmp_path / "outputs" / name / "metrics.csv").read_text() for name in ("a", "a-replay")]
     assert rows[0] == rows[1]
 
 
@@ -146,3 +149,19 @@ def test_a_failure_has_its_traceback_and_exit_code_1(tmp_path):
 @pytest.mark.parametrize("overrides", [["--hydra-help"], ["--cfg", "job"], ["--info", "config"]])
 def test_hydras_own_flags_work(overrides, tmp_path):
     train(*overrides, cwd=tmp_path)
+
+
+def test_a_finished_run_is_told_without_importing_torch(tmp_path):
+    command = [*WINE, "trainer.max_epochs=2", "name=a"]
+    train(*command, cwd=tmp_path)
+    code = (
+        "import sys; sys.argv = ['train.py', *sys.argv[1:]]\n"
+        "from normlab.app import main\n"
+        "try: main()\n"
+        "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    )
+    again = subprocess.run(
+        [sys.executable, "-c", code, *command], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert again.stdout.splitlines()[0].startswith("outputs/a is finished: val/acc")
+    assert again.stdout.split()[-2:] == ["0", "False"]

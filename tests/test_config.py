@@ -8,7 +8,7 @@ from conftest import options
 from omegaconf import OmegaConf
 
 from normlab.checks import trainer_parameters
-from normlab.config import CONF, GROUPS, check, compose, read_option
+from normlab.config import CONF, GROUPS, check_sweep, compose, read_option
 from normlab.errors import ConfigError
 from normlab.fields import RULES
 from normlab.identity import config_hash
@@ -104,11 +104,11 @@ def test_a_missing_extra_is_named(extra, monkeypatch):
 
 def test_a_sweep_is_looked_at_whole():
     with pytest.raises(ConfigError, match="trainer.max_epochs=0"):
-        check(["model=net,mynet", "trainer.max_epochs=3,0"], multirun=True)
+        check_sweep(["model=net,mynet", "trainer.max_epochs=3,0"])
     with pytest.raises(ConfigError, match="no option grup"):
-        check(["norm=batch,grup"], multirun=True)
+        check_sweep(["norm=batch,grup"])
     with pytest.raises(ConfigError, match="only fits are swept"):
-        check(["action=validate,test", "name=x"], multirun=True)
+        check_sweep(["action=validate,test", "name=x"])
 
 
 def test_refusals_import_no_torch_and_make_no_folder(tmp_path):

@@ -1,5 +1,7 @@
 """Every option of conf/norm against torch's functions and against what its layers declare."""
 
+import copy
+
 import pytest
 import torch
 from conftest import options
@@ -9,7 +11,7 @@ from torch.nn import functional as F
 
 from normlab.config import compose, read_option
 from normlab.norms.batch import Batch
-from normlab.norms.declaration import declaration
+from normlab.norms.declaration import TORCH, declaration
 from normlab.norms.group import Group, default_groups
 from normlab.norms.instance import Instance
 from normlab.norms.layer import Layer
@@ -22,10 +24,13 @@ def layer_of(option: str, dims: int, features: int = 12) -> nn.Module:
     layer = instantiate(compose([f"norm={option}"]).norm)(features, dims).double()
     for parameter in layer.parameters():
         nn.init.normal_(parameter)
+    if getattr(layer, "running_var", None) is not None:
+        nn.init.normal_(layer.running_mean)
+        nn.init.uniform_(layer.running_var, 0.5, 2.0)
     return layer
 
 
-def sample(dims: int, samples: int = 6) -> torch.Tensor:
+def sample(dims: int, samples: int = 16) -> torch.Tensor:
     return torch.randn(samples, 12, *SPACES[dims], dtype=torch.float64) * 3 + 2
 
 
@@ -84,7 +89,7 @@ def test_declared_running_statistics_are_what_evaluation_uses(option, dims):
     before = {k: v.clone() for k, v in layer.state_dict().items()}
     evaluated = layer.eval()(x)
     found = declaration(layer)
-    assert torch.equal(trained, evaluated) != (found is not None and found.running_stats)
+    assert torch.equal(trained, evaluated) != (found is not None and found.batch_stats and found.running_stats)
     for key, value in layer.state_dict().items():
         assert torch.equal(value, before[key])
 
@@ -105,16 +110,88 @@ def test_declared_values_are_the_fewest_that_have_a_variance(option, dims):
     """With one value per statistic every x normalises to 0 (or torch refuses); with more it does not."""
     layer = layer_of(option, dims)
     found = declaration(layer)
-    if found is None:
+    if found is None or not found.axes:
         return
-    for samples in (1, 2):
+    for samples in (found.samples, found.samples + 1):
         for space in (1, 2):
             x = torch.randn(samples, 12, *[space] * dims, dtype=torch.float64)
             if found.values(x.shape) > 1:
-                assert layer(x).sub(layer.bias.view(1, -1, *[1] * dims)).abs().max() > 1e-3
+                shift = layer.bias if hasattr(layer, "bias") else torch.zeros(12, dtype=torch.float64)
+                assert layer(x).sub(shift.view(1, -1, *[1] * dims)).abs().max() > 1e-3
             else:
                 with pytest.raises(ValueError, match="Expected more than 1"):
                     layer(x)
+
+
+@pytest.mark.parametrize(("option", "dims"), CASES)
+def test_declared_samples_are_the_fewest_that_train(option, dims):
+    layer = layer_of(option, dims)
+    found = declaration(layer)
+    if found is not None and found.samples > 1:
+        layer(sample(dims, found.samples))
+        with pytest.raises(ValueError, match=f"norm={option}: .* is more than the {found.samples - 1} samples"):
+            layer(sample(dims, found.samples - 1))
+
+
+@pytest.mark.parametrize(("option", "dims"), CASES)
+def test_state_survives_a_round_trip_and_a_deep_copy(option, dims):
+    layer, x = layer_of(option, dims), sample(dims)
+    layer(x)
+    loaded = instantiate(compose([f"norm={option}"]).norm)(12, dims).double()
+    loaded.load_state_dict(layer.state_dict())
+    copied = copy.deepcopy(layer)
+    evaluated, trained = layer.eval()(x), layer.train()(x)
+    for other in (loaded, copied):
+        assert torch.equal(other.eval()(x), evaluated)
+        assert torch.equal(other.train()(x), trained)
+
+
+@pytest.mark.parametrize(("option", "dims"), CASES)
+def test_gradients_are_those_of_finite_differences(option, dims):
+    layer, x = layer_of(option, dims), sample(dims).requires_grad_()
+    parameters = list(layer.parameters())
+    assert torch.autograd.gradcheck(lambda *_: layer(x), (x, *parameters), atol=1e-6, fast_mode=True)
+
+
+@pytest.mark.parametrize("option", options("norm"))
+def test_channels_last_gives_the_same_and_stays(option):
+    layer, x = layer_of(option, 2), sample(2)
+    expected = copy.deepcopy(layer)(x)
+    y = layer(x.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(y, expected, rtol=0, atol=1e-10)
+    if type(layer) not in TORCH:  # torch's InstanceNorm2d does not keep it
+        assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("option", options("norm"))
+def test_autocast_keeps_statistics_in_float32(option):
+    layer, x = layer_of(option, 2).float(), sample(2).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x.bfloat16())
+    torch.testing.assert_close(y.float(), copy.deepcopy(layer)(x), rtol=0.05, atol=0.1)
+    assert all(b.dtype == torch.float32 for b in layer.buffers() if b.is_floating_point())
+
+
+@pytest.mark.parametrize("option", options("norm"))
+def test_a_large_mean_does_not_cancel_the_variance(option):
+    """At a mean of 1e4 in float32, E[x²] - E[x]² would be 0 or negative."""
+    layer = layer_of(option, 2)
+    found = declaration(layer)
+    if found is None or not found.axes or not found.centred:
+        return
+    x = torch.randn(16, 12, 8, 8, dtype=torch.float64) + 1e4
+    expected = copy.deepcopy(layer)(x)
+    torch.testing.assert_close(layer.float()(x.float()).double(), expected, rtol=0.01, atol=0.02)
+
+
+@pytest.mark.parametrize("option", options("norm"))
+def test_compiled_gives_the_same_output_and_statistics(option):
+    layer, x = layer_of(option, 2), sample(2)
+    plain = copy.deepcopy(layer)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), plain(x), rtol=0, atol=1e-12)
+    for key, value in plain.state_dict().items():
+        torch.testing.assert_close(layer.state_dict()[key], value)
 
 
 def test_batch_is_torchs_own_class():

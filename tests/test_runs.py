@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from normlab import build as build_module
 from normlab import compose, run
+from normlab.actions import steepest_fall
 from normlab.callbacks.record import MetricsTable
 from normlab.checkpoints import load_weights
 from normlab.errors import ConfigError
@@ -233,6 +234,28 @@ def test_weights_of_another_network_name_every_difference(tmp_path):
         load_weights(torch.nn.Linear(2, 2), tmp_path / "checkpoints" / "best.ckpt")
 
 
+@pytest.mark.parametrize(
+    ("losses", "place"),
+    [
+        ([0.5] * 4 + [1.0] * 20 + [1.0 - 0.1 * i for i in range(6)] + [0.2] + [0.19, 0.5, 2.0] + [4.0] * 6, 29),
+        ([1.0] * 40, None),
+        ([1.0 + 0.1 * i for i in range(40)], None),
+        ([1.0, 0.9], None),
+    ],
+    ids=["falls after a flat start", "flat", "rises", "short"],
+)
+def test_the_suggested_rate_is_where_the_loss_falls_fastest(losses, place):
+    assert steepest_fall(losses) == place
+
+
+def test_a_part_that_cannot_be_imported_is_refused(tmp_path):
+    for group, target in (("model", "normlab.models.nofile.No"), ("norm", "normlab.norms.batch.Nothing")):
+        config = compose(WINE)
+        config[group]["_target_"] = target
+        with pytest.raises(ConfigError, match=rf"{group}._target_={target} cannot be"):
+            run(config, folder=tmp_path / group)
+
+
 def test_lr_find_draws_a_curve_and_suggests(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run(compose(["action=lr_find", "name=a", "model=net", "data=breast_cancer"]))
@@ -247,7 +270,9 @@ def test_a_batch_of_one_is_refused_before_training(tmp_path):
     with pytest.raises(ConfigError, match="last training batch holds 1 sample.*data.drop_last=true"):
         run(compose([*WINE, "data=iris", "data.batch_size=16"]), folder=tmp_path / "zero")
     assert result_of(tmp_path / "zero")["status"] == "refused"
-    with pytest.raises(ConfigError, match="data.batch_size=1 makes .* leaves bn1 one value per channel: use a larger"):
+    with pytest.raises(
+        ConfigError, match="batches hold 1 sample, and that leaves bn1 one value per channel: raise data.batch_size"
+    ):
         run(compose([*WINE, "data.batch_size=1"]), folder=tmp_path / "one")
     run(
         compose([*WINE, "data=iris", "data.batch_size=16", "data.drop_last=true"]), folder=tmp_path / "zero"

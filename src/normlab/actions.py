@@ -1,16 +1,20 @@
 """What a run does with its parts: fit, validate, test, or look for a learning rate."""
 
+import io
 import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 from lightning.pytorch.tuner.tuning import Tuner
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from normlab.build import Parts
 from normlab.checkpoints import load_weights
 from normlab.folder import shown
+from normlab.logs import console
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +25,6 @@ class Outcome:
 
     score: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
-    best: dict[str, Any] | None = None
 
 
 def fit(parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
@@ -29,7 +32,7 @@ def fit(parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
     trainer, record = parts.trainer, parts.record
     last = record.path("last")
     if last.is_file():
-        log.info(f"resuming from {shown(last)}")
+        log.info(f"resuming from {shown(last)}, after its last finished epoch")
     trainer.fit(parts.task, datamodule=parts.data, ckpt_path=last if last.is_file() else None, weights_only=True)
     if record.best is None:  # trainer.max_steps ended the run before its first validation
         record.adopt_last(trainer.validate(parts.task, datamodule=parts.data, verbose=False)[0])
@@ -39,8 +42,7 @@ def fit(parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
     metrics = dict(best["metrics"])
     if is_overridden("test_dataloader", parts.data):
         metrics |= trainer.test(parts.task, datamodule=parts.data, verbose=False)[0]
-    where = {"epoch": best["epoch"], "path": str(record.path("best").relative_to(folder))}
-    return Outcome(best["score"], metrics, where)
+    return Outcome(best["score"], metrics)
 
 
 def validate(parts: Parts, checkpoint: Path, folder: Path) -> Outcome:
@@ -59,22 +61,58 @@ def test(parts: Parts, checkpoint: Path, folder: Path) -> Outcome:
 def lr_find(parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
     """Raises the learning rate step by step until the loss grows; draws the curve and suggests a rate.
 
-    The suggestion is where the loss falls fastest. Smith, Cyclical Learning Rates, 2017, arXiv:1506.01186.
+    The suggestion is where the loss falls fastest on its way to the minimum. Smith, Cyclical Learning Rates, 2017,
+    arXiv:1506.01186.
     """
+    import matplotlib.pyplot as plt  # takes half a second that no other action needs
+
     if checkpoint is not None:
         load_weights(parts.task, checkpoint)
-    tuner = Tuner(parts.trainer)
-    finder = tuner.lr_find(parts.task, datamodule=parts.data, min_lr=1e-6, max_lr=10, update_attr=False)
+    with _quiet_unless_terminal():
+        finder = Tuner(parts.trainer).lr_find(
+            parts.task, datamodule=parts.data, min_lr=1e-6, max_lr=10, update_attr=False
+        )
     assert finder is not None
-    suggestion = finder.suggestion()
-    figure: Any = finder.plot(suggest=suggestion is not None)
-    figure.axes[0].set_title("the point marks where the loss falls fastest" if suggestion else "no suggestion")
+    rates, losses = finder.results["lr"], finder.results["loss"]
+    place = steepest_fall(losses)
+    figure, axes = plt.subplots()
+    axes.plot(rates[len(rates) // 5 :], losses[len(losses) // 5 :])
+    axes.set(xscale="log", xlabel="optimizer.lr", ylabel="training loss, smoothed")
+    axes.set_title("no clear fall" if place is None else f"steepest fall at {rates[place]:.2g}")
+    if place is not None:
+        axes.plot(rates[place], losses[place], "o")
     figure.savefig(folder / "lr_find.png", dpi=150, bbox_inches="tight")
-    if suggestion is None:
-        log.info(f"no suggestion: the loss never fell steadily; see {shown(folder / 'lr_find.png')}")
+    plt.close(figure)
+    if place is None:
+        log.info(f"no suggestion: the loss never fell steadily; the curve is {shown(folder / 'lr_find.png')}")
         return Outcome()
-    log.info(f"suggestion: optimizer.lr={suggestion:.2g}; the curve is {shown(folder / 'lr_find.png')}")
-    return Outcome(None, {"lr": suggestion})
+    log.info(f"suggestion: optimizer.lr={rates[place]:.2g}; the curve is {shown(folder / 'lr_find.png')}")
+    return Outcome(None, {"lr": rates[place]})
+
+
+def steepest_fall(losses: Sequence[float]) -> int | None:
+    """Where a smoothed loss falls fastest between its last peak before the minimum and the minimum.
+
+    None where it falls by less than a twentieth. The first fifth is left out: Lightning's smoothing starts too low.
+    """
+    start = len(losses) // 5
+    if len(losses) - start < 3:
+        return None
+    low = start + int(np.argmin(losses[start:]))
+    high = start + int(np.argmax(losses[start : low + 1]))
+    if low - high < 2 or losses[low] > 0.95 * losses[high]:
+        return None
+    return high + int(np.argmin(np.gradient(losses[high : low + 1])))
+
+
+@contextmanager
+def _quiet_unless_terminal() -> Iterator[None]:
+    """Lightning's finder draws a bar of its own, line after line where there is no terminal."""
+    if console.is_terminal:
+        yield
+        return
+    with redirect_stderr(io.StringIO()):
+        yield
 
 
 ACTIONS = {"fit": fit, "validate": validate, "test": test, "lr_find": lr_find}

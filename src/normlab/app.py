@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from normlab import config as configs
+from normlab import folder
 from normlab.errors import ConfigError
 
 
@@ -38,7 +39,15 @@ def _check(arguments: Namespace) -> None:
     """Refuses before Hydra makes a folder; puts the options of an old run in front of what was typed."""
     if arguments.config_path or arguments.config_name:
         return  # a run's config.yaml, replayed
-    overrides = configs.check(arguments.overrides, arguments.multirun)
+    if arguments.multirun:
+        configs.check_sweep(arguments.overrides)
+        return
+    config, overrides = configs.check(arguments.overrides)
+    if config.action == "fit" and config.name is not None:
+        path = folder.resolve(config.name)
+        if (result := folder.finished(path, config)) is not None:
+            folder.tell_finished(path, result)
+            _leave(0)
     sys.argv[1:1] = overrides[: len(overrides) - len(arguments.overrides)]
 
 

@@ -93,8 +93,8 @@ def make(config: DictConfig, group: str, **objects: Any) -> Any:
 def _make(node: DictConfig, key: str, **objects: Any) -> Any:
     try:
         partial = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
-    except InstantiationException as error:
-        raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
+    except (InstantiationException, ImportError) as error:
+        raise ConfigError(f"{key}._target_={node._target_} cannot be built: {str(error).splitlines()[-1]}") from error
     try:
         inspect.signature(partial).bind_partial(**objects)
     except TypeError as error:
@@ -184,7 +184,11 @@ def _check_input_dims(config: DictConfig, input_shape: Sequence[int]) -> None:
     """Names the networks that fit where this one takes samples of another rank."""
 
     def fits(target: str) -> bool:
-        return getattr(hydra.utils.get_object(target), "input_dims", len(input_shape)) == len(input_shape)
+        try:
+            network = hydra.utils.get_object(target)
+        except ImportError as error:
+            raise ConfigError(f"model._target_={target} cannot be imported: {str(error).splitlines()[-1]}") from error
+        return getattr(network, "input_dims", len(input_shape)) == len(input_shape)
 
     if fits(config.model._target_):
         return

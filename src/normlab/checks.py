@@ -74,7 +74,7 @@ def check_name(config: DictConfig, key: str, added: bool) -> None:
         raise ConfigError(f"Lightning's Trainer has no parameter {name}{_did_you_mean(name, trainer_parameters())}")
     if added and path:
         return  # the part's constructor decides, right after building
-    keys = [str(k) for k in node if not str(k).startswith("_")]
+    keys = [str(k) for k in node if not str(k).startswith("_") and k != "overrides"]
     nearest = _did_you_mean(name, keys)
     listed = "" if nearest else f" (keys: {', '.join(keys) or 'none'})"
     raise ConfigError(f"no key {name}{where}{nearest}{listed}")

@@ -42,19 +42,22 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
         return _compose(list(overrides), loader)[0]
 
 
-def check(overrides: Sequence[str], multirun: bool = False) -> list[str]:
-    """Looks at every job of a command line before the first starts; returns the overrides to hand to Hydra.
+def check(overrides: Sequence[str]) -> tuple[DictConfig, list[str]]:
+    """Looks at a command line; returns its configuration and the overrides that let Hydra compose it.
 
     These are the given ones; an action on an old run has that run's options put in front. Raises ConfigError.
     """
     with _loader() as loader:
-        if not multirun:
-            return _compose(list(overrides), loader)[1]
+        return _compose(list(overrides), loader)
+
+
+def check_sweep(overrides: Sequence[str]) -> None:
+    """Looks at every job of a sweep before the first starts. Raises ConfigError."""
+    with _loader() as loader:
         for number, job in enumerate(_jobs(overrides)):
             if _typed(_parse(job), "action", "fit") != "fit":
                 raise ConfigError("action= with -m: only fits are swept; look at one run at a time")
             _compose(job, loader, sweep_number=number)
-        return list(overrides)
 
 
 def restore(fresh: DictConfig, overrides: Iterable[str], run_folder: Path) -> DictConfig:

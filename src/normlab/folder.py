@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from normlab.errors import ConfigError
 from normlab.fields import show
-from normlab.identity import numbers
+from normlab.identity import config_hash, numbers
 
 ROOT = Path("outputs")
 PACKAGES = ("normlab", "torch", "lightning", "torchmetrics", "torchvision", "hydra-core", "omegaconf", "numpy")
@@ -29,7 +29,7 @@ UNTRAINED = {"lr_find", "result.json", "train.log", ".lock", "checkpoints"}
 
 # Lets `python train.py -cp <folder> -cn config name=<new>` replay a run.
 REPLAY = """\
-# Replay: python train.py --config-path {path} --config-name config name=replay
+# Replay: python train.py --config-path {path} --config-name config name={name}-replay
 defaults:
   - _self_
   - override hydra/job_logging: none
@@ -77,6 +77,18 @@ def check_fit(path: Path, config: DictConfig) -> None:
         raise ConfigError("\n".join([f"{shown(path)} holds another run; {remedy}", *lines]))
 
 
+def finished(path: Path, config: DictConfig) -> dict[str, Any] | None:
+    """The result of a fit that has finished in `path` with this configuration; None where there is something to do."""
+    result = read_result(path)
+    return result if result.get("status") == "finished" and result["config_hash"] == config_hash(config) else None
+
+
+def tell_finished(path: Path, result: dict[str, Any]) -> None:
+    """Says that a finished run is left alone."""
+    score = "" if result["score"] is None else f": {result['score_name']} {result['score']:.4g}"
+    print(f"{shown(path)} is finished{score}. To train on: extend=true with more trainer.max_epochs")
+
+
 def check_action(path: Path, action: str) -> None:
     """Raises ConfigError where `path` holds no run to look at."""
     if not (path / "config.yaml").is_file():
@@ -85,7 +97,7 @@ def check_action(path: Path, action: str) -> None:
 
 def write_config(path: Path, config: DictConfig) -> None:
     body = OmegaConf.to_yaml(config, resolve=True)
-    write_text(path / "config.yaml", REPLAY.format(path=path.absolute()) + body)
+    write_text(path / "config.yaml", REPLAY.format(path=path.absolute(), name=path.name) + body)
 
 
 def read_config(path: Path) -> DictConfig:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from normlab.modes import evaluating
-from normlab.norms.declaration import declaration
+from normlab.norms.declaration import Declaration, declaration
 
 
 def check_forward(network: nn.Module, input_shape: Sequence[int], out_features: int) -> dict[str, Tensor]:
@@ -40,20 +40,9 @@ def check_batches(network: nn.Module, norm_inputs: dict[str, Tensor], sizes: Seq
         layer = network.get_submodule(name)
         found = declaration(layer)
         assert found is not None
-        for size in sizes:
-            values = found.values((size, *x.shape[1:]))
-            if layer.training and size < found.samples:
-                raise ValueError(
-                    f"{_batch(size, sizes)}, and {name} needs at least {found.samples}: {_remedy(size, sizes)}"
-                )
-            if layer.training and values is not None and values < 2:
-                if not found.batch_stats:
-                    raise ValueError(
-                        f"{name} takes its statistics over a single value of each sample; choose another norm"
-                    )
-                raise ValueError(
-                    f"{_batch(size, sizes)}, which leaves {name} one value per channel: {_remedy(size, sizes)}"
-                )
+        if layer.training:
+            for size in sizes:
+                _check_size(name, found, (size, *x.shape[1:]), max(sizes))
 
 
 def batch_sizes(loader: object) -> list[int]:
@@ -66,14 +55,18 @@ def batch_sizes(loader: object) -> list[int]:
     return ([size] if samples >= size else []) + ([rest] if rest and not drop_last else [])
 
 
-def _batch(size: int, sizes: Sequence[int]) -> str:
-    which = (
-        "the last training batch holds" if size < max(sizes) else f"data.batch_size={size} makes training batches of"
-    )
-    return f"{which} {size} sample{'s' if size > 1 else ''}"
-
-
-def _remedy(size: int, sizes: Sequence[int]) -> str:
-    if size < max(sizes):
-        return f"set data.drop_last=true, or another data.batch_size than {max(sizes)}"
-    return "use a larger one, or norm=group or norm=layer"
+def _check_size(name: str, found: Declaration, shape: Sequence[int], usual: int) -> None:
+    size, values = shape[0], found.values(shape)
+    if values is not None and values < 2 and not found.batch_stats:
+        raise ValueError(f"{name} takes its statistics over a single value of each sample; choose another norm")
+    if size < found.samples:
+        lacks = f"{name} needs at least {found.samples}"
+    elif values is not None and values < 2:
+        lacks = f"that leaves {name} one value per channel"
+    else:
+        return
+    samples = f"{size} sample" if size == 1 else f"{size} samples"
+    if size < usual:
+        remedy = f"set data.drop_last=true, or another data.batch_size than {usual}"
+        raise ValueError(f"the last training batch holds {samples}, and {lacks}: {remedy}")
+    raise ValueError(f"training batches hold {samples}, and {lacks}: raise data.batch_size, or use norm=group or layer")

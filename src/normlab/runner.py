@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from normlab import folder as folders
 from normlab.actions import ACTIONS, Outcome
 from normlab.allocator import set_allocator
-from normlab.build import build
+from normlab.build import Parts, build
 from normlab.checks import checkpoint_path
 from normlab.data.own import Datasets, adopt
 from normlab.errors import ConfigError
@@ -58,9 +58,9 @@ def run(
         folders.check_fit(path, config)
     checkpoint = checkpoint_path(config, path)
     out = path if config.action == "fit" else path / config.action
-    finished = folders.read_result(path) if config.action == "fit" else {}
-    if finished.get("status") == "finished" and finished["config_hash"] == config_hash(config):
-        return _finished_before(path, finished)
+    if config.action == "fit" and (result := folders.finished(path, config)) is not None:
+        folders.tell_finished(path, result)
+        return Result(path, result["score"], result["metrics"], None)
     (out / "checkpoints" if config.action == "fit" else out).mkdir(parents=True, exist_ok=True)
     with _lock(out), logging_to(out / "train.log"), _Recorded(config, out) as recorded:
         quiet_lightning()
@@ -81,6 +81,7 @@ class _Recorded:
     def __init__(self, config: DictConfig, out: Path):
         self.out, self.start = out, time.monotonic()
         self.earlier = folders.read_result(out) if config.action == "fit" else {}
+        self.parts: Parts | None = None
         self.result: dict[str, Any] = {
             "format": 1,
             "action": config.action,
@@ -105,7 +106,8 @@ class _Recorded:
         folders.write_result(self.out, self.result)
         return self
 
-    def built(self, parts: Any) -> None:
+    def built(self, parts: Parts) -> None:
+        self.parts = parts
         network = parts.task.network
         parameters = sum(parameter.numel() for parameter in network.parameters())
         self.result |= {
@@ -118,22 +120,25 @@ class _Recorded:
         name, device = type(network).__name__, parts.trainer.strategy.root_device
         log.info(f"{name}, {parameters:,} parameters, on {device}, in {folders.shown(self.out)}")
 
-    def done(self, outcome: Outcome, parts: Any) -> None:
+    def done(self, outcome: Outcome, parts: Parts) -> None:
         self.result |= {
             "status": "finished",
             "score": outcome.score,
             "metrics": outcome.metrics,
-            "best": outcome.best,
-            "epochs": parts.trainer.current_epoch if self.result["action"] == "fit" else None,
-            "steps": parts.trainer.global_step if self.result["action"] == "fit" else None,
         }
         _say(outcome.metrics, parts.record.score, outcome.score, self.out, self._seconds())
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if error is not None:
             status = {ConfigError: "refused", KeyboardInterrupt: "interrupted"}.get(type(error), "failed")
-            self.result |= {"status": status, "error": f"{type(error).__name__}: {error}".removeprefix("ConfigError: ")}
-            log.debug(f"{status}:", exc_info=error)
+            said = f"{type(error).__name__}: {error}".removeprefix("ConfigError: ").removesuffix(": ")
+            self.result |= {"status": status, "error": said}
+            log.debug(f"{status}:", exc_info=None if status == "interrupted" else error)
+        if self.parts is not None and self.result["action"] == "fit":
+            trainer, best = self.parts.trainer, self.parts.record.best
+            self.result |= {"epochs": trainer.current_epoch, "steps": trainer.global_step}
+            if best is not None:
+                self.result["best"] = {"epoch": best["epoch"], "path": "checkpoints/best.ckpt"}
         folders.write_result(self.out, self.result | {"seconds": self._seconds()})
 
     def _seconds(self) -> float:
@@ -144,12 +149,6 @@ def _say(metrics: dict[str, float], score_name: str, score: float | None, out: P
     tested = ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k.startswith("test/"))
     best = f"best {score_name} {score:.4g}" if score is not None else ""
     log.info(", ".join(part for part in (tested, best, f"{seconds:.1f} s, {folders.shown(out)}") if part))
-
-
-def _finished_before(path: Path, result: dict[str, Any]) -> Result:
-    score = "" if result["score"] is None else f": {result['score_name']} {result['score']:.4g}"
-    print(f"{folders.shown(path)} is finished{score}. To train on: extend=true with more trainer.max_epochs")
-    return Result(path, result["score"], result["metrics"], None)
 
 
 @contextmanager

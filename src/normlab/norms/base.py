@@ -51,7 +51,7 @@ class Norm(ABC):
     @property
     def bias(self) -> bool:
         """Whether the layer before the norm needs a bias: no where the norm shifts every channel itself."""
-        return not getattr(self, "affine", False)
+        return not getattr(self, "affine", True)
 
     def conv2d(self, *args: Any, **kwargs: Any) -> nn.Module:
         """The convolution in front of the norm; arguments as `nn.Conv2d`."""

@@ -20,6 +20,7 @@ class Declaration:
 
     axes: over which axes one statistic is taken in training; `channel` means the channels of one of `groups` groups.
     samples: the fewest samples that a training batch must have.
+    centred: the mean is taken off before normalizing.
     running_stats: evaluation uses running statistics; without them it computes them as training does.
     activation: the layer contains its activation.
     foldable: in evaluation it is a fixed affine map that the layer before it can absorb.
@@ -30,6 +31,7 @@ class Declaration:
     axes: frozenset[Axis]
     groups: int = 1
     samples: int = 1
+    centred: bool = True
     running_stats: bool = False
     activation: bool = False
     foldable: bool = False

@@ -15,5 +15,9 @@ class NoNorm(Norm):
     def name(self) -> str:
         return "none"
 
+    @property
+    def bias(self) -> bool:
+        return True
+
     def layer(self, num_features: int, dims: int) -> nn.Module:
         return nn.Identity()

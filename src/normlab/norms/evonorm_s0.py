@@ -1,0 +1,97 @@
+"""EvoNorm-S0: a normalization of each sample that contains its activation."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from normlab.norms.activating import ActivatingNorm, space_axes
+from normlab.norms.base import Norm
+from normlab.norms.declaration import SAMPLE, Declaration
+from normlab.norms.group import default_groups
+
+
+class _EvoNormS0(torch.autograd.Function):
+    """y = γ x s R + β with s = σ(v x) and R = (σ²_group + ε)^-½; parameters in the shape (1, C, 1, …).
+
+    With g = γ dy, M values and the mean μ of a group, and D = Σ_group g x s:
+    dx = R g (s + v x s (1 - s)) - R³ D (x - μ) / M, dv = Σ R g x² s (1 - s), dγ = Σ dy x s R, dβ = Σ dy.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, v: Tensor, groups: int, eps: float) -> Tensor:
+        n, c, space = len(x), x.shape[1], x[0, 0].numel()
+        # The kernel of group norm leaves μ and R of each (sample, group), without cancellation and in one pass
+        _, mean, rstd = torch.native_group_norm(x, None, None, n, c, space, groups, eps)
+        ctx.save_for_backward(x, weight, v, mean, rstd)
+        scale = weight * _of_channels(rstd, x)
+        return torch.sigmoid(v * x).mul_(x).mul_(scale).add_(bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        x, weight, v, mean, rstd = ctx.saved_tensors
+        axes, groups = space_axes(x), rstd.shape[1]
+        r, values = _of_channels(rstd, x), x[0].numel() // groups
+        s = torch.sigmoid(v * x)
+        per_row = torch.mul(upstream, s).mul_(x).sum(axes, keepdim=True)  # Σ_space dy x s, (N, C, 1, …)
+        slope = (x * s).mul_(1 - s)  # x s (1 - s)
+        d_x = torch.addcmul(s, v, slope)
+        gr = upstream * (weight * r)
+        d_v = slope.mul_(x).mul_(gr).sum((0, *axes), keepdim=True)
+        d = (per_row * weight).view(len(x), groups, -1).sum(2)  # D, (N, groups)
+        pull = d * rstd**3 / values
+        d_x.mul_(gr).addcmul_(x, _of_channels(pull, x), value=-1).add_(_of_channels(pull * mean, x))
+        d_bias = upstream.sum((0, *axes), keepdim=True)
+        return d_x, (per_row * r).sum(0, keepdim=True), d_bias, d_v, None, None
+
+
+def _of_channels(of_groups: Tensor, x: Tensor) -> Tensor:
+    """(N, groups) repeated for the channels of each group, as (N, C, 1, …)."""
+    repeated = of_groups.repeat_interleave(x.shape[1] // of_groups.shape[1], 1)
+    return repeated.view(*repeated.shape, *[1] * (x.ndim - 2))
+
+
+class EvoNormS0Layer(ActivatingNorm):
+    """See `EvoNormS0`. Parameters weight, bias and v, (C,) each; no other state."""
+
+    def __init__(self, num_features: int, dims: int, groups: int, eps: float):
+        super().__init__("evonorm_s0", num_features, dims, eps)
+        self.groups = groups
+        self.v = nn.Parameter(torch.ones(num_features))
+        self.declaration = Declaration(SAMPLE, groups=groups, activation=True, drop_in=False)
+
+    def compute(self, x: Tensor) -> Tensor:
+        if x[0].numel() // self.groups < 2:
+            raise ValueError(f"norm=evonorm_s0: Expected more than 1 value a group, got a shape of {tuple(x.shape)}")
+        parameters = (self.per_channel(values) for values in (self.weight, self.bias, self.v))
+        return _EvoNormS0.apply(x, *parameters, self.groups, self.eps)
+
+
+@dataclass(frozen=True)
+class EvoNormS0(Norm):
+    """y = γ x σ(v x) / √(σ²_group + ε) + β with σ²_group over space and the channels of a group of each sample.
+
+    Input (N, C, *space), 0 to 3 dimensions. It contains its activation, a Swish with a slope v of each channel.
+    Training and evaluation are the same; there is no state besides γ, β and v. `num_groups=None` takes group norm's
+    rule. Does not help under large batches, where batch norm or EvoNorm-B0 usually score higher.
+
+    Liu, Brock, Simonyan & Le, Evolving Normalization-Activation Layers, 2020, arXiv:2004.02967.
+    """
+
+    num_groups: int | None = None
+    eps: float = 1e-5
+
+    carries_activation = True
+
+    @property
+    def name(self) -> str:
+        return "evonorm_s0"
+
+    def layer(self, num_features: int, dims: int) -> nn.Module:
+        groups = self.num_groups or default_groups(num_features)
+        if num_features % groups:
+            raise ValueError(f"norm.num_groups={groups} does not divide {num_features} features; use null or a divisor")
+        return EvoNormS0Layer(num_features, dims, groups, self.eps)

@@ -1,0 +1,86 @@
+"""Filter response normalization with a thresholded linear unit."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from normlab.norms.activating import ActivatingNorm, space_axes
+from normlab.norms.base import Norm
+from normlab.norms.declaration import SPACE, Declaration
+
+
+class _FilterResponse(torch.autograd.Function):
+    """y = max(γ x r + β, τ) with r = (mean_space x² + ε)^-½; parameters in the shape (1, C, 1, …).
+
+    With g the gradient where z = γ x r + β exceeds τ, and A = Σ_space g x of each sample and channel:
+    dγ = Σ_N r A, dβ = Σ g, dτ = the rest of the gradient, dx = γ r g - x γ r³ A / |space|.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, tau: Tensor, eps: float) -> Tensor:
+        axes = space_axes(x)
+        if x.is_contiguous():  # one pass; over strided axes the norm's kernel is slow
+            mean_square = torch.linalg.vector_norm(x, dim=axes, keepdim=True).square_().div_(x[0, 0].numel())
+        else:
+            mean_square = x.square().mean(axes, keepdim=True)
+        r = mean_square.add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, bias, tau, r)
+        return torch.addcmul(bias, x, weight * r).clamp_(min=tau)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        x, weight, bias, tau, r = ctx.saved_tensors
+        axes = space_axes(x)
+        above = torch.addcmul(bias - tau, x, weight * r)
+        g = torch.ops.aten.threshold_backward(upstream, above, 0)  # where above > 0; a mask would take another pass
+        per_row = g.sum(axes, keepdim=True)  # (N, C, 1, …)
+        a = (g * x).sum(axes, keepdim=True)
+        total = upstream.sum((0, *axes), keepdim=True)
+        d_bias = per_row.sum(0, keepdim=True)
+        d_x = g.mul_(weight * r).addcmul_(x, weight * a * r**3 / x[0, 0].numel(), value=-1)
+        return d_x, (r * a).sum(0, keepdim=True), d_bias, total - d_bias, None
+
+
+class FilterResponseLayer(ActivatingNorm):
+    """See `FilterResponse`. Parameters weight, bias and tau, (C,) each; no other state."""
+
+    declaration = Declaration(SPACE, activation=True, centred=False, drop_in=False)
+
+    def __init__(self, num_features: int, dims: int, eps: float):
+        super().__init__("frn", num_features, dims, eps)
+        self.tau = nn.Parameter(torch.zeros(num_features))
+
+    def compute(self, x: Tensor) -> Tensor:
+        if x[0, 0].numel() < 2:
+            raise ValueError(f"norm=frn: Expected more than 1 value of space, got an input of shape {tuple(x.shape)}")
+        parameters = (self.per_channel(values) for values in (self.weight, self.bias, self.tau))
+        return _FilterResponse.apply(x, *parameters, self.eps)
+
+
+@dataclass(frozen=True)
+class FilterResponse(Norm):
+    """y = max(γ x / √(mean_space x² + ε) + β, τ) with γ, β, τ of each channel; input (N, C, *space), 1 to 3 dimensions.
+
+    The mean is not taken off. It contains its activation, the threshold τ. Training and evaluation are the same; there
+    is no state besides γ, β and τ. Does not help where maps are small: over few values x / √(mean x²) is little more
+    than the sign, and a single one is refused.
+
+    Singh & Krishnan, Filter Response Normalization Layer, 2020, arXiv:1911.09737.
+    """
+
+    eps: float = 1e-6
+
+    carries_activation = True
+
+    @property
+    def name(self) -> str:
+        return "frn"
+
+    def layer(self, num_features: int, dims: int) -> nn.Module:
+        if dims == 0:
+            raise ValueError("norm=frn takes its statistics over space, which a norm on a dense layer does not have")
+        return FilterResponseLayer(num_features, dims, self.eps)

@@ -1,0 +1,52 @@
+"""Frozen batch normalization: a fixed affine map."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from normlab.norms.base import Norm
+from normlab.norms.declaration import Declaration
+from normlab.norms.running import check_input
+
+
+class FrozenNorm(nn.Module):
+    """See `Frozen`. `weight`, `bias`, `running_mean` and `running_var` (C,) are buffers; there are no parameters."""
+
+    declaration = Declaration(frozenset(), running_stats=True, foldable=True)
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, num_features: int, dims: int, eps: float):
+        super().__init__()
+        self.num_features, self.dims, self.eps = num_features, dims, eps
+        self.register_buffer("weight", torch.ones(num_features))
+        self.register_buffer("bias", torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
+        check_input(x, self.num_features, self.dims, "frozen")
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, dims={self.dims}, eps={self.eps}"
+
+
+@dataclass(frozen=True)
+class Frozen(Norm):
+    """y = γ (x - μ) / √(σ² + ε) + β with γ, β, μ, σ² fixed, as buffers; input (N, C, *space).
+
+    Training and evaluation are the same. It takes a trained BatchNorm's statistics over, for fine-tuning with small
+    batches. Does not help a network trained from scratch: untrained statistics make it the identity.
+
+    He et al., Deep Residual Learning (detection experiments), 2015, arXiv:1512.03385.
+    """
+
+    eps: float = 1e-5
+
+    def layer(self, num_features: int, dims: int) -> nn.Module:
+        return FrozenNorm(num_features, dims, self.eps)

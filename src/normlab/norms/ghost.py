@@ -1,0 +1,60 @@
+"""Ghost batch normalization: batch norm within parts of the batch."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from normlab.norms.base import Norm
+from normlab.norms.declaration import BATCH, Declaration
+from normlab.norms.running import RunningNorm, check_input
+
+
+class GhostNorm(RunningNorm):
+    """See `Ghost`. State as `nn.BatchNorm*d`: weight, bias, running_mean, running_var (C,) and the counter."""
+
+    def __init__(self, num_features: int, dims: int, size: int, eps: float, momentum: float | None):
+        super().__init__(num_features, dims, eps, momentum)
+        self.size = size
+        self.declaration = Declaration(BATCH, samples=size, running_stats=True, foldable=True, synchronisable=True)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
+        check_input(x, self.num_features, self.dims, "ghost")
+        if not self.training:
+            return self.evaluate(x)
+        if len(x) < self.size:
+            raise ValueError(f"norm=ghost: norm.size={self.size} is more than the {len(x)} samples of the batch")
+        parts = len(x) // self.size
+        shape = (parts, self.num_features)
+        mean, var = self.running_mean.new_zeros(shape), self.running_var.new_ones(shape)
+        ghosts = x.split([self.size] * (parts - 1) + [len(x) - self.size * (parts - 1)])
+        outputs = [
+            # with momentum 1 the kernel leaves the ghost batch's own mean and unbiased variance
+            F.batch_norm(ghost, mean[part], var[part], self.weight, self.bias, True, 1.0, self.eps)
+            for part, ghost in enumerate(ghosts)
+        ]
+        shares = mean.new_tensor([len(ghost) / len(x) for ghost in ghosts])
+        self.track(shares @ mean, shares @ var)
+        return torch.cat(outputs)
+
+
+@dataclass(frozen=True)
+class Ghost(Norm):
+    """y = γ (x - μ) / √(σ² + ε) + β with μ, σ² over space and the samples of one ghost batch; input (N, C, *space).
+
+    Ghost batches hold `size` samples one after the other; the last takes the remainder too, so that none is smaller.
+    Training moves the running statistics once a batch, towards the mean of the ghost batches' μ and unbiased σ²,
+    weighted by their samples. Evaluation is batch norm's.
+    The noise of small batches regularises large-batch training; does not help where batches are small already.
+    Raises ValueError for a training batch with fewer than `size` samples.
+
+    Hoffer, Hubara & Soudry, Train longer, generalize better, 2017, arXiv:1705.08741.
+    """
+
+    size: int = 8
+    eps: float = 1e-5
+    momentum: float | None = 0.1
+
+    def layer(self, num_features: int, dims: int) -> nn.Module:
+        return GhostNorm(num_features, dims, self.size, self.eps, self.momentum)

@@ -1,0 +1,81 @@
+"""Root mean square normalization over the channels of each position."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from normlab.norms.base import Norm
+from normlab.norms.declaration import Declaration
+from normlab.norms.running import check_input
+
+
+class _RootMeanSquare(torch.autograd.Function):
+    """y = γ x r with r = (mean_channels x² + ε)^-½ of each position.
+
+    With g = γ dy: dx = r g - x r³ Σ_channels g x / C, dγ = Σ dy x r. torch's own composes it of many more passes.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        r = x.square().mean(1, keepdim=True).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, r)
+        return (x * r).mul_(_of_channels(weight, x))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        x, weight, r = ctx.saved_tensors
+        others = (0, *range(2, x.ndim))
+        product = upstream * x
+        g = upstream * _of_channels(weight, x)
+        pull = (product * _of_channels(weight, x)).sum(1, keepdim=True).mul_(r**3).div_(x.shape[1])
+        d_x = g.mul_(r).addcmul_(x, pull, value=-1)
+        return d_x, product.mul_(r).sum(others), None
+
+
+def _of_channels(values: Tensor, x: Tensor) -> Tensor:
+    return values.view(1, -1, *[1] * (x.ndim - 2))
+
+
+class RMSLayer(nn.Module):
+    """See `RMS`. One parameter, weight (C,)."""
+
+    declaration = Declaration(frozenset({"channel"}), centred=False)
+
+    def __init__(self, num_features: int, dims: int, eps: float):
+        super().__init__()
+        self.num_features, self.dims, self.eps = num_features, dims, eps
+        self.weight = nn.Parameter(torch.ones(num_features))
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
+        check_input(x, self.num_features, self.dims, "rms")
+        sixteen = x.dtype in (torch.float16, torch.bfloat16)
+        with torch.autocast(x.device.type, enabled=False):
+            y = _RootMeanSquare.apply(x.float() if sixteen else x, self.weight, self.eps)
+        return y.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, dims={self.dims}, eps={self.eps}"
+
+
+@dataclass(frozen=True)
+class RMS(Norm):
+    """y = γ x / √(mean_channels x² + ε) at each position of each sample; input (N, C, *space), 0 to 3 dimensions.
+
+    No mean is taken off and nothing is shifted, so the layer before keeps its bias. Training and evaluation are the
+    same; there is no state besides γ. Does not help where features need centring, as after a ReLU.
+
+    Zhang & Sennrich, Root Mean Square Layer Normalization, 2019, arXiv:1910.07467.
+    """
+
+    eps: float = 1e-6
+
+    @property
+    def bias(self) -> bool:
+        return True
+
+    def layer(self, num_features: int, dims: int) -> nn.Module:
+        return RMSLayer(num_features, dims, self.eps)

@@ -1,0 +1,52 @@
+"""What own layers with batch statistics share: parameters, running statistics, and the checks of their input."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class RunningNorm(nn.Module):
+    """γ, β and running statistics with torch's names, so that a BatchNorm's state dict loads and the other way round.
+
+    It is no subclass of torch's `_BatchNorm`: code that looks for that would replace or fold layers it does not know.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, num_features: int, dims: int, eps: float = 1e-5, momentum: float | None = 0.1):
+        super().__init__()
+        self.num_features, self.dims, self.eps, self.momentum = num_features, dims, eps, momentum
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def evaluate(self, x: Tensor) -> Tensor:
+        """Batch norm's evaluation: the running statistics' affine map of each channel."""
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+
+    @torch.no_grad()
+    def track(self, mean: Tensor, unbiased_var: Tensor) -> None:
+        """Counts a batch and moves the running statistics towards its own, (C,) each."""
+        self.num_batches_tracked.add_(1)
+        # A tensor, not a number, in the cumulative case: a number would stop torch.compile
+        factor = 1 / self.num_batches_tracked.to(mean) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean), factor)
+        self.running_var.lerp_(unbiased_var.to(self.running_var), factor)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, dims={self.dims}, eps={self.eps}, momentum={self.momentum}"
+
+
+def check_input(x: Tensor, num_features: int, dims: int, name: str) -> None:
+    """Raises ValueError unless `x` is a floating-point (N, num_features, *space) with `dims` spatial dimensions."""
+    if x.ndim != dims + 2 or x.shape[1] != num_features:
+        expected = f"(N, {num_features}{', …' * dims})"
+        raise ValueError(f"norm={name}: got an input of shape {tuple(x.shape)}, expected {expected}")
+    if not x.is_floating_point():
+        raise ValueError(f"norm={name}: got {x.dtype}, expected floating-point numbers")
