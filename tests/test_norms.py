@@ -4,13 +4,14 @@ import copy
 
 import pytest
 import torch
-from conftest import options
+from conftest import ROOT, options
 from hydra.utils import instantiate
 from torch import nn
 from torch.nn import functional as F
 
 from normlab.config import compose, read_option
 from normlab.norms.batch import Batch
+from normlab.norms.catalogue import catalogue
 from normlab.norms.declaration import TORCH, declaration
 from normlab.norms.group import Group, default_groups
 from normlab.norms.instance import Instance
@@ -266,3 +267,9 @@ def test_a_subclass_of_torchs_layer_is_not_taken_for_it():
 
     assert declaration(Other(3)) is None
     assert declaration(nn.ReLU()) is None
+
+
+def test_the_catalogue_is_up_to_date():
+    written = (ROOT / "docs" / "norms.md").read_text()
+    assert written == catalogue(), "run: python -m normlab.norms.catalogue > docs/norms.md"
+    assert all(f"| `{option}` |" in written for option in options("norm"))

@@ -73,6 +73,10 @@ RULES: dict[str, tuple[Number | Words, ...]] = {
     "depth": (Number(8, whole=True),),
     "hidden_units": (COUNT,),
     "num_groups": (COUNT, NULL),
+    "r_max": (Number(1),),
+    "d_max": (Number(0),),
+    "start": (Number(0, whole=True),),
+    "end": (Number(0, whole=True),),
     "eps": (POSITIVE,),
     "norm.momentum": (Number(0, 1), NULL),
     # optimizer and scheduler

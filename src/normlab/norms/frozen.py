@@ -30,7 +30,11 @@ class FrozenNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         check_input(x, self.num_features, self.dims, "frozen")
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        if x.dtype != self.weight.dtype:  # 16-bit inputs: torch's kernel computes in the buffers' float32
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        shape = (1, -1, *[1] * self.dims)
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return torch.addcmul((self.bias - self.running_mean * scale).view(shape), x, scale.view(shape))
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, dims={self.dims}, eps={self.eps}"

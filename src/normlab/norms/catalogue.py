@@ -1,0 +1,56 @@
+"""The catalogue of norms as a table, made from what the options and their layers say.
+
+python -m normlab.norms.catalogue > docs/norms.md
+"""
+
+import inspect
+
+from hydra.utils import instantiate
+
+from normlab.config import options, read_option
+from normlab.norms.base import Norm
+from normlab.norms.declaration import declaration
+
+FEATURES = 64  # of the layers that are asked
+
+HEAD = """\
+# The norms
+
+Made by `python -m normlab.norms.catalogue` from the options' docstrings and their layers' declarations. `norm=<name>`
+chooses one; formula, shapes, source and when it does not help stand in the file of its name in `src/normlab/norms/`.
+
+| norm | y | statistics over | evaluation uses | space | keys |
+|---|---|---|---|---|---|
+"""
+
+
+def catalogue() -> str:
+    """The page, in Markdown."""
+    return HEAD + "".join(_row(name) for name in options("norm"))
+
+
+def _row(name: str) -> str:
+    yaml = read_option("norm", name)
+    option = instantiate(yaml)
+    has_layer = [dims for dims in range(4) if _layer(option, dims) is not None]
+    found = declaration(option(FEATURES, dims=2))
+    over = "nothing" if found is None or not found.axes else " and ".join(sorted(found.axes))
+    over += " of each group" if found is not None and found.groups > 1 else ""
+    running = found is not None and found.running_stats
+    formula = (inspect.getdoc(type(option)) or "").split("\n\n")[0].split(" with ")[0].split(". ")[0].split("; ")[0]
+    keys = ", ".join(f"`{key}`" for key in yaml if not str(key).startswith("_"))
+    evaluation = "running statistics" if running else "the same as training"
+    dims = f"{has_layer[0]} to {has_layer[-1]}"
+    cells = [f"`{name}`", formula.replace("\n", " ").replace("|", "\\|"), over, evaluation, dims, keys]
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def _layer(option: Norm, dims: int):
+    try:
+        return option(FEATURES, dims)
+    except ValueError:
+        return None
+
+
+if __name__ == "__main__":
+    print(catalogue(), end="")

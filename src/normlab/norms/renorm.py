@@ -1,0 +1,79 @@
+"""Batch renormalization: batch norm drawn towards the running statistics."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from normlab.norms.base import Norm
+from normlab.norms.declaration import BATCH, Declaration
+from normlab.norms.running import RunningNorm, check_input
+
+
+class RenormLayer(RunningNorm):
+    """See `Renorm`. State as `nn.BatchNorm*d`; the counter of batches drives the ramps too."""
+
+    declaration = Declaration(BATCH, running_stats=True, foldable=True, synchronisable=True)
+
+    def __init__(self, num_features: int, dims: int, option: "Renorm"):
+        super().__init__(num_features, dims, option.eps, option.momentum)
+        self.option = option
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
+        check_input(x, self.num_features, self.dims, "renorm")
+        if not self.training:
+            return self.evaluate(x)
+        mean, unbiased_var = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
+        # with momentum 1 torch's kernel leaves the batch's own mean and unbiased variance
+        normalized = F.batch_norm(x, mean, unbiased_var, None, None, True, 1.0, self.eps)
+        r, d = self._corrections(mean, unbiased_var, x.numel() // self.num_features)
+        self.track(mean, unbiased_var)
+        shape = (1, -1, *[1] * self.dims)
+        weight, bias = self.weight * r, self.bias + self.weight * d
+        return torch.addcmul(bias.view(shape), normalized, weight.view(shape)).to(x.dtype)
+
+    @torch.no_grad()
+    def _corrections(self, mean: Tensor, unbiased_var: Tensor, values: int) -> tuple[Tensor, Tensor]:
+        """r and d (C,) from the batch's statistics and the running ones before this batch moves them."""
+        ramp = (self.num_batches_tracked - self.option.start) / max(self.option.end - self.option.start, 1)
+        ramp = ramp.clamp(0, 1).to(mean)
+        r_max, d_max = 1 + ramp * (self.option.r_max - 1), ramp * self.option.d_max
+        running_std = (self.running_var + self.eps).sqrt()
+        batch_std = (unbiased_var * ((values - 1) / values) + self.eps).sqrt()
+        r = torch.minimum(torch.maximum(batch_std / running_std, 1 / r_max), r_max)
+        d = torch.minimum(torch.maximum((mean - self.running_mean) / running_std, -d_max), d_max)
+        return r, d
+
+
+@dataclass(frozen=True)
+class Renorm(Norm):
+    """y = γ (r (x - μ) / √(σ² + ε) + d) + β with batch statistics μ, σ² as batch norm's; input (N, C, *space).
+
+    With σ_B = √(σ² + ε) and the running μ_r, σ_r = √(σ²_r + ε) before this batch: r = clip(σ_B / σ_r, 1 / r_max, r_max)
+    and d = clip((μ - μ_r) / σ_r, -d_max, d_max), both held constant in the gradient. The bounds rise from those of
+    batch norm (r_max 1, d_max 0) at batch `start` linearly to `r_max`, `d_max` at batch `end`. Running statistics and
+    evaluation are batch norm's (the paper averages σ, not σ²). Helps where batches are small or not alike; does not
+    help where they are large, and harms while the running statistics are still wrong.
+
+    Ioffe, Batch Renormalization, 2017, arXiv:1702.03275.
+    """
+
+    r_max: float = 3.0
+    d_max: float = 5.0
+    start: int = 100
+    end: int = 500
+    eps: float = 1e-5
+    momentum: float | None = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.r_max < 1:
+            raise ValueError(f"norm=renorm: r_max={self.r_max} is below 1")
+        if self.d_max < 0:
+            raise ValueError(f"norm=renorm: d_max={self.d_max} is below 0")
+        if not 0 <= self.start <= self.end:
+            raise ValueError(f"norm=renorm: start={self.start} and end={self.end} are no rising range of batches")
+
+    def layer(self, num_features: int, dims: int) -> nn.Module:
+        return RenormLayer(num_features, dims, self)
