@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
-from normlab.norms.running import RunningNorm, check_input
+from normlab.norms.running import RunningNorm, channel_moments, check_input
 
 
 class RenormLayer(RunningNorm):
@@ -24,14 +24,12 @@ class RenormLayer(RunningNorm):
         check_input(x, self.num_features, self.dims, "renorm")
         if not self.training:
             return self.evaluate(x)
-        mean, unbiased_var = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
-        # with momentum 1 torch's kernel leaves the batch's own mean and unbiased variance
-        normalized = F.batch_norm(x, mean, unbiased_var, None, None, True, 1.0, self.eps)
+        # The statistics first and then torch's kernel with r and d in its γ and β: it takes the statistics once more,
+        # but a correction of its output would cost a pass forward and two backward.
+        mean, unbiased_var = channel_moments(x)
         r, d = self._corrections(mean, unbiased_var, x.numel() // self.num_features)
         self.track(mean, unbiased_var)
-        shape = (1, -1, *[1] * self.dims)
-        weight, bias = self.weight * r, self.bias + self.weight * d
-        return torch.addcmul(bias.view(shape), normalized, weight.view(shape)).to(x.dtype)
+        return F.batch_norm(x, None, None, self.weight * r, self.bias + self.weight * d, True, 0.0, self.eps)
 
     @torch.no_grad()
     def _corrections(self, mean: Tensor, unbiased_var: Tensor, values: int) -> tuple[Tensor, Tensor]:
