@@ -113,12 +113,23 @@ def test_options_not_run_above_have_a_reason():
             assert re.search(rf"{group}=\S*\b{option}\b", tested) or option in elsewhere, f"{group}={option}"
 
 
+@pytest.mark.filterwarnings("default")  # theirs are not ours to mend
 @pytest.mark.parametrize("logger", ["wandb", "mlflow"])
 def test_extra_loggers(logger, quick_run, monkeypatch, tmp_path):
     pytest.importorskip(logger)
     monkeypatch.chdir(tmp_path)
     offline = ["logger.wandb.offline=true"] if logger == "wandb" else []
     quick_run("data=wine", "model=net", f"logger={logger}", *offline)
+
+
+@pytest.mark.filterwarnings("default")
+def test_each_job_has_a_wandb_run_of_its_own(quick_run, tmp_path):
+    pytest.importorskip("wandb")
+    for seed in (1, 2):
+        quick_run(
+            "data=wine", "model=net", "logger=wandb", "logger.wandb.offline=true", f"seed={seed}", folder=str(seed)
+        )
+    assert len(list(tmp_path.glob("*/wandb/offline-run-*"))) == 2
 
 
 def test_a_gpu_that_is_not_there_is_said(quick_run):

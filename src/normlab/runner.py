@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -69,7 +70,7 @@ def run(
         folders.write_config(out, config)
         folders.write_environment(out, _devices(parts.trainer.strategy.root_device))
         recorded.built(parts)
-        with _keyboard_interrupt():
+        with _keyboard_interrupt(), _closing_wandb():
             outcome = ACTIONS[config.action](parts, checkpoint, out)
         recorded.done(outcome, parts)
     return Result(path, outcome.score, outcome.metrics, parts.task)
@@ -175,6 +176,17 @@ def _keyboard_interrupt() -> Iterator[None]:
     finally:
         if main:
             signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def _closing_wandb() -> Iterator[None]:
+    """Ends a Weights & Biases run with ours; the next job of a sweep would otherwise go on writing into it."""
+    try:
+        yield
+    finally:
+        wandb = sys.modules.get("wandb")
+        if wandb is not None and wandb.run is not None:
+            wandb.finish()
 
 
 def _devices(device: torch.device) -> dict[str, Any]:
