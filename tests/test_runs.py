@@ -280,6 +280,15 @@ def test_a_batch_of_one_is_refused_before_training(tmp_path):
     run(compose([*WINE, "data=iris", "data.batch_size=16", "norm=group"]), folder=tmp_path / "three")
 
 
+def test_an_evaluation_batch_of_one_is_refused_where_its_statistics_are_used(tmp_path):
+    wine = [*WINE, "data.batch_size=27", "data.drop_last=true"]  # 27 samples to validate, 36 to test
+    run(compose([*wine, "norm=prediction_time"]), folder=tmp_path / "fits")
+    for norm in (["norm=prediction_time"], ["norm.track_running_stats=false"]):
+        with pytest.raises(ConfigError, match="evaluation batch holds 1 sample, and bn1 takes statistics of the batch"):
+            run(compose([*wine, "data.batch_size=26", *norm]), folder=tmp_path / norm[0])
+    run(compose([*wine, "data.batch_size=26"]), folder=tmp_path / "batch")
+
+
 def test_two_processes_do_not_write_to_one_folder(tmp_path):
     with FileLock(tmp_path / ".lock"), pytest.raises(ConfigError, match="another process is writing"):
         run(compose(WINE), folder=tmp_path)

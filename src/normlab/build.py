@@ -12,6 +12,7 @@ from hydra.errors import InstantiationException
 from lightning import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -21,7 +22,7 @@ from normlab.callbacks.progress import TrainingProgress
 from normlab.callbacks.record import Record
 from normlab.data.loaders import Chunks, Fixed
 from normlab.errors import ConfigError
-from normlab.guards import batch_sizes, check_batches, check_forward
+from normlab.guards import batch_sizes, check_batches, check_evaluation, check_forward
 from normlab.modes import ModeGuard
 from normlab.schedulers import constant
 from normlab.tasks.base import Task
@@ -73,6 +74,9 @@ def _build(config: DictConfig, folder: Path, data: Any) -> Parts:
     norm_inputs = check_forward(network, data.input_shape, data.out_features)
     if config.action == "fit":
         check_batches(network, norm_inputs, batch_sizes(data.train_dataloader()))
+        check_evaluation(network, norm_inputs, batch_sizes(data.val_dataloader()))
+    if config.action in ("fit", "test") and is_overridden("test_dataloader", data):
+        check_evaluation(network, norm_inputs, batch_sizes(data.test_dataloader()))
     if _uses_channels_last(config, network):
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if config.compile:

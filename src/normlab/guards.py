@@ -34,6 +34,22 @@ def check_forward(network: nn.Module, input_shape: Sequence[int], out_features: 
     return seen
 
 
+def check_evaluation(network: nn.Module, norm_inputs: dict[str, Tensor], sizes: Sequence[int]) -> None:
+    """Raises ValueError where a layer that keeps to batch statistics at evaluation gets one value per channel."""
+    for name, x in norm_inputs.items():
+        found = declaration(network.get_submodule(name))
+        assert found is not None
+        if found.batch_stats and not found.running_stats:
+            for size in sizes:
+                values = found.values((size, *x.shape[1:]))
+                if values is not None and values < 2:
+                    raise ValueError(
+                        f"an evaluation batch holds {size} sample, and {name} takes statistics of the batch there "
+                        "too, over one value per channel: choose another data.batch_size, or a norm with running "
+                        "statistics"
+                    )
+
+
 def check_batches(network: nn.Module, norm_inputs: dict[str, Tensor], sizes: Sequence[int]) -> None:
     """Raises ValueError where a training batch of one of these sizes is too small for a norm layer."""
     for name, x in norm_inputs.items():
