@@ -82,7 +82,7 @@ def test_two_runs_of_the_same_second_have_two_folders(tmp_path):
 def test_ctrl_c_is_recorded_and_the_same_command_goes_on(tmp_path):
     command = [*WINE, "name=a", "trainer.max_epochs=3000"]
     process = start(*command, cwd=tmp_path)
-    wait_for_rows(tmp_path / "outputs" / "a" / "metrics.csv", 2)
+    wait_for_rows(tmp_path / "outputs" / "a" / "metrics.csv", 3)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
