@@ -73,33 +73,35 @@ def lr_find(parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
             parts.task, datamodule=parts.data, min_lr=1e-6, max_lr=10, update_attr=False
         )
     assert finder is not None
-    rates, losses = finder.results["lr"], finder.results["loss"]
+    # Lightning's smoothing starts too low; the first fifth of its curve says nothing
+    skipped = len(finder.results["loss"]) // 5
+    rates, losses = finder.results["lr"][skipped:], finder.results["loss"][skipped:]
     place = steepest_fall(losses)
+    picture = folder / "lr_find.png"
     figure, axes = plt.subplots()
-    axes.plot(rates[len(rates) // 5 :], losses[len(losses) // 5 :])
+    axes.plot(rates, losses)
     axes.set(xscale="log", xlabel="optimizer.lr", ylabel="training loss, smoothed")
     axes.set_title("no clear fall" if place is None else f"steepest fall at {rates[place]:.2g}")
     if place is not None:
         axes.plot(rates[place], losses[place], "o")
-    figure.savefig(folder / "lr_find.png", dpi=150, bbox_inches="tight")
+    figure.savefig(picture, dpi=150, bbox_inches="tight")
     plt.close(figure)
     if place is None:
-        log.info(f"no suggestion: the loss never fell steadily; the curve is {shown(folder / 'lr_find.png')}")
+        log.info(f"no suggestion: the loss never fell steadily; the curve is {shown(picture)}")
         return Outcome()
-    log.info(f"suggestion: optimizer.lr={rates[place]:.2g}; the curve is {shown(folder / 'lr_find.png')}")
+    log.info(f"suggestion: optimizer.lr={rates[place]:.2g}; the curve is {shown(picture)}")
     return Outcome(None, {"lr": rates[place]})
 
 
 def steepest_fall(losses: Sequence[float]) -> int | None:
     """Where a smoothed loss falls fastest between its last peak before the minimum and the minimum.
 
-    None where it falls by less than a twentieth. The first fifth is left out: Lightning's smoothing starts too low.
+    None where it falls by less than a twentieth.
     """
-    start = len(losses) // 5
-    if len(losses) - start < 3:
+    if len(losses) < 3:
         return None
-    low = start + int(np.argmin(losses[start:]))
-    high = start + int(np.argmax(losses[start : low + 1]))
+    low = int(np.argmin(losses))
+    high = int(np.argmax(losses[: low + 1]))
     if low - high < 2 or losses[low] > 0.95 * losses[high]:
         return None
     return high + int(np.argmin(np.gradient(losses[high : low + 1])))

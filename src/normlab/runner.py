@@ -55,14 +55,16 @@ def run(
     if data is not None:
         config = config.copy()
         data = adopt(data, config)
+    checkpoint = checkpoint_path(config, path)
+    out = path / config.action
     if config.action == "fit":
         folders.check_fit(path, config)
-    checkpoint = checkpoint_path(config, path)
-    out = path if config.action == "fit" else path / config.action
-    if config.action == "fit" and (result := folders.finished(path, config)) is not None:
-        folders.tell_finished(path, result)
-        return Result(path, result["score"], result["metrics"], None)
-    (out / "checkpoints" if config.action == "fit" else out).mkdir(parents=True, exist_ok=True)
+        if (result := folders.finished(path, config)) is not None:
+            folders.tell_finished(path, result)
+            return Result(path, result["score"], result["metrics"], None)
+        out = path
+        (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     with _lock(out), logging_to(out / "train.log"), _Recorded(config, out) as recorded:
         quiet_lightning()
         set_allocator(config.allocator)
@@ -72,7 +74,7 @@ def run(
         recorded.built(parts)
         with _keyboard_interrupt(), _closing_wandb():
             outcome = ACTIONS[config.action](parts, checkpoint, out)
-        recorded.done(outcome, parts)
+        recorded.done(outcome)
     return Result(path, outcome.score, outcome.metrics, parts.task)
 
 
@@ -121,13 +123,9 @@ class _Recorded:
         name, device = type(network).__name__, parts.trainer.strategy.root_device
         log.info(f"{name}, {parameters:,} parameters, on {device}, in {folders.shown(self.out)}")
 
-    def done(self, outcome: Outcome, parts: Parts) -> None:
-        self.result |= {
-            "status": "finished",
-            "score": outcome.score,
-            "metrics": outcome.metrics,
-        }
-        _say(outcome.metrics, parts.record.score, outcome.score, self.out, self._seconds())
+    def done(self, outcome: Outcome) -> None:
+        self.result |= {"status": "finished", "score": outcome.score, "metrics": outcome.metrics}
+        _say(outcome.metrics, self.result["score_name"], outcome.score, self.out, self._seconds())
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if error is not None:

@@ -1,6 +1,7 @@
 """The end of each epoch on disk: a row in metrics.csv, then the last and the best checkpoint."""
 
 import csv
+import io
 import math
 import os
 import shutil
@@ -10,6 +11,8 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+
+from normlab.folder import write_text
 
 
 class MetricsTable:
@@ -42,12 +45,11 @@ class MetricsTable:
         self.columns += [name for name in names if name not in self.columns]
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
-        part = self.file.with_suffix(".part")
-        with part.open("w", newline="") as lines:
-            writer = self._writer(lines)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(part, self.file)
+        text = io.StringIO()
+        writer = self._writer(text)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.file, text.getvalue())
 
     def _writer(self, lines: Any) -> "csv.DictWriter[str]":
         return csv.DictWriter(lines, self.columns, restval="", lineterminator="\n")

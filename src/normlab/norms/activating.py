@@ -3,20 +3,19 @@
 import torch
 from torch import Tensor, nn
 
-from normlab.norms.running import check_input
+from normlab.norms.own import OwnLayer
 
 
-class ActivatingNorm(nn.Module):
+class ActivatingNorm(OwnLayer):
     """γ, β (C,) and the frame of a forward pass: 16-bit inputs are computed in float32 and given back as they came."""
 
     def __init__(self, name: str, num_features: int, dims: int, eps: float):
-        super().__init__()
-        self.name, self.num_features, self.dims, self.eps = name, num_features, dims, eps
+        super().__init__(name, num_features, dims, eps)
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
-        check_input(x, self.num_features, self.dims, self.name)
+        self.check_input(x)
         sixteen = x.dtype in (torch.float16, torch.bfloat16)
         with torch.autocast(x.device.type, enabled=False):
             spaced = x if self.dims else x.unsqueeze(2)  # a sum over no axes would be one over all
@@ -26,13 +25,6 @@ class ActivatingNorm(nn.Module):
     def compute(self, x: Tensor) -> Tensor:
         """The layer on float32 or float64 (N, C, *space) with at least one dimension of space."""
         raise NotImplementedError
-
-    def per_channel(self, values: Tensor) -> Tensor:
-        """(C,) in the shape that broadcasts over what `compute` gets."""
-        return values.view(1, -1, *[1] * max(self.dims, 1))
-
-    def extra_repr(self) -> str:
-        return f"{self.num_features}, dims={self.dims}, eps={self.eps}"
 
 
 def space_axes(x: Tensor) -> tuple[int, ...]:

@@ -10,7 +10,8 @@ from torch.autograd.function import once_differentiable
 from normlab.norms.activating import ActivatingNorm, space_axes
 from normlab.norms.base import Norm
 from normlab.norms.declaration import SAMPLE, Declaration
-from normlab.norms.group import default_groups
+from normlab.norms.group import number_of_groups
+from normlab.norms.own import per_channel
 
 
 class _EvoNormS0(torch.autograd.Function):
@@ -66,7 +67,7 @@ class EvoNormS0Layer(ActivatingNorm):
     def compute(self, x: Tensor) -> Tensor:
         if x[0].numel() // self.groups < 2:
             raise ValueError(f"norm=evonorm_s0: Expected more than 1 value a group, got a shape of {tuple(x.shape)}")
-        parameters = (self.per_channel(values) for values in (self.weight, self.bias, self.v))
+        parameters = (per_channel(values, x) for values in (self.weight, self.bias, self.v))
         return _EvoNormS0.apply(x, *parameters, self.groups, self.eps)
 
 
@@ -91,7 +92,4 @@ class EvoNormS0(Norm):
         return "evonorm_s0"
 
     def layer(self, num_features: int, dims: int) -> nn.Module:
-        groups = self.num_groups or default_groups(num_features)
-        if num_features % groups:
-            raise ValueError(f"norm.num_groups={groups} does not divide {num_features} features; use null or a divisor")
-        return EvoNormS0Layer(num_features, dims, groups, self.eps)
+        return EvoNormS0Layer(num_features, dims, number_of_groups(self.num_groups, num_features), self.eps)

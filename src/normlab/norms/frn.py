@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from normlab.norms.activating import ActivatingNorm, space_axes
 from normlab.norms.base import Norm
 from normlab.norms.declaration import SPACE, Declaration
+from normlab.norms.own import per_channel
 
 
 class _FilterResponse(torch.autograd.Function):
@@ -57,7 +58,7 @@ class FilterResponseLayer(ActivatingNorm):
     def compute(self, x: Tensor) -> Tensor:
         if x[0, 0].numel() < 2:
             raise ValueError(f"norm=frn: Expected more than 1 value of space, got an input of shape {tuple(x.shape)}")
-        parameters = (self.per_channel(values) for values in (self.weight, self.bias, self.tau))
+        parameters = (per_channel(values, x) for values in (self.weight, self.bias, self.tau))
         return _FilterResponse.apply(x, *parameters, self.eps)
 
 

@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 from normlab.norms.base import Norm
 from normlab.norms.declaration import Declaration
-from normlab.norms.running import check_input
+from normlab.norms.own import OwnLayer, per_channel
 
 
-class FrozenNorm(nn.Module):
+class FrozenNorm(OwnLayer):
     """See `Frozen`. `weight`, `bias`, `running_mean` and `running_var` (C,) are buffers; there are no parameters."""
 
     declaration = Declaration(frozenset(), running_stats=True, foldable=True)
@@ -21,23 +21,18 @@ class FrozenNorm(nn.Module):
     running_var: Tensor
 
     def __init__(self, num_features: int, dims: int, eps: float):
-        super().__init__()
-        self.num_features, self.dims, self.eps = num_features, dims, eps
+        super().__init__("frozen", num_features, dims, eps)
         self.register_buffer("weight", torch.ones(num_features))
         self.register_buffer("bias", torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
-        check_input(x, self.num_features, self.dims, "frozen")
+        self.check_input(x)
         if x.dtype != self.weight.dtype:  # 16-bit inputs: torch's kernel computes in the buffers' float32
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        shape = (1, -1, *[1] * self.dims)
         scale = self.weight * (self.running_var + self.eps).rsqrt()
-        return torch.addcmul((self.bias - self.running_mean * scale).view(shape), x, scale.view(shape))
-
-    def extra_repr(self) -> str:
-        return f"{self.num_features}, dims={self.dims}, eps={self.eps}"
+        return torch.addcmul(per_channel(self.bias - self.running_mean * scale, x), x, per_channel(scale, x))
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,19 @@ from torch.nn import functional as F
 
 from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
-from normlab.norms.running import RunningNorm, check_input
+from normlab.norms.running import RunningNorm
 
 
 class GhostNorm(RunningNorm):
     """See `Ghost`. State as `nn.BatchNorm*d`: weight, bias, running_mean, running_var (C,) and the counter."""
 
     def __init__(self, num_features: int, dims: int, size: int, eps: float, momentum: float | None):
-        super().__init__(num_features, dims, eps, momentum)
+        super().__init__("ghost", num_features, dims, eps, momentum)
         self.size = size
         self.declaration = Declaration(BATCH, samples=size, running_stats=True, foldable=True, synchronisable=True)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
-        check_input(x, self.num_features, self.dims, "ghost")
+        self.check_input(x)
         if not self.training:
             return self.evaluate(x)
         if len(x) < self.size:

@@ -15,6 +15,14 @@ def default_groups(num_features: int) -> int:
     return next(fits, 1)
 
 
+def number_of_groups(num_groups: int | None, num_features: int) -> int:
+    """The groups of a layer: the default for None. Raises ValueError for a number that does not divide."""
+    groups = num_groups or default_groups(num_features)
+    if num_features % groups:
+        raise ValueError(f"norm.num_groups={groups} does not divide {num_features} features; use null or a divisor")
+    return groups
+
+
 @dataclass(frozen=True)
 class Group(Norm):
     """y = γ (x - μ) / √(σ² + ε) + β with μ, σ² over the channels of a group and space of each sample.
@@ -31,7 +39,4 @@ class Group(Norm):
     affine: bool = True
 
     def layer(self, num_features: int, dims: int) -> nn.Module:
-        groups = self.num_groups or default_groups(num_features)
-        if num_features % groups:
-            raise ValueError(f"norm.num_groups={groups} does not divide {num_features} features; use null or a divisor")
-        return nn.GroupNorm(groups, num_features, self.eps, self.affine)
+        return nn.GroupNorm(number_of_groups(self.num_groups, num_features), num_features, self.eps, self.affine)

@@ -8,27 +8,23 @@ from torch.nn import functional as F
 
 from normlab.norms.base import Norm
 from normlab.norms.declaration import Declaration
-from normlab.norms.running import check_input
+from normlab.norms.own import OwnLayer
 
 
-class ChannelsLayer(nn.Module):
+class ChannelsLayer(OwnLayer):
     """See `LayerChannels`. Parameters weight and bias (C,)."""
 
     declaration = Declaration(frozenset({"channel"}))
 
     def __init__(self, num_features: int, dims: int, eps: float):
-        super().__init__()
-        self.num_features, self.dims, self.eps = num_features, dims, eps
+        super().__init__("layer_channels", num_features, dims, eps)
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
-        check_input(x, self.num_features, self.dims, "layer_channels")
+        self.check_input(x)
         y = F.layer_norm(x.movedim(1, -1), (self.num_features,), self.weight, self.bias, self.eps).movedim(-1, 1)
         return y.contiguous() if x.is_contiguous() else y
-
-    def extra_repr(self) -> str:
-        return f"{self.num_features}, dims={self.dims}, eps={self.eps}"
 
 
 @dataclass(frozen=True)

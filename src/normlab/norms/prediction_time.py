@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
-from normlab.norms.running import RunningNorm, check_input
+from normlab.norms.running import RunningNorm
 
 
 class PredictionTimeLayer(RunningNorm):
@@ -16,7 +16,7 @@ class PredictionTimeLayer(RunningNorm):
     declaration = Declaration(BATCH, synchronisable=True)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
-        check_input(x, self.num_features, self.dims, "prediction_time")
+        self.check_input(x)
         if not self.training:
             return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
         # the running statistics are kept for whoever loads the weights into a BatchNorm
@@ -46,4 +46,4 @@ class PredictionTime(Norm):
         return "prediction_time"
 
     def layer(self, num_features: int, dims: int) -> nn.Module:
-        return PredictionTimeLayer(num_features, dims, self.eps, self.momentum)
+        return PredictionTimeLayer(self.name, num_features, dims, self.eps, self.momentum)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
-from normlab.norms.running import RunningNorm, channel_moments, check_input
+from normlab.norms.running import RunningNorm, channel_moments
 
 
 class RenormLayer(RunningNorm):
@@ -17,11 +17,11 @@ class RenormLayer(RunningNorm):
     declaration = Declaration(BATCH, running_stats=True, foldable=True, synchronisable=True)
 
     def __init__(self, num_features: int, dims: int, option: "Renorm"):
-        super().__init__(num_features, dims, option.eps, option.momentum)
+        super().__init__("renorm", num_features, dims, option.eps, option.momentum)
         self.option = option
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
-        check_input(x, self.num_features, self.dims, "renorm")
+        self.check_input(x)
         if not self.training:
             return self.evaluate(x)
         # The statistics first and then torch's kernel with r and d in its γ and β: it takes the statistics once more,

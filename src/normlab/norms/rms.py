@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from normlab.norms.base import Norm
 from normlab.norms.declaration import Declaration
-from normlab.norms.running import check_input
+from normlab.norms.own import OwnLayer, per_channel
 
 
 class _RootMeanSquare(torch.autograd.Function):
@@ -22,7 +22,7 @@ class _RootMeanSquare(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         r = x.square().mean(1, keepdim=True).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, r)
-        return (x * r).mul_(_of_channels(weight, x))
+        return (x * r).mul_(per_channel(weight, x))
 
     @staticmethod
     @once_differentiable
@@ -30,35 +30,27 @@ class _RootMeanSquare(torch.autograd.Function):
         x, weight, r = ctx.saved_tensors
         others = (0, *range(2, x.ndim))
         product = upstream * x
-        g = upstream * _of_channels(weight, x)
-        pull = (product * _of_channels(weight, x)).sum(1, keepdim=True).mul_(r**3).div_(x.shape[1])
+        g = upstream * per_channel(weight, x)
+        pull = (product * per_channel(weight, x)).sum(1, keepdim=True).mul_(r**3).div_(x.shape[1])
         d_x = g.mul_(r).addcmul_(x, pull, value=-1)
         return d_x, product.mul_(r).sum(others), None
 
 
-def _of_channels(values: Tensor, x: Tensor) -> Tensor:
-    return values.view(1, -1, *[1] * (x.ndim - 2))
-
-
-class RMSLayer(nn.Module):
+class RMSLayer(OwnLayer):
     """See `RMS`. One parameter, weight (C,)."""
 
     declaration = Declaration(frozenset({"channel"}), centred=False)
 
     def __init__(self, num_features: int, dims: int, eps: float):
-        super().__init__()
-        self.num_features, self.dims, self.eps = num_features, dims, eps
+        super().__init__("rms", num_features, dims, eps)
         self.weight = nn.Parameter(torch.ones(num_features))
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
-        check_input(x, self.num_features, self.dims, "rms")
+        self.check_input(x)
         sixteen = x.dtype in (torch.float16, torch.bfloat16)
         with torch.autocast(x.device.type, enabled=False):
             y = _RootMeanSquare.apply(x.float() if sixteen else x, self.weight, self.eps)
         return y.to(x.dtype)
-
-    def extra_repr(self) -> str:
-        return f"{self.num_features}, dims={self.dims}, eps={self.eps}"
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
-"""What own layers with batch statistics share: parameters, running statistics, and the checks of their input."""
+"""What own layers with batch statistics share: parameters and running statistics."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from normlab.norms.own import OwnLayer
 
-class RunningNorm(nn.Module):
+
+class RunningNorm(OwnLayer):
     """γ, β and running statistics with torch's names, so that a BatchNorm's state dict loads and the other way round.
 
     It is no subclass of torch's `_BatchNorm`: code that looks for that would replace or fold layers it does not know.
@@ -17,9 +19,9 @@ class RunningNorm(nn.Module):
     running_var: Tensor
     num_batches_tracked: Tensor
 
-    def __init__(self, num_features: int, dims: int, eps: float = 1e-5, momentum: float | None = 0.1):
-        super().__init__()
-        self.num_features, self.dims, self.eps, self.momentum = num_features, dims, eps, momentum
+    def __init__(self, name: str, num_features: int, dims: int, eps: float, momentum: float | None):
+        super().__init__(name, num_features, dims, eps)
+        self.momentum = momentum
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
@@ -40,7 +42,7 @@ class RunningNorm(nn.Module):
         self.running_var.lerp_(unbiased_var.to(self.running_var), factor)
 
     def extra_repr(self) -> str:
-        return f"{self.num_features}, dims={self.dims}, eps={self.eps}, momentum={self.momentum}"
+        return f"{super().extra_repr()}, momentum={self.momentum}"
 
 
 @torch.no_grad()
@@ -55,12 +57,3 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     mean, var = (x.new_zeros(c, dtype=torch.promote_types(x.dtype, torch.float32)) for _ in range(2))
     F.batch_norm(x, mean, var, None, None, True, 1.0, 1e-5)  # with momentum 1 it leaves the batch's own
     return mean, var
-
-
-def check_input(x: Tensor, num_features: int, dims: int, name: str) -> None:
-    """Raises ValueError unless `x` is a floating-point (N, num_features, *space) with `dims` spatial dimensions."""
-    if x.ndim != dims + 2 or x.shape[1] != num_features:
-        expected = f"(N, {num_features}{', …' * dims})"
-        raise ValueError(f"norm={name}: got an input of shape {tuple(x.shape)}, expected {expected}")
-    if not x.is_floating_point():
-        raise ValueError(f"norm={name}: got {x.dtype}, expected floating-point numbers")

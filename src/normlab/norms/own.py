@@ -1,0 +1,27 @@
+"""What every own layer shares: its size, the check of its input, and how it shows itself."""
+
+from torch import Tensor, nn
+
+
+class OwnLayer(nn.Module):
+    """A layer for (N, num_features, *space) with `dims` spatial dimensions; `name` is its option's, for messages."""
+
+    def __init__(self, name: str, num_features: int, dims: int, eps: float):
+        super().__init__()
+        self.name, self.num_features, self.dims, self.eps = name, num_features, dims, eps
+
+    def check_input(self, x: Tensor) -> None:
+        """Raises ValueError unless `x` is floating-point, of the layer's rank and number of features."""
+        if x.ndim != self.dims + 2 or x.shape[1] != self.num_features:
+            expected = f"(N, {self.num_features}{', …' * self.dims})"
+            raise ValueError(f"norm={self.name}: got an input of shape {tuple(x.shape)}, expected {expected}")
+        if not x.is_floating_point():
+            raise ValueError(f"norm={self.name}: got {x.dtype}, expected floating-point numbers")
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, dims={self.dims}, eps={self.eps}"
+
+
+def per_channel(values: Tensor, x: Tensor) -> Tensor:
+    """(C,) in the shape that broadcasts over `x` (N, C, *space)."""
+    return values.view(1, -1, *[1] * (x.ndim - 2))
