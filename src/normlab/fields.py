@@ -73,6 +73,8 @@ RULES: dict[str, tuple[Number | Words, ...]] = {
     "depth": (Number(8, whole=True),),
     "hidden_units": (COUNT,),
     "num_groups": (COUNT, NULL),
+    "splits": (Number(2, whole=True),),
+    "num_domains": (COUNT,),
     "r_max": (Number(1),),
     "d_max": (Number(0),),
     "start": (Number(0, whole=True),),

@@ -21,8 +21,9 @@ def adopt(data: LightningDataModule | Datasets, config: DictConfig) -> Lightning
     """Gives own data the facts that normlab needs, and says which guarantees end.
 
     Facts that the data module has as attributes are taken: `task` (classify or regress), `input_shape`,
-    `out_features`. Others are read off its training batches, which must be pairs (x, y): integer y (N,) are classes,
-    floating-point y (N, width) or (N,) a target to regress. The configuration then names the data's class.
+    `out_features`. Others are read off its training batches, which must be pairs (x, y), or triples (x, y, domain) for
+    `norm=domain`: integer y (N,) are classes, floating-point y (N, width) or (N,) a target to regress. The
+    configuration then names the data's class.
     """
     if not isinstance(data, LightningDataModule):
         data = _OfDatasets(data, config.data.batch_size)
@@ -58,8 +59,10 @@ def _read_facts(data: Any) -> None:
     shape: tuple[int, ...] = ()
     targets: list[Tensor] = []
     for batch in data.train_dataloader():
-        if not isinstance(batch, Sequence) or len(batch) != 2:
-            raise ConfigError(f"data: training batches must be pairs (x, y); got {type(batch).__name__}")
+        if not isinstance(batch, Sequence) or len(batch) not in (2, 3):
+            raise ConfigError(
+                f"data: training batches must be pairs (x, y), or (x, y, domain); got {type(batch).__name__}"
+            )
         shape = tuple(batch[0].shape[1:])
         targets.append(torch.as_tensor(batch[1]))
     if not targets:

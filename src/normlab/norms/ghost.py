@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
+from normlab.norms.parts import batch_norm_parts
 from normlab.norms.running import RunningNorm
 
 
@@ -25,18 +24,12 @@ class GhostNorm(RunningNorm):
             return self.evaluate(x)
         if len(x) < self.size:
             raise ValueError(f"norm=ghost: norm.size={self.size} is more than the {len(x)} samples of the batch")
-        parts = len(x) // self.size
-        shape = (parts, self.num_features)
-        mean, var = self.running_mean.new_zeros(shape), self.running_var.new_ones(shape)
-        ghosts = x.split([self.size] * (parts - 1) + [len(x) - self.size * (parts - 1)])
-        outputs = [
-            # with momentum 1 the kernel leaves the ghost batch's own mean and unbiased variance
-            F.batch_norm(ghost, mean[part], var[part], self.weight, self.bias, True, 1.0, self.eps)
-            for part, ghost in enumerate(ghosts)
-        ]
-        shares = mean.new_tensor([len(ghost) / len(x) for ghost in ghosts])
-        self.track(shares @ mean, shares @ var)
-        return torch.cat(outputs)
+        sizes = [self.size] * (len(x) // self.size)
+        sizes[-1] += len(x) % self.size
+        y, mean, var = batch_norm_parts(x, sizes, self.weight, self.bias, self.eps)
+        shares = mean.new_tensor(sizes).unsqueeze(1) / len(x)
+        self.track((shares * mean).sum(0), (shares * var).sum(0))
+        return y
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,9 @@ class PredictionTimeLayer(RunningNorm):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
-        if not self.training:
-            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
-        # the running statistics are kept for whoever loads the weights into a BatchNorm
-        self.num_batches_tracked.add_(1)
-        assert self.momentum is not None
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, True, self.momentum, self.eps
-        )
+        if self.training:
+            return self.normalize(x)  # running statistics are kept for whoever loads the weights into a BatchNorm
+        return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,13 @@ class RunningNorm(OwnLayer):
         """Batch norm's evaluation: the running statistics' affine map of each channel."""
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
 
+    def normalize(self, x: Tensor) -> Tensor:
+        """Batch norm's training by torch's kernel; the running statistics follow."""
+        mean, var = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
+        y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.eps)
+        self.track(mean, var)  # with momentum 1 the kernel left the batch's own mean and unbiased variance
+        return y
+
     @torch.no_grad()
     def track(self, mean: Tensor, unbiased_var: Tensor) -> None:
         """Counts a batch and moves the running statistics towards its own, (C,) each."""

@@ -13,6 +13,7 @@ from torchmetrics import Metric, MetricCollection
 
 from normlab.data.loaders import Chunks
 from normlab.norms.declaration import declaration
+from normlab.norms.domain import set_domain
 from normlab.tasks.meter import Meter
 
 # What of a schedule's state is progress; the rest is its plan, which the configuration says anew.
@@ -20,7 +21,7 @@ SCHEDULE_PROGRESS = ("last_epoch", "_step_count", "_last_lr", "lr_lambdas")
 
 
 class Task(LightningModule):
-    """Trains any `nn.Module` on batches (x, y).
+    """Trains any `nn.Module` on batches (x, y), or (x, y, domain).
 
     optimizer: a partial that takes parameters. scheduler: a partial that takes the optimizer and `total_steps`, and may
     return None. steps_per_execution: with more than 1, training batches come in chunks, which are stepped
@@ -86,16 +87,26 @@ class Task(LightningModule):
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
 
+    def set_domain(self, domain: int | Tensor) -> None:
+        """Which domain the batches to come are of, for `norm=domain`: a number, or the same number of each sample.
+
+        Batches (x, target, domain) set it themselves. Raises ValueError for a batch of several domains.
+        """
+        values = torch.as_tensor(domain).unique().tolist()
+        if len(values) != 1:
+            raise ValueError(f"a batch holds samples of domains {values}: take each batch from one domain")
+        set_domain(self.network, values[0])
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         if self.automatic_optimization:
             return self._step(batch, self.train_meter)
         self._execute(batch)
         return None
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         self._step(batch, self.val_meter)
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         self._step(batch, self.test_meter)
 
     def on_train_epoch_start(self) -> None:
@@ -134,8 +145,10 @@ class Task(LightningModule):
             raise ValueError(f"task.metrics: {name} is no metric of this task; expected some of {', '.join(available)}")
         return available[name]()
 
-    def _step(self, batch: tuple[Tensor, Tensor], meter: Meter) -> Tensor:
-        x, target = batch
+    def _step(self, batch: Sequence[Tensor], meter: Meter) -> Tensor:
+        x, target, *domain = batch
+        if domain:
+            self.set_domain(domain[0])
         output = self.network(x)
         if output.dtype in (torch.bfloat16, torch.float16):
             output = output.float()
@@ -143,15 +156,15 @@ class Task(LightningModule):
         meter.update(loss, output, target)
         return loss
 
-    def _execute(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    def _execute(self, batches: Iterable[Sequence[Tensor]]) -> None:
         """Steps through many batches as Lightning's automatic optimization does through one."""
         optimizer, scheduler = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
         assert isinstance(optimizer, Optimizer)
         device, autocast = self.device, torch.is_autocast_enabled(self.device.type)
         convert = self.trainer.precision_plugin.convert_input
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        for x, target in batches:
-            batch = convert((x.to(device, non_blocking=True), target.to(device, non_blocking=True)))
+        for tensors in batches:
+            batch = convert(tuple(tensor.to(device, non_blocking=True) for tensor in tensors))
             loss = self._step(batch, self.train_meter)
             optimizer.zero_grad()
             if autocast:

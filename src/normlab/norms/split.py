@@ -1,0 +1,71 @@
+"""Split batch normalization: auxiliary statistics for the parts of a batch that are unlike the rest."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from normlab.norms.base import Norm
+from normlab.norms.declaration import BATCH, Declaration
+from normlab.norms.parts import batch_norm_parts
+from normlab.norms.running import RunningNorm
+
+
+class SplitLayer(RunningNorm):
+    """See `Split`. The main state as `nn.BatchNorm*d`; `auxiliary` has the other parts' parameters and statistics."""
+
+    def __init__(self, num_features: int, dims: int, splits: int, eps: float, momentum: float | None):
+        super().__init__("split", num_features, dims, eps, momentum)
+        self.splits = splits
+        self.auxiliary = nn.ModuleList(
+            RunningNorm("split", num_features, dims, eps, momentum) for _ in range(splits - 1)
+        )
+        self.declaration = Declaration(
+            BATCH, samples=2 * splits, running_stats=True, foldable=True, synchronisable=True
+        )
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
+        self.check_input(x)
+        if not self.training:
+            return self.evaluate(x)
+        if len(x) < 2 * self.splits:
+            raise ValueError(
+                f"norm=split: norm.splits={self.splits} of two samples each is more than the {len(x)} samples of "
+                "the batch"
+            )
+        sizes = [len(x) // self.splits] * self.splits
+        sizes[-1] += len(x) % self.splits
+        parts: list[Any] = [self, *self.auxiliary]
+        weight, bias = torch.stack([part.weight for part in parts]), torch.stack([part.bias for part in parts])
+        y, mean, var = batch_norm_parts(x, sizes, weight, bias, self.eps)
+        for part, its_mean, its_var in zip(parts, mean, var, strict=True):
+            part.track(its_mean, its_var)
+        return y
+
+
+@dataclass(frozen=True)
+class Split(Norm):
+    """y = γ_k (x - μ_k) / √(σ²_k + ε) + β_k with μ_k, σ²_k over space and part k of the batch; input (N, C, *space).
+
+    A training batch is `splits` equal parts one after the other, such as clean images and then their adversarial or
+    strongly augmented versions; the last takes a remainder too. The first is the main part, the others auxiliary: each
+    has γ, β and running statistics of its own. Evaluation is batch norm's with those of the main part, so that a
+    BatchNorm takes them over. Helps where parts of a batch are distributed differently; does not help where the batch
+    is of one kind, as it then only halves what γ, β and the statistics are learnt from.
+    Raises ValueError for a training batch that leaves a part fewer than two samples.
+
+    Xie et al., Adversarial Examples Improve Image Recognition, 2019, arXiv:1911.09665.
+    """
+
+    splits: int = 2
+    eps: float = 1e-5
+    momentum: float | None = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.splits < 2:
+            raise ValueError(f"norm=split: splits={self.splits}; a batch has two parts at least")
+
+    def layer(self, num_features: int, dims: int) -> nn.Module:
+        return SplitLayer(num_features, dims, self.splits, self.eps, self.momentum)
