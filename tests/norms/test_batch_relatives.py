@@ -157,7 +157,8 @@ def test_a_domain_that_is_not_there_is_named(tmp_path):
 def test_batch_fast_keeps_the_statistics_of_a_constant_channel():
     layer, reference = BatchFast()(6, 2), nn.BatchNorm2d(6)
     x = torch.full((4, 6, 5, 5), 3.0)
-    torch.testing.assert_close(layer(x), reference(x))
+    reference(x)
+    assert torch.equal(layer(x), torch.zeros_like(x))  # torch's own is off by a rounding of 3 / √ε
     check_state(layer, reference)
 
 

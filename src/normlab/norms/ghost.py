@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
-from normlab.norms.parts import batch_norm_parts
+from normlab.norms.moments import affine_map, moments, unbiased
 from normlab.norms.running import RunningNorm
 
 
@@ -26,10 +26,10 @@ class GhostNorm(RunningNorm):
             raise ValueError(f"norm=ghost: norm.size={self.size} is more than the {len(x)} samples of the batch")
         sizes = [self.size] * (len(x) // self.size)
         sizes[-1] += len(x) % self.size
-        y, mean, var = batch_norm_parts(x, sizes, self.weight, self.bias, self.eps)
+        x, mean, var = moments(x, sizes)
         shares = mean.new_tensor(sizes).unsqueeze(1) / len(x)
-        self.track((shares * mean).sum(0), (shares * var).sum(0))
-        return y
+        self.track((shares * mean).sum(0), (shares * unbiased(var, x, sizes)).sum(0))
+        return affine_map(x, sizes, mean, self.weight * (var + self.eps).rsqrt(), self.bias)
 
 
 @dataclass(frozen=True)

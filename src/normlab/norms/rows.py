@@ -1,4 +1,4 @@
-"""Moments and sums over space of each sample's channels, the rows of (N, C, *space), by torch's fastest kernels.
+"""Moments and sums of rows: the values of one sample's channel over space in (N, C, *space).
 
 Group norm with one group a channel takes a row's mean and variance in one pass without cancellation, and its backward
 a row's sums of products; plain formulas of torch take two to ten times as long (benchmarks/README.md).
@@ -8,16 +8,53 @@ import torch
 from torch import Tensor
 
 
-def has_fast_rows(x: Tensor) -> bool:
-    """Whether group norm's kernels serve `x`: rows in one piece, of more than one value, and not of 16 bits."""
-    return x.is_contiguous() and x.dtype in (torch.float32, torch.float64) and x[0, 0].numel() > 1
+def has_fast_rows(*tensors: Tensor) -> bool:
+    """Whether group norm's kernels serve `tensors`: rows in one piece, of more than one value, and not of 16 bits."""
+    return all(x.is_contiguous() and x.dtype in (torch.float32, torch.float64) and x[0, 0].numel() > 1 for x in tensors)
 
 
 def row_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (N, C) over space; `x` (N, C, *space) of 32 or 64 bits."""
-    if not has_fast_rows(x):
-        var, mean = torch.var_mean(x.flatten(2), 2, correction=0)
-        return mean, var
+    """Mean and biased variance (N, C) over space, of 32 bits at least."""
     n, c, space = len(x), x.shape[1], x[0, 0].numel()
-    _, mean, rstd = torch.native_group_norm(x, None, None, n, c, space, c, 0.0)  # ε = 0 leaves σ^-1 itself
-    return mean, rstd.pow(-2)
+    if has_fast_rows(x):
+        _, mean, rstd = torch.native_group_norm(x, None, None, n, c, space, c, 0.0)  # ε = 0 leaves σ^-1 itself
+        return mean, rstd.pow(-2)
+    axes, dtype = space_axes(x), torch.promote_types(x.dtype, torch.float32)
+    if not axes:
+        return x.to(dtype), torch.zeros_like(x, dtype=dtype)
+    mean = x.sum(axes, dtype=dtype).div_(space)
+    return mean, (x - of_rows(mean, x)).square_().sum(axes).div_(space)
+
+
+def row_sums(g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ g and Σ g x (N, C) over space, of 32 bits at least; `g` and `x` (N, C, *space)."""
+    if not has_fast_rows(g, x):
+        axes, dtype = space_axes(x), torch.promote_types(x.dtype, torch.float32)
+        if not axes:
+            return g.to(dtype), g.to(dtype) * x
+        return g.sum(axes, dtype=dtype), (g * x).sum(axes, dtype=dtype)
+    # The gradients of γ and β of a single sample with N C channels that are a group each, of mean 0 and σ 1
+    rows, space = x.shape[0] * x.shape[1], x[0, 0].numel()
+    zero, one = x.new_zeros(1, rows), x.new_ones(1, rows)
+    _, of_products, of_g = torch.ops.aten.native_group_norm_backward(
+        g.view(1, rows, space), x.view(1, rows, space), zero, one, one[0], 1, rows, space, rows, [False, True, True]
+    )
+    return of_g.view(x.shape[:2]), of_products.view(x.shape[:2])
+
+
+def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """x scale + shift with `scale` and `shift` (N, C) of rows, or (1, C) of channels; 16 bits grow to theirs."""
+    scale, shift = of_rows(scale, x), of_rows(shift, x)
+    if x.is_contiguous():  # two passes in which one operand broadcasts are faster here than one in which two do
+        return torch.mul(x, scale).add_(shift)
+    return torch.addcmul(shift, x, scale)
+
+
+def of_rows(values: Tensor, x: Tensor) -> Tensor:
+    """(N, C), or (1, C), in the shape that broadcasts over `x` (N, C, *space)."""
+    return values.view(*values.shape, *[1] * (x.ndim - 2))
+
+
+def space_axes(x: Tensor) -> tuple[int, ...]:
+    """The spatial axes of (N, C, *space)."""
+    return tuple(range(2, x.ndim))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
-from normlab.norms.parts import batch_norm_parts
+from normlab.norms.moments import affine_map, moments, unbiased
 from normlab.norms.running import RunningNorm
 
 
@@ -38,10 +38,10 @@ class SplitLayer(RunningNorm):
         sizes[-1] += len(x) % self.splits
         parts: list[Any] = [self, *self.auxiliary]
         weight, bias = torch.stack([part.weight for part in parts]), torch.stack([part.bias for part in parts])
-        y, mean, var = batch_norm_parts(x, sizes, weight, bias, self.eps)
-        for part, its_mean, its_var in zip(parts, mean, var, strict=True):
+        x, mean, var = moments(x, sizes)
+        for part, its_mean, its_var in zip(parts, mean, unbiased(var, x, sizes), strict=True):
             part.track(its_mean, its_var)
-        return y
+        return affine_map(x, sizes, mean, weight * (var + self.eps).rsqrt(), bias)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,141 @@
+"""Moments of parts of a batch, and the affine maps that they end in: what most normalizations are made of.
+
+    x, mean, var = moments(x, sizes)
+    scale = weight * (var + eps).rsqrt()
+    y = affine_map(x, sizes, mean, scale, bias)
+
+is batch norm of consecutive parts of `sizes` samples, gradients included; between the two calls a norm may do with the
+moments what it likes, as they are small. Taken apart, normalised and put together again, a batch would be read and
+written more often, and plain formulas would make a pass over memory of every operation.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from normlab.norms.rows import affine, has_fast_rows, of_rows, row_moments, row_sums, space_axes
+
+Sizes = Sequence[int] | None  # samples of each part, one after the other; None: every sample is a part, its rows apart
+
+
+def moments(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor, Tensor]:
+    """`x` (N, C, *space) itself, for `affine_map`, with mean and biased variance (parts, C) of 32 bits at least.
+
+    Raises ValueError for a part with one value per channel.
+    """
+    if sizes is not None and min(sizes) * x[:1, :1].numel() < 2:
+        raise ValueError(f"Expected more than 1 value per channel, got an input of shape {tuple(x.shape)}")
+    return _Moments.apply(x, sizes)  # pyright: ignore[reportReturnType]
+
+
+def affine_map(x: Tensor, sizes: Sizes, centre: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """(x - centre) scale + shift, each (parts, C) or (1, C), in the type of `x`, which comes from `moments`."""
+    shape = (len(x if sizes is None else sizes), x.shape[1])
+    return _AffineMap.apply(x, sizes, centre.expand(shape), scale.expand(shape), shift.expand(shape))  # pyright: ignore
+
+
+def unbiased(var: Tensor, x: Tensor, sizes: Sequence[int]) -> Tensor:
+    """The unbiased variance (parts, C), which running statistics take, from the biased one."""
+    values = _values(x, sizes, var)
+    return var * (values / (values - 1))
+
+
+class _Moments(torch.autograd.Function):
+    """dx = (dμ + 2 dσ² (x - μ)) / M beside what the affine map says."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor, Tensor]:
+        mean, var = _by_rows(x, sizes) if sizes is None or has_fast_rows(x) else _by_parts(x, sizes)
+        ctx.save_for_backward(x, mean)
+        ctx.sizes = sizes
+        return x.view_as(x), mean, var
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_x: Tensor, of_mean: Tensor, of_var: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
+        x, mean = ctx.saved_tensors
+        values = _values(x, ctx.sizes, mean)
+        slope = 2 * of_var / values
+        shift = of_mean / values - slope * mean
+        slope, shift = _each_row(ctx.sizes, x, slope, shift)
+        return torch.addcmul(of_x, x, of_rows(slope, x)).add_(of_rows(shift, x)), None
+
+
+class _AffineMap(torch.autograd.Function):
+    """dx = scale dy, dcentre = -scale Σ dy, dscale = Σ dy (x - centre), dshift = Σ dy."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sizes: Sizes, centre: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        ctx.save_for_backward(x, centre, scale)
+        ctx.sizes = sizes
+        # centre scale is rounded as x scale will be, so that a constant channel gives `shift` itself
+        return affine(x, *_each_row(sizes, x, scale, shift - centre * scale)).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        x, centre, scale = ctx.saved_tensors
+        of_shift, of_scale = _sums(upstream, x, ctx.sizes, centre)
+        (rows,) = _each_row(ctx.sizes, x, scale)
+        return (upstream * of_rows(rows, x)).to(x.dtype), None, -scale * of_shift, of_scale, of_shift
+
+
+def _values(x: Tensor, sizes: Sizes, like: Tensor) -> Tensor:
+    """How many values each moment is taken over, (parts, 1)."""
+    counts = like.new_ones(len(x)) if sizes is None else like.new_tensor(sizes)
+    return counts.unsqueeze(1) * x[0, 0].numel()
+
+
+def _each_row(sizes: Sizes, x: Tensor, *of_parts: Tensor) -> list[Tensor]:
+    """(parts, C) repeated for the samples of each part; as it is where that broadcasts."""
+    if sizes is None or len(sizes) == 1:
+        return list(of_parts)
+    part = torch.repeat_interleave(torch.tensor(sizes, device=x.device), output_size=len(x))
+    return [t[part] for t in of_parts]
+
+
+def _mean_of_parts(rows: Tensor, sizes: Sequence[int]) -> Tensor:
+    return torch.stack([part.mean(0) for part in rows.split(list(sizes))])
+
+
+def _by_rows(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
+    mean, var = row_moments(x)
+    if sizes is None:
+        return mean, var
+    of_parts = _mean_of_parts(mean, sizes)
+    (around,) = _each_row(sizes, x, of_parts)
+    return of_parts, _mean_of_parts(var + (mean - around).square_(), sizes)
+
+
+def _by_parts(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    parts = [part.to(dtype) for part in x.split(list(sizes))]
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        found = [torch.batch_norm_update_stats(part, None, None, 0.0) for part in parts]  # the training kernel's
+        mean, var = (torch.stack(list(of_parts)) for of_parts in zip(*found, strict=True))
+    else:
+        found = [torch.var_mean(part, (0, *space_axes(x)), correction=0) for part in parts]
+        var, mean = (torch.stack(list(of_parts)) for of_parts in zip(*found, strict=True))
+    return mean, var
+
+
+def _sums(g: Tensor, x: Tensor, sizes: Sizes, centre: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ g and Σ g (x - centre) of each part, (parts, C) each."""
+    if sizes is None or has_fast_rows(g, x):
+        of_g, of_products = row_sums(g, x)
+        if sizes is not None:
+            of_g, of_products = (
+                torch.stack([part.sum(0) for part in sums.split(list(sizes))]) for sums in (of_g, of_products)
+            )
+        return of_g, of_products - centre * of_g
+    one = torch.ones_like(centre[0])
+    found = [  # the gradients of β and γ in torch's batch norm of the part, were its μ the centre and its σ one
+        torch.ops.aten.native_batch_norm_backward(
+            g_part, part, None, None, None, around, one, True, 0.0, [False, True, True]
+        )[1:]
+        for g_part, part, around in zip(g.split(list(sizes)), x.split(list(sizes)), centre, strict=True)
+    ]
+    return torch.stack([of_g for _, of_g in found]), torch.stack([of_products for of_products, _ in found])
