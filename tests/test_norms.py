@@ -25,9 +25,11 @@ def layer_of(option: str, dims: int, features: int = 12) -> nn.Module:
     layer = instantiate(compose([f"norm={option}"]).norm)(features, dims).double()
     for parameter in layer.parameters():
         nn.init.normal_(parameter)
-    if getattr(layer, "running_var", None) is not None:
-        nn.init.normal_(layer.running_mean)
-        nn.init.uniform_(layer.running_var, 0.5, 2.0)
+    for name, buffer in layer.named_buffers():
+        if name.endswith("running_mean"):
+            nn.init.normal_(buffer)
+        elif name.endswith("running_var"):
+            nn.init.uniform_(buffer, 0.5, 2.0)
     return layer
 
 

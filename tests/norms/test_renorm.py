@@ -67,15 +67,14 @@ def test_without_bounds_the_output_is_evaluation_with_the_statistics_before_the_
     torch.testing.assert_close(layer.train()(x), before, rtol=0, atol=1e-10)
 
 
-def test_the_bounds_rise_from_start_to_end():
+@pytest.mark.parametrize(("batches", "r_max", "d_max"), [(0, 1, 0), (10, 1, 0), (15, 2, 2.5), (20, 3, 5), (30, 3, 5)])
+def test_the_bounds_rise_from_start_to_end(batches, r_max, d_max):
     layer, x = case(2, r_max=3.0, d_max=5.0, start=10, end=20)
-    mean, var = x.detach().mean((0, 2, 3)) + 1e3, torch.full((6,), 1e6, dtype=torch.float64)
-    seen = []
-    for batches in (0, 10, 15, 20, 30):
-        layer.num_batches_tracked.fill_(batches)
-        r, d = layer._corrections(mean, var, 100)
-        seen.append((r.max().item(), d.max().item()))
-    assert seen == [(1, 0), (1, 0), (2, 2.5), (3, 5), (3, 5)]
+    layer.num_batches_tracked.fill_(batches)
+    far = (x.detach() * 1e3 + 1e4).requires_grad_()  # every bound is reached
+    expected = plainly(layer, far, r_max, d_max)
+    assert not torch.allclose(expected, plainly(layer, far, r_max + 0.1, d_max + 0.1))
+    same_output_and_gradients(layer, far, layer(far), expected)
 
 
 @pytest.mark.parametrize("wrong", [{"r_max": 0.5}, {"d_max": -1}, {"start": 5, "end": 4}])

@@ -25,8 +25,3 @@ class ActivatingNorm(OwnLayer):
     def compute(self, x: Tensor) -> Tensor:
         """The layer on float32 or float64 (N, C, *space) with at least one dimension of space."""
         raise NotImplementedError
-
-
-def space_axes(x: Tensor) -> tuple[int, ...]:
-    """The spatial axes of (N, C, *space)."""
-    return tuple(range(2, x.ndim))

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from normlab.norms.activating import ActivatingNorm, space_axes
+from normlab.norms.activating import ActivatingNorm
 from normlab.norms.base import Norm
 from normlab.norms.declaration import SAMPLE, Declaration
 from normlab.norms.group import number_of_groups
 from normlab.norms.own import per_channel
+from normlab.norms.rows import of_rows, row_sums, space_axes
 
 
 class _EvoNormS0(torch.autograd.Function):
@@ -36,23 +37,23 @@ class _EvoNormS0(torch.autograd.Function):
         x, weight, v, mean, rstd = ctx.saved_tensors
         axes, groups = space_axes(x), rstd.shape[1]
         r, values = _of_channels(rstd, x), x[0].numel() // groups
-        s = torch.sigmoid(v * x)
-        per_row = torch.mul(upstream, s).mul_(x).sum(axes, keepdim=True)  # Σ_space dy x s, (N, C, 1, …)
-        slope = (x * s).mul_(1 - s)  # x s (1 - s)
-        d_x = torch.addcmul(s, v, slope)
-        gr = upstream * (weight * r)
-        d_v = slope.mul_(x).mul_(gr).sum((0, *axes), keepdim=True)
+        s = (v * x).sigmoid_()
+        of_v = torch.ops.aten.sigmoid_backward(upstream, s).mul_(x)  # dy x s (1 - s)
+        d_x = s.mul_(upstream)
+        per_row = of_rows(row_sums(d_x, x)[1], x)  # Σ_space dy x s, (N, C, 1, …)
+        scale = weight * r
+        d_v = (of_rows(row_sums(of_v, x)[1], x) * scale).sum(0, keepdim=True)
         d = (per_row * weight).view(len(x), groups, -1).sum(2)  # D, (N, groups)
         pull = d * rstd**3 / values
-        d_x.mul_(gr).addcmul_(x, _of_channels(pull, x), value=-1).add_(_of_channels(pull * mean, x))
+        d_x.mul_(scale).addcmul_(of_v, scale * v)
+        d_x.addcmul_(x, _of_channels(pull, x), value=-1).add_(_of_channels(pull * mean, x))
         d_bias = upstream.sum((0, *axes), keepdim=True)
         return d_x, (per_row * r).sum(0, keepdim=True), d_bias, d_v, None, None
 
 
 def _of_channels(of_groups: Tensor, x: Tensor) -> Tensor:
     """(N, groups) repeated for the channels of each group, as (N, C, 1, …)."""
-    repeated = of_groups.repeat_interleave(x.shape[1] // of_groups.shape[1], 1)
-    return repeated.view(*repeated.shape, *[1] * (x.ndim - 2))
+    return of_rows(of_groups.repeat_interleave(x.shape[1] // of_groups.shape[1], 1), x)
 
 
 class EvoNormS0Layer(ActivatingNorm):

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from normlab.norms.activating import ActivatingNorm, space_axes
+from normlab.norms.activating import ActivatingNorm
 from normlab.norms.base import Norm
 from normlab.norms.declaration import SPACE, Declaration
 from normlab.norms.own import per_channel
+from normlab.norms.rows import of_rows, row_sums, space_axes
 
 
 class _FilterResponse(torch.autograd.Function):
@@ -38,8 +39,7 @@ class _FilterResponse(torch.autograd.Function):
         axes = space_axes(x)
         above = torch.addcmul(bias - tau, x, weight * r)
         g = torch.ops.aten.threshold_backward(upstream, above, 0)  # where above > 0; a mask would take another pass
-        per_row = g.sum(axes, keepdim=True)  # (N, C, 1, …)
-        a = (g * x).sum(axes, keepdim=True)
+        per_row, a = (of_rows(sums, x) for sums in row_sums(g, x))
         total = upstream.sum((0, *axes), keepdim=True)
         d_bias = per_row.sum(0, keepdim=True)
         d_x = g.mul_(weight * r).addcmul_(x, weight * a * r**3 / x[0, 0].numel(), value=-1)

@@ -101,6 +101,10 @@ def _mean_of_parts(rows: Tensor, sizes: Sequence[int]) -> Tensor:
     return torch.stack([part.mean(0) for part in rows.split(list(sizes))])
 
 
+def _sum_of_parts(rows: Tensor, sizes: Sequence[int]) -> Tensor:
+    return torch.stack([part.sum(0) for part in rows.split(list(sizes))])
+
+
 def _by_rows(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
     mean, var = row_moments(x)
     if sizes is None:
@@ -124,12 +128,10 @@ def _by_parts(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 def _sums(g: Tensor, x: Tensor, sizes: Sizes, centre: Tensor) -> tuple[Tensor, Tensor]:
     """Σ g and Σ g (x - centre) of each part, (parts, C) each."""
-    if sizes is None or has_fast_rows(g, x):
+    if sizes is None or (has_fast_rows(x) and g.is_contiguous()):
         of_g, of_products = row_sums(g, x)
         if sizes is not None:
-            of_g, of_products = (
-                torch.stack([part.sum(0) for part in sums.split(list(sizes))]) for sums in (of_g, of_products)
-            )
+            of_g, of_products = _sum_of_parts(of_g, sizes), _sum_of_parts(of_products, sizes)
         return of_g, of_products - centre * of_g
     one = torch.ones_like(centre[0])
     found = [  # the gradients of β and γ in torch's batch norm of the part, were its μ the centre and its σ one

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
-from normlab.norms.running import RunningNorm, channel_moments
+from normlab.norms.moments import affine_map, moments, unbiased
+from normlab.norms.running import RunningNorm
 
 
 class RenormLayer(RunningNorm):
@@ -24,22 +24,21 @@ class RenormLayer(RunningNorm):
         self.check_input(x)
         if not self.training:
             return self.evaluate(x)
-        # The statistics first and then torch's kernel with r and d in its γ and β: it takes the statistics once more,
-        # but a correction of its output would cost a pass forward and two backward.
-        mean, unbiased_var = channel_moments(x)
-        r, d = self._corrections(mean, unbiased_var, x.numel() // self.num_features)
-        self.track(mean, unbiased_var)
-        return F.batch_norm(x, None, None, self.weight * r, self.bias + self.weight * d, True, 0.0, self.eps)
+        whole = [len(x)]
+        x, mean, var = moments(x, whole)
+        rstd = (var + self.eps).rsqrt()
+        r, d = self._corrections(mean[0], rstd[0])
+        self.track(mean[0], unbiased(var, x, whole)[0])
+        return affine_map(x, whole, mean, self.weight * rstd * r, self.bias + self.weight * d)
 
     @torch.no_grad()
-    def _corrections(self, mean: Tensor, unbiased_var: Tensor, values: int) -> tuple[Tensor, Tensor]:
+    def _corrections(self, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor]:
         """r and d (C,) from the batch's statistics and the running ones before this batch moves them."""
         ramp = (self.num_batches_tracked - self.option.start) / max(self.option.end - self.option.start, 1)
         ramp = ramp.clamp(0, 1).to(mean)
         r_max, d_max = 1 + ramp * (self.option.r_max - 1), ramp * self.option.d_max
         running_std = (self.running_var + self.eps).sqrt()
-        batch_std = (unbiased_var * ((values - 1) / values) + self.eps).sqrt()
-        r = torch.minimum(torch.maximum(batch_std / running_std, 1 / r_max), r_max)
+        r = torch.minimum(torch.maximum(1 / (rstd * running_std), 1 / r_max), r_max)
         d = torch.minimum(torch.maximum((mean - self.running_mean) / running_std, -d_max), d_max)
         return r, d
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 
-def has_fast_rows(*tensors: Tensor) -> bool:
-    """Whether group norm's kernels serve `tensors`: rows in one piece, of more than one value, and not of 16 bits."""
-    return all(x.is_contiguous() and x.dtype in (torch.float32, torch.float64) and x[0, 0].numel() > 1 for x in tensors)
+def has_fast_rows(x: Tensor) -> bool:
+    """Whether group norm's kernels serve `x`: rows in one piece, of more than one value, and not of 16 bits."""
+    return x.is_contiguous() and x.dtype in (torch.float32, torch.float64) and x[0, 0].numel() > 1
 
 
 def row_moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -28,7 +28,7 @@ def row_moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def row_sums(g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Σ g and Σ g x (N, C) over space, of 32 bits at least; `g` and `x` (N, C, *space)."""
-    if not has_fast_rows(g, x):
+    if not (has_fast_rows(x) and g.is_contiguous()):
         axes, dtype = space_axes(x), torch.promote_types(x.dtype, torch.float32)
         if not axes:
             return g.to(dtype), g.to(dtype) * x

@@ -1,0 +1,101 @@
+"""EvoNorm-B0: a normalization by batch and sample statistics that contains its nonlinearity."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from normlab.norms.activating import ActivatingNorm
+from normlab.norms.base import Norm
+from normlab.norms.declaration import BATCH, Declaration
+from normlab.norms.moments import moments
+from normlab.norms.rows import affine, of_rows, row_sums, space_axes
+
+
+class _ByTheLarger(torch.autograd.Function):
+    """y = γ x / q + β with q = max(a, v x + b); γ, β, v and a (1, C), b (N, C).
+
+    With h = dy x / q² and m = 1 where v x + b > a, else 0, sums over what an argument is broadcast over:
+    dβ = Σ dy, dγ = Σ dy x / q, dv = -γ Σ m h x, db = -γ Σ m h, da = -γ Σ (1 - m) h, dx = γ (dy / q - m v h).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight, v, a, b)
+        q = affine(x, v, b - a).clamp_(min=0).add_(of_rows(a, x))
+        return torch.div(x, q, out=q).mul_(of_rows(weight, x)).add_(of_rows(bias, x))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        x, weight, v, a, b = ctx.saved_tensors
+        excess = affine(x, v, b - a)
+        inverse = excess.clamp(min=0).add_(of_rows(a, x)).reciprocal_()
+        by_q = upstream * inverse
+        h = inverse.mul_(x).mul_(by_q)
+        h_of_rows = h.sum(space_axes(x))
+        h = torch.ops.aten.threshold_backward(h, excess, 0)  # m h; a mask would take another pass
+        _, d_weight = row_sums(by_q, x)
+        mh, mhx = row_sums(h, x)
+        d_x = by_q.mul_(of_rows(weight, x)).addcmul_(h, of_rows(-weight * v, x))
+        d_bias = upstream.sum((0, *space_axes(x))).unsqueeze(0)
+        d_v, d_a = ((-weight * rows).sum(0, keepdim=True) for rows in (mhx, h_of_rows - mh))
+        return d_x, d_weight.sum(0, keepdim=True), d_bias, d_v, d_a, -weight * mh
+
+
+class EvoNormB0Layer(ActivatingNorm):
+    """See `EvoNormB0`. Parameters weight, bias and v, buffer running_var, (C,) each."""
+
+    declaration = Declaration(BATCH, running_stats=True, activation=True, centred=False, drop_in=False)
+    running_var: Tensor
+
+    def __init__(self, num_features: int, dims: int, eps: float, momentum: float):
+        super().__init__("evonorm_b0", num_features, dims, eps)
+        self.momentum = momentum
+        self.v = nn.Parameter(torch.ones(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+
+    def compute(self, x: Tensor) -> Tensor:
+        x, mean, var = moments(x, None)
+        batch_var = self._of_batch(x, mean, var) if self.training else self.running_var
+        a, b = (batch_var + self.eps).sqrt(), (var + self.eps).sqrt()
+        weight, bias, v, a = (values.unsqueeze(0) for values in (self.weight, self.bias, self.v, a))
+        return _ByTheLarger.apply(x, weight, bias, v, a, b)  # pyright: ignore[reportReturnType]
+
+    def _of_batch(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        """The batch's biased variance (C,) from its rows' moments; the running one follows the unbiased."""
+        values = x.numel() // self.num_features
+        if values < 2:
+            raise ValueError(f"norm=evonorm_b0: Expected more than 1 value per channel, got shape {tuple(x.shape)}")
+        batch_var = (var + (mean - mean.mean(0)).square()).mean(0)
+        with torch.no_grad():
+            self.running_var.lerp_((batch_var * (values / (values - 1))).to(self.running_var), self.momentum)
+        return batch_var
+
+
+@dataclass(frozen=True)
+class EvoNormB0(Norm):
+    """y = γ x / max(√(σ²_batch + ε), v x + √(σ²_space + ε)) + β with v of each channel; input (N, C, *space).
+
+    1 to 3 dimensions of space. σ²_batch is batch norm's biased variance, σ²_space that of a sample's channel over its
+    space. It contains its nonlinearity. In evaluation σ²_batch is the running one, which training moves towards the
+    unbiased by `momentum`; state: γ, β, v and that. Does not help where batches are small, as batch norm does not.
+
+    Liu, Brock, Simonyan & Le, Evolving Normalization-Activation Layers, 2020, arXiv:2004.02967.
+    """
+
+    eps: float = 1e-3
+    momentum: float = 0.1
+
+    carries_activation = True
+
+    @property
+    def name(self) -> str:
+        return "evonorm_b0"
+
+    def layer(self, num_features: int, dims: int) -> nn.Module:
+        if dims == 0:
+            raise ValueError("norm=evonorm_b0 takes a variance over space, which a norm on a dense layer does not have")
+        return EvoNormB0Layer(num_features, dims, self.eps, self.momentum)
