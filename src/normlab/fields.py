@@ -73,6 +73,7 @@ RULES: dict[str, tuple[Number | Words, ...]] = {
     "depth": (Number(8, whole=True),),
     "hidden_units": (COUNT,),
     "num_groups": (COUNT, NULL),
+    "window": (COUNT,),
     "splits": (Number(2, whole=True),),
     "num_domains": (COUNT,),
     "r_max": (Number(1),),

@@ -48,7 +48,7 @@ class _Moments(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor, Tensor]:
-        mean, var = _by_rows(x, sizes) if sizes is None or has_fast_rows(x) else _by_parts(x, sizes)
+        mean, var = part_moments(x, sizes)
         ctx.save_for_backward(x, mean)
         ctx.sizes = sizes
         return x.view_as(x), mean, var
@@ -78,7 +78,7 @@ class _AffineMap(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         x, centre, scale = ctx.saved_tensors
-        of_shift, of_scale = _sums(upstream, x, ctx.sizes, centre)
+        of_shift, of_scale = part_sums(upstream, x, ctx.sizes, centre)
         (rows,) = _each_row(ctx.sizes, x, scale)
         return (upstream * of_rows(rows, x)).to(x.dtype), None, -scale * of_shift, of_scale, of_shift
 
@@ -105,6 +105,11 @@ def _sum_of_parts(rows: Tensor, sizes: Sequence[int]) -> Tensor:
     return torch.stack([part.sum(0) for part in rows.split(list(sizes))])
 
 
+def part_moments(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (parts, C), without a gradient."""
+    return _by_rows(x, sizes) if sizes is None or has_fast_rows(x) else _by_parts(x, sizes)
+
+
 def _by_rows(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
     mean, var = row_moments(x)
     if sizes is None:
@@ -126,8 +131,8 @@ def _by_parts(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
     return mean, var
 
 
-def _sums(g: Tensor, x: Tensor, sizes: Sizes, centre: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ g and Σ g (x - centre) of each part, (parts, C) each."""
+def part_sums(g: Tensor, x: Tensor, sizes: Sizes, centre: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ g and Σ g (x - centre) of each part, (parts, C) each, without a gradient."""
     if sizes is None or (has_fast_rows(x) and g.is_contiguous()):
         of_g, of_products = row_sums(g, x)
         if sizes is not None:

@@ -50,17 +50,3 @@ class RunningNorm(OwnLayer):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, momentum={self.momentum}"
-
-
-@torch.no_grad()
-def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased variance (C,) of each channel of (N, C, *space), without cancellation."""
-    n, c, space = x.shape[0], x.shape[1], x[0, 0].numel()
-    if x.is_contiguous() and x.dtype in (torch.float32, torch.float64) and space > 1:
-        # group norm's kernel with a group a channel is the fastest reader of rows; ε = 0 leaves σ^-1 itself
-        _, row_mean, row_rstd = torch.native_group_norm(x, None, None, n, c, space, c, 0.0)
-        var = row_rstd.pow(-2).mean(0) + row_mean.var(0, correction=0)
-        return row_mean.mean(0), var * (n * space / (n * space - 1))
-    mean, var = (x.new_zeros(c, dtype=torch.promote_types(x.dtype, torch.float32)) for _ in range(2))
-    F.batch_norm(x, mean, var, None, None, True, 1.0, 1e-5)  # with momentum 1 it leaves the batch's own
-    return mean, var

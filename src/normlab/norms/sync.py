@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
-from normlab.norms.own import per_channel
-from normlab.norms.running import RunningNorm, channel_moments
+from normlab.norms.moments import part_moments, part_sums
+from normlab.norms.rows import affine, of_rows
+from normlab.norms.running import RunningNorm
 
 
 class _SyncBatchNorm(torch.autograd.Function):
@@ -23,15 +24,14 @@ class _SyncBatchNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        counts, means, squares = _gather(x, weight)
+        counts, means, variances = _gather(x)
         values = counts.sum()
         if values < 2:
             raise ValueError("norm=sync: Expected more than 1 value per channel over all processes")
         mean = (counts * means).sum(0) / values
-        square = (squares + counts * (means - mean) ** 2).sum(0)  # Σ (x - μ)² of all ranks, without cancellation
+        square = (counts * (variances + (means - mean).square())).sum(0)  # Σ (x - μ)² of all, without cancellation
         var = square / values
         ctx.save_for_backward(x, weight, mean, (var + eps).rsqrt(), values)
-        ctx.eps = eps
         unbiased_var = square / (values - 1)
         ctx.mark_non_differentiable(mean, unbiased_var)
         return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps), mean, unbiased_var
@@ -40,30 +40,38 @@ class _SyncBatchNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         x, weight, mean, rstd, values = ctx.saved_tensors
-        own = torch.zeros_like(mean), torch.zeros_like(mean)  # of an empty rank, which torch's kernel cannot take
-        if x.numel():
-            _, *own = torch.ops.aten.native_batch_norm_backward(
-                upstream, x, weight, None, None, mean, rstd, True, ctx.eps, [False, True, True]
-            )
-        total = torch.stack(list(own))
+        d_bias, d_weight = _sums(upstream, x, mean)
+        d_weight = d_weight * rstd
+        a, b = total = torch.stack([d_bias, d_weight])
         distributed.all_reduce(total)
         scale = weight * rstd
-        slope = -scale * rstd * total[0] / values
-        shift = -scale * total[1] / values - slope * mean
-        # in the input's type: 16-bit values times float32 vectors would be float32
-        of_x, of_dy, shift = (per_channel(t, x).to(x.dtype) for t in (slope, scale, shift))
-        return torch.addcmul(shift, x, of_x).addcmul_(upstream, of_dy), *own, None
+        slope = -scale * rstd * b / values
+        shift = -scale * a / values - slope * mean
+        of_dy = of_rows(scale.unsqueeze(0), x)
+        d_x = affine(x, slope.unsqueeze(0), shift.unsqueeze(0)).addcmul_(upstream, of_dy)
+        return d_x.to(x.dtype), d_weight, d_bias, None
 
 
-def _gather(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each rank: values per channel (ranks, 1), mean and Σ (x - μ)² (ranks, C)."""
+def _gather(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each rank: values per channel (ranks, 1), mean and biased variance (ranks, C)."""
     count = x.numel() // x.shape[1]
-    mean, unbiased_var = channel_moments(x) if count > 1 else (x.float().sum((0, *range(2, x.ndim))), 0 * weight)
-    own = torch.cat([mean.new_tensor([count]), mean, unbiased_var * max(count - 1, 0)])
+    if count:
+        mean, var = part_moments(x, [len(x)])
+    else:
+        mean = var = x.new_zeros(1, x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
+    own = torch.cat([mean.new_tensor([count]), mean[0], var[0]])
     ranks = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
     distributed.all_gather(ranks, own)
     gathered = torch.stack(ranks)
     return gathered[:, :1], *gathered[:, 1:].chunk(2, 1)
+
+
+def _sums(g: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ g and Σ g (x - μ) (C,) of this rank."""
+    if not x.numel():  # torch's kernels cannot take an empty batch
+        return torch.zeros_like(mean), torch.zeros_like(mean)
+    of_g, of_products = part_sums(g, x, [len(x)], mean.unsqueeze(0))
+    return of_g[0], of_products[0]
 
 
 class SyncLayer(RunningNorm):
