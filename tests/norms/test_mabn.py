@@ -1,4 +1,4 @@
-"""MABN against its paper's algorithm written plainly, over several batches, and batch norm's relatives at its limits."""
+"""MABN against its paper's algorithm written plainly, over several batches."""
 
 import pytest
 import torch

@@ -100,7 +100,8 @@ class MABNLayer(OwnLayer):
         self.num_batches_tracked.add_(1)
         square = average(self.squares, (var + mean.square())[0], self.num_batches_tracked)
         r = ((square + self.eps) / (self.running_square + self.eps)).sqrt()
-        bound = torch.where(self.num_batches_tracked > self.option.start, self.option.r_max, 1.0).to(r)
+        started = self.num_batches_tracked > self.option.start
+        bound = torch.where(started, r.new_tensor(self.option.r_max), r.new_tensor(1.0))
         self.running_square.lerp_(square, self.option.momentum)
         return torch.minimum(torch.maximum(r, 1 / bound), bound), (square + self.eps).rsqrt()
 
