@@ -1,0 +1,171 @@
+"""Cross-iteration batch normalization: statistics of the last batches, carried over to the weights of now."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from normlab.norms.base import Norm, Order
+from normlab.norms.declaration import BATCH, Declaration
+from normlab.norms.moments import affine_map, moments, unbiased
+from normlab.norms.own import per_channel
+from normlab.norms.running import RunningNorm
+
+
+class Linked(nn.Module):
+    """Leaves its input for the norm after it, which asks for derivatives by the weight."""
+
+    weight: nn.Parameter
+    seen: Tensor | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        self.seen = input.detach() if self.training else None
+        return super().forward(input)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class LinkedConv2d(Linked, nn.Conv2d):
+    """`nn.Conv2d`; the same state."""
+
+    def weight_gradient(self, seen: Tensor, of_output: Tensor) -> Tensor:
+        """The gradient of the weight where that of the output is `of_output`, for the input `seen`."""
+        shape, padding = self.weight.shape, self.padding
+        return torch.nn.grad.conv2d_weight(seen, shape, of_output, self.stride, padding, self.dilation, self.groups)  # pyright: ignore
+
+
+class LinkedLinear(Linked, nn.Linear):
+    """`nn.Linear`; the same state."""
+
+    def weight_gradient(self, seen: Tensor, of_output: Tensor) -> Tensor:
+        """The gradient of the weight where that of the output is `of_output`, for the input `seen`."""
+        return of_output.T @ seen
+
+
+class CrossIterationLayer(RunningNorm):
+    """See `CrossIteration`. State as `nn.BatchNorm*d`, and with a `source` that of past batches."""
+
+    declaration = Declaration(BATCH, running_stats=True, foldable=True, drop_in=False)
+    past_mean: Tensor  # (window - 1, C)
+    past_var: Tensor
+    past_weight: Tensor  # (window - 1, C, *fan-in), as the two derivatives by the weight
+    past_mean_slope: Tensor
+    past_var_slope: Tensor
+
+    def __init__(self, num_features: int, dims: int, option: "CrossIteration", source: Any):
+        super().__init__("cross_iteration", num_features, dims, option.eps, option.momentum)
+        self.option = option
+        self.source = (source,)  # in a tuple, so that the convolution does not become this layer's child
+        if source is not None and option.window > 1:
+            for name in ("past_mean", "past_var"):
+                self.register_buffer(name, torch.zeros(option.window - 1, num_features))
+            for name in ("past_weight", "past_mean_slope", "past_var_slope"):
+                self.register_buffer(name, torch.zeros(option.window - 1, *source.weight.shape))
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
+        self.check_input(x)
+        if not self.training:
+            return self.evaluate(x)
+        (source,) = self.source
+        whole = [len(x)]
+        x, mean, var = moments(x, whole)
+        if source is not None and source.seen is not None and self.option.window > 1:
+            own = mean.detach(), var.detach()
+            mean, var = self._with_the_past(mean, var, source.weight.detach())
+            self._remember(source, x.detach(), *own)
+        self.track(mean[0].detach(), unbiased(var, x, whole)[0].detach())
+        return affine_map(x, whole, mean, self.weight * (var + self.eps).rsqrt(), self.bias)
+
+    def _with_the_past(self, mean: Tensor, var: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance (1, C) of the window's batches, the past ones' as they would be with `weight`.
+
+        The paper averages E[x²] and takes off the square of the averaged mean; here, what is the same, σ² are averaged
+        and the variance of the means is added, so that nothing cancels.
+        """
+        change = (weight - self.past_weight).flatten(2)
+        shift = (self.past_mean_slope.flatten(2) * change).sum(2)
+        growth = (self.past_var_slope.flatten(2) * change).sum(2)
+        means = torch.cat([mean, self.past_mean + shift])
+        variances = torch.cat([var, (self.past_var + growth - shift.square()).clamp(min=0)])
+        past = torch.where(self.num_batches_tracked >= self.option.start, self.num_batches_tracked, 0)
+        shares = (torch.arange(self.option.window, device=mean.device) <= past).to(mean).unsqueeze(1)
+        shares = shares / shares.sum()
+        pooled = (shares * means).sum(0, keepdim=True)
+        return pooled, (shares * (variances + (means - pooled).square())).sum(0, keepdim=True)
+
+    @torch.no_grad()
+    def _remember(self, source: Any, x: Tensor, mean: Tensor, var: Tensor) -> None:
+        """Puts this batch's statistics, and their derivatives by the weight, in the place of the oldest."""
+        seen, source.seen = source.seen.to(mean), None  # let go, or it would live until the next batch
+        values = x.numel() // self.num_features
+        with torch.autocast(x.device.type, enabled=False):
+            mean_slope = source.weight_gradient(seen, torch.full_like(x, 1 / values, dtype=mean.dtype))
+            var_slope = source.weight_gradient(seen, (x - per_channel(mean, x)) * (2 / values))
+        newest = {
+            "mean": mean[0],
+            "var": var[0],
+            "weight": source.weight,
+            "mean_slope": mean_slope,
+            "var_slope": var_slope,
+        }
+        for name, value in newest.items():
+            past = self.get_buffer(f"past_{name}")
+            past.copy_(torch.cat([value.unsqueeze(0).to(past), past[:-1]]))
+
+
+@dataclass(frozen=True)
+class CrossIteration(Norm):
+    """y = γ (x - μ) / √(σ² + ε) + β with μ, σ² over space and the last `window` batches; input (N, C, *space).
+
+    A past batch's mean and variance are carried over to the weights of now by their derivatives with respect to the
+    weight of the layer right before the norm, at the time of that batch. The gradient flows through this batch's
+    statistics only. Up to batch `start` the window is 1, which is batch norm, as it is for a layer that no layer of
+    `norm.conv2d` or `norm.linear` with as many outputs was made before. Running statistics follow the window's, and
+    evaluation is batch norm's. State: as `nn.BatchNorm*d`, and the past batches' statistics, weights and derivatives,
+    three times `window - 1` the weight. Helps where batches are of one to four samples; does not help where they are
+    large, nor with high learning rates, at which weights move too far for a derivative to tell.
+    Raises ValueError for a convolution with another padding than zeros, given in numbers.
+
+    Yao et al., Cross-Iteration Batch Normalization, 2020, arXiv:2002.05712.
+    """
+
+    window: int = 4
+    start: int = 100
+    eps: float = 1e-5
+    momentum: float | None = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.window < 1:
+            raise ValueError(f"norm=cross_iteration: window={self.window} holds no batch")
+        self.link(None)
+
+    @property
+    def name(self) -> str:
+        return "cross_iteration"
+
+    def conv2d(self, *args: Any, **kwargs: Any) -> nn.Module:
+        conv = LinkedConv2d(*args, **kwargs)
+        if isinstance(conv.padding, str) or conv.padding_mode != "zeros":
+            found = f"padding={conv.padding}, padding_mode={conv.padding_mode}"
+            raise ValueError(f"norm=cross_iteration: a convolution with {found}; give numbers, and pad with zeros")
+        return self.link(conv)
+
+    def linear(self, *args: Any, **kwargs: Any) -> nn.Module:
+        return self.link(LinkedLinear(*args, **kwargs))
+
+    def link(self, source: Any) -> Any:
+        """Notes the layer that the next norm comes after."""
+        object.__setattr__(self, "source", source)  # the option is frozen for what its keys say
+        return source
+
+    def order(self, order: str) -> Order:
+        if order == "act_norm":
+            raise ValueError(
+                "model.order=act_norm: norm=cross_iteration needs the layer it follows right before it; use norm_act"
+            )
+        return super().order(order)
+
+    def layer(self, num_features: int, dims: int) -> nn.Module:
+        source = self.source  # pyright: ignore[reportAttributeAccessIssue]
+        fits = source is not None and len(source.weight) == num_features
+        return CrossIterationLayer(num_features, dims, self, source if fits else None)
