@@ -16,7 +16,6 @@ from normlab.norms.running import RunningNorm
 class Linked(nn.Module):
     """Leaves its input for the norm after it, which asks for derivatives by the weight."""
 
-    weight: nn.Parameter
     seen: Tensor | None = None
 
     def forward(self, input: Tensor) -> Tensor:

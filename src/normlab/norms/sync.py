@@ -62,8 +62,8 @@ def _gather(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     own = torch.cat([mean.new_tensor([count]), mean[0], var[0]])
     ranks = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
     distributed.all_gather(ranks, own)
-    gathered = torch.stack(ranks)
-    return gathered[:, :1], *gathered[:, 1:].chunk(2, 1)
+    counts, means, variances = torch.stack(ranks).split([1, x.shape[1], x.shape[1]], 1)
+    return counts, means, variances
 
 
 def _sums(g: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
