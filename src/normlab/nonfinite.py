@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from operator import is_not
 from typing import Any, Literal
@@ -177,4 +177,4 @@ def _is_finite(tree: Any) -> bool:
         return bool(torch.isfinite(tree).all())
     if isinstance(tree, Mapping):
         return _is_finite(tuple(tree.values()))
-    return all(map(_is_finite, tree)) if isinstance(tree, Iterable) and not isinstance(tree, str) else True
+    return all(map(_is_finite, tree)) if isinstance(tree, list | tuple) else True

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from normlab.norms.base import Norm
+from normlab.norms.checkpointing import moves_statistics
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.running import RunningNorm
 
@@ -20,11 +21,11 @@ class PredictionTimeLayer(RunningNorm):
         if not self.training:
             return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
         # the running statistics are kept for whoever loads the weights into a BatchNorm
-        self.num_batches_tracked.add_(1)
+        moves = moves_statistics()
+        self.num_batches_tracked.add_(int(moves))
         assert self.momentum is not None
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, True, self.momentum, self.eps
-        )
+        momentum = self.momentum if moves else 0.0
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, True, momentum, self.eps)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from normlab.norms.checkpointing import moves_statistics
 from normlab.norms.own import OwnLayer
 
 
@@ -34,7 +35,9 @@ class RunningNorm(OwnLayer):
 
     @torch.no_grad()
     def track(self, mean: Tensor, unbiased_var: Tensor) -> None:
-        """Counts a batch and moves the running statistics towards its own, (C,) each."""
+        """Counts a batch and moves the running statistics towards its own, (C,) each; see `moves_statistics`."""
+        if not moves_statistics():
+            return
         self.num_batches_tracked.add_(1)
         # A tensor, not a number, in the cumulative case: a number would stop torch.compile
         factor = 1 / self.num_batches_tracked.to(mean) if self.momentum is None else self.momentum
