@@ -24,8 +24,12 @@ class _EvoNormS0(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, v: Tensor, groups: int, eps: float) -> Tensor:
         n, c, space = len(x), x.shape[1], x[0, 0].numel()
-        # The kernel of group norm leaves μ and R of each (sample, group), without cancellation and in one pass
-        _, mean, rstd = torch.native_group_norm(x, None, None, n, c, space, groups, eps)
+        if x.is_contiguous():  # the kernel of group norm leaves μ and R of each (sample, group) in one pass
+            _, mean, rstd = torch.native_group_norm(x, None, None, n, c, space, groups, eps)
+        else:  # in channels_last it takes E[x²] - μ², which cancels
+            split = x.unflatten(1, (groups, -1))
+            var, mean = torch.var_mean(split, tuple(range(2, split.ndim)), correction=0)
+            rstd = (var + eps).rsqrt()
         ctx.save_for_backward(x, weight, v, mean, rstd)
         scale = weight * _of_channels(rstd, x)
         return torch.sigmoid(v * x).mul_(x).mul_(scale).add_(bias)

@@ -29,6 +29,12 @@ class RunningNorm(OwnLayer):
         self.register_buffer("running_var", torch.ones(num_features))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
+    def check_input(self, x: Tensor) -> None:
+        """As every own layer, and in training ValueError for an input without values, which has no statistics."""
+        super().check_input(x)
+        if self.training:
+            self.check_not_empty(x)
+
     def evaluate(self, x: Tensor) -> Tensor:
         """Batch norm's evaluation: the running statistics' affine map of each channel."""
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
