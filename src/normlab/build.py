@@ -114,7 +114,7 @@ def _task(config: DictConfig, network: nn.Module, data: Any) -> Task:
         "scheduler": scheduler,
         "steps_per_execution": _steps(config),
         "metrics": config.task.metrics,
-        "nonfinite": "stop" if config.action == "lr_find" else config.nonfinite,
+        "nonfinite": config.nonfinite if config.action == "fit" else "stop",
     }
     if data.task == "classify":
         return Classify(**shared, num_classes=data.out_features)

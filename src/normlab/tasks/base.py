@@ -28,9 +28,10 @@ class Task(LightningModule):
     optimizer: a partial that takes parameters. scheduler: a partial that takes the optimizer and `total_steps`, and may
     return None. steps_per_execution: with more than 1, training batches come in chunks, which are stepped
     through within one `training_step`; weights, metrics and schedule are those of single steps. nonfinite: what a
-    training batch with a loss of NaN or inf does, before weights or statistics move. `raise` ends the run; `skip`
-    leaves the batch out of weights, statistics and metrics, and the schedule goes on, as it does under GradScaler;
-    `stop` ends training as if it were done. In validation and test such a loss always ends the run.
+    training batch with a loss of NaN or inf does: weights and statistics stay as before it, and `raise` ends the run,
+    `stop` ends training as if it were done, `skip` goes on without the batch. As under GradScaler, the whole step that
+    it was accumulated for is left out, and the schedule takes the step; metrics are those of the other batches. In
+    validation and test such a loss always ends the run.
     Raises ValueError for an unknown metric, FloatingPointError for what is not finite.
     """
 
