@@ -13,6 +13,7 @@ import multiprocessing
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def speed(make: Callable[[int], dict[str, nn.Module]], beside: str, calls: int, 
             if channels_last:
                 for layer in found.values():
                     layer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-            results = rounds({n: lambda m=m: timed(m, x, upstream, calls) for n, m in found.items()}, count)
+            results = rounds({name: partial(timed, m, x, upstream, calls) for name, m in found.items()}, count)
             title = f"{shape}{' channels_last' if channels_last else ''}".replace(" ", "\u00a0")
             columns[title] = {name: ratio(results, name, beside) for name in results}
             columns[title][f"{beside}, ms"] = min(results[beside]) * 1e3

@@ -164,6 +164,7 @@ def test_every_rule_has_a_key():
         ("name=x", True),
         ("logger=none", True),
         ("trainer=cpu", True),
+        ("nonfinite=skip", True),
     ],
 )
 def test_the_hash_tells_runs_apart_by_what_changes_their_weights(override, same):

@@ -181,8 +181,9 @@ def test_autocast_keeps_statistics_in_float32(option):
     assert all(b.dtype == torch.float32 for b in layer.buffers() if b.is_floating_point())
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("option", options("norm"))
-def test_a_large_mean_does_not_cancel_the_variance(option):
+def test_a_large_mean_does_not_cancel_the_variance(option, layout):
     """At a mean of 1e4 in float32, E[x²] - E[x]² would be 0 or negative."""
     layer = layer_of(option, 2)
     found = declaration(layer)
@@ -190,7 +191,11 @@ def test_a_large_mean_does_not_cancel_the_variance(option):
         return
     x = torch.randn(16, 12, 8, 8, dtype=torch.float64) + 1e4
     expected = copy.deepcopy(layer)(x)
-    torch.testing.assert_close(layer.float()(x.float()).double(), expected, rtol=0.01, atol=0.02)
+    y = layer.float()(x.float().to(memory_format=layout)).double()
+    cancels = (
+        type(layer) is nn.GroupNorm and layout == torch.channels_last
+    )  # torch's own kernel; when it is mended, say
+    assert cancels == (not torch.allclose(y, expected, rtol=0.01, atol=0.02))
 
 
 @pytest.mark.parametrize("option", options("norm"))

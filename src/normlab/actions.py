@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
@@ -75,7 +76,8 @@ def lr_find(parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
     assert finder is not None
     # Lightning's smoothing starts too low; the first fifth of its curve says nothing
     skipped = len(finder.results["loss"]) // 5
-    rates, losses = finder.results["lr"][skipped:], finder.results["loss"][skipped:]
+    measured = sum(map(math.isfinite, finder.results["loss"]))  # a loss that is not finite ends the search
+    rates, losses = finder.results["lr"][skipped:measured], finder.results["loss"][skipped:measured]
     place = steepest_fall(losses)
     picture = folder / "lr_find.png"
     figure, axes = plt.subplots()

@@ -114,6 +114,7 @@ def _task(config: DictConfig, network: nn.Module, data: Any) -> Task:
         "scheduler": scheduler,
         "steps_per_execution": _steps(config),
         "metrics": config.task.metrics,
+        "nonfinite": config.nonfinite if config.action == "fit" else "stop",
     }
     if data.task == "classify":
         return Classify(**shared, num_classes=data.out_features)
@@ -148,6 +149,7 @@ def _trainer(config: DictConfig, folder: Path, record: Record) -> Trainer:
         core.append(record)
     if config.action == "lr_find":
         settings.max_epochs = 1000  # the finder ends after so many steps
+        settings.check_val_every_n_epoch = 1001  # it looks at the training loss alone
     if _steps(config) > 1:
         settings.limit_train_batches = 1.0  # Chunks keeps the limit, in batches
         _refuse_per_batch(added, config.steps_per_execution)

@@ -58,6 +58,7 @@ RULES: dict[str, tuple[Number | Words, ...]] = {
     "seed": (SEED,),
     "score_mode": (Words(["max", "min", None]),),
     "steps_per_execution": (COUNT,),
+    "nonfinite": (Words(["raise", "skip"]),),
     "channels_last": (Words(["auto", True, False]),),
     "allocator": (Words(["fast", "default"]),),
     # data

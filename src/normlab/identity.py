@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+# Not `nonfinite`: until a batch fails under `raise` both policies are the same run, and `skip` may go on with it.
 RUN_KEYS = ("model", "norm", "data", "task", "optimizer", "scheduler", "seed", "steps_per_execution")
 TRAINER_KEYS = (
     "precision",

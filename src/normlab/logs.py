@@ -48,6 +48,8 @@ def quiet_lightning() -> None:
     """Takes Lightning's own handlers away: each of its lines would appear twice. Call after importing it."""
     # Lightning 2.6 with torch 2.15, 2026-11: its own use of a deprecated torch class, nothing a user can change
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    # nonfinite=skip returns no loss for a batch that it leaves out, and says so itself
+    warnings.filterwarnings("ignore", message=".*`training_step` returned `None`.*")
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logger = logging.getLogger(name)
         logger.handlers.clear()

@@ -97,6 +97,7 @@ class _Recorded:
             "seed": config.seed,
             "epochs": None,
             "steps": None,
+            "skipped": None,
             "seconds": None,
             "parameters": None,
             "world_size": 1,
@@ -136,6 +137,7 @@ class _Recorded:
         if self.parts is not None and self.result["action"] == "fit":
             trainer, best = self.parts.trainer, self.parts.record.best
             self.result |= {"epochs": trainer.current_epoch, "steps": trainer.global_step}
+            self.result["skipped"] = self.parts.task.guard.skipped
             if best is not None:
                 self.result["best"] = {"epoch": best["epoch"], "path": "checkpoints/best.ckpt"}
         folders.write_result(self.out, self.result | {"seconds": self._seconds()})

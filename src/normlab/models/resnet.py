@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from normlab.norms.base import Norm
+from normlab.norms.checkpointing import checkpoint
 
 WIDTHS = (16, 32, 64)
 
@@ -33,14 +34,23 @@ class ResNet(nn.Module):
     """ResNet-8, -14 or -20 for images (C, H, W), in the pre-activation form.
 
     Every norm is followed by its activation, so options that contain one fit too. The norm option decides whether
-    convolutions have a bias. Raises ValueError unless `depth` is 6n + 2, two layers beside three stages of n blocks.
+    convolutions have a bias. `checkpointing` computes each block once more in the backward pass instead of keeping its
+    activations, which saves memory and gives the same weights bit for bit. Raises ValueError unless `depth` is 6n + 2,
+    two layers beside three stages of n blocks.
 
     He et al., Identity Mappings in Deep Residual Networks, 2016, arXiv:1603.05027.
     """
 
     input_dims = 3
 
-    def __init__(self, norm: Norm, input_shape: Sequence[int], out_features: int, depth: int = 8):
+    def __init__(
+        self,
+        norm: Norm,
+        input_shape: Sequence[int],
+        out_features: int,
+        depth: int = 8,
+        checkpointing: bool = False,
+    ):
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"model.depth={depth}: expected 6n + 2, such as 8, 14 or 20")
@@ -55,10 +65,14 @@ class ResNet(nn.Module):
         self.bn = norm(in_channels, dims=2)
         self.relu = norm.act(nn.ReLU(inplace=True))
         self.fc = nn.Linear(in_channels, out_features)
+        self.checkpointing = checkpointing
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, out_features)
-        x = self.relu(self.bn(self.blocks(self.conv1(x))))
+        x = self.conv1(x)
+        for block in self.blocks:
+            x = checkpoint(block, x) if self.checkpointing else block(x)
+        x = self.relu(self.bn(x))
         return self.fc(x.mean((2, 3)))

@@ -16,6 +16,7 @@ class ActivatingNorm(OwnLayer):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
+        self.check_not_empty(x)
         sixteen = x.dtype in (torch.float16, torch.bfloat16)
         with torch.autocast(x.device.type, enabled=False):
             spaced = x if self.dims else x.unsqueeze(2)  # a sum over no axes would be one over all

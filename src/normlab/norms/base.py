@@ -1,5 +1,6 @@
 """The contract of a normalization option: one object gives a network its layers, their neighbours and activations."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
 
@@ -20,9 +21,9 @@ class Norm(ABC):
     carries_activation: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        eps, momentum = getattr(self, "eps", 0.0), getattr(self, "momentum", None)
-        if eps < 0:
-            raise ValueError(f"norm={self.name}: eps={eps} is below 0")
+        eps, momentum = getattr(self, "eps", None), getattr(self, "momentum", None)
+        if eps is not None and not 0 < eps < math.inf:
+            raise ValueError(f"norm={self.name}: eps={eps} is no finite number above 0")
         if momentum is not None and not 0 <= momentum <= 1:
             raise ValueError(f"norm={self.name}: momentum={momentum} is not between 0 and 1")
 

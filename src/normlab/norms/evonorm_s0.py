@@ -12,7 +12,7 @@ from normlab.norms.base import Norm
 from normlab.norms.declaration import SAMPLE, Declaration
 from normlab.norms.group import number_of_groups
 from normlab.norms.own import per_channel
-from normlab.norms.rows import of_rows, row_sums, space_axes
+from normlab.norms.rows import of_rows, row_moments, row_sums, space_axes
 
 
 class _EvoNormS0(torch.autograd.Function):
@@ -25,8 +25,12 @@ class _EvoNormS0(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, v: Tensor, groups: int, eps: float) -> Tensor:
         n, c, space = len(x), x.shape[1], x[0, 0].numel()
-        # The kernel of group norm leaves μ and R of each (sample, group), without cancellation and in one pass
-        _, mean, rstd = torch.native_group_norm(x, None, None, n, c, space, groups, eps)
+        if x.is_contiguous():  # the kernel of group norm leaves μ and R of each (sample, group) in one pass
+            _, mean, rstd = torch.native_group_norm(x, None, None, n, c, space, groups, eps)
+        else:  # in channels_last it takes E[x²] - μ², which cancels
+            row_mean, row_var = (rows.view(n, groups, -1) for rows in row_moments(x))
+            mean = row_mean.mean(2)
+            rstd = ((row_var + (row_mean - mean.unsqueeze(2)).square()).mean(2) + eps).rsqrt()
         ctx.save_for_backward(x, weight, v, mean, rstd)
         scale = weight * _of_channels(rstd, x)
         return torch.sigmoid(v * x).mul_(x).mul_(scale).add_(bias)

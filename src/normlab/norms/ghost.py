@@ -49,5 +49,10 @@ class Ghost(Norm):
     eps: float = 1e-5
     momentum: float | None = 0.1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size < 1:
+            raise ValueError(f"norm=ghost: size={self.size}; a ghost batch holds at least one sample")
+
     def layer(self, num_features: int, dims: int) -> nn.Module:
         return GhostNorm(num_features, dims, self.size, self.eps, self.momentum)

@@ -14,6 +14,7 @@ class Layer(Norm):
     Input (N, C, *space). Training and evaluation are the same; there is no state besides γ and β. `nn.LayerNorm`
     on (N, C); with space the size of the map is not known beforehand, and the same formula is `nn.GroupNorm` of one
     group. Does not help where channels differ in scale and the next layer must tell.
+    On the CPU in channels_last its variance is as inexact as `norm=group` says.
 
     Ba, Kiros & Hinton, Layer Normalization, 2016, arXiv:1607.06450.
     """

@@ -18,6 +18,11 @@ class OwnLayer(nn.Module):
         if not x.is_floating_point():
             raise ValueError(f"norm={self.name}: got {x.dtype}, expected floating-point numbers")
 
+    def check_not_empty(self, x: Tensor) -> None:
+        """Raises ValueError for an empty batch, or one without space."""
+        if not x.numel():
+            raise ValueError(f"norm={self.name}: got an input of shape {tuple(x.shape)}, without a value to normalize")
+
     def extra_repr(self) -> str:
         return f"{self.num_features}, dims={self.dims}, eps={self.eps}"
 

@@ -1,5 +1,6 @@
 """Batch renormalization: batch norm drawn towards the running statistics."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -65,10 +66,10 @@ class Renorm(Norm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.r_max < 1:
-            raise ValueError(f"norm=renorm: r_max={self.r_max} is below 1")
-        if self.d_max < 0:
-            raise ValueError(f"norm=renorm: d_max={self.d_max} is below 0")
+        if not 1 <= self.r_max < math.inf:
+            raise ValueError(f"norm=renorm: r_max={self.r_max} is no finite number of at least 1")
+        if not 0 <= self.d_max < math.inf:
+            raise ValueError(f"norm=renorm: d_max={self.d_max} is no finite number of at least 0")
         if not 0 <= self.start <= self.end:
             raise ValueError(f"norm=renorm: start={self.start} and end={self.end} are no rising range of batches")
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from normlab.norms.checkpointing import moves_statistics
 from normlab.norms.own import OwnLayer
 
 
@@ -28,6 +29,12 @@ class RunningNorm(OwnLayer):
         self.register_buffer("running_var", torch.ones(num_features))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
+    def check_input(self, x: Tensor) -> None:
+        """As every own layer, and in training ValueError for an input without values, which has no statistics."""
+        super().check_input(x)
+        if self.training:
+            self.check_not_empty(x)
+
     def evaluate(self, x: Tensor) -> Tensor:
         """Batch norm's evaluation: the running statistics' affine map of each channel."""
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
@@ -41,7 +48,9 @@ class RunningNorm(OwnLayer):
 
     @torch.no_grad()
     def track(self, mean: Tensor, unbiased_var: Tensor) -> None:
-        """Counts a batch and moves the running statistics towards its own, (C,) each."""
+        """Counts a batch and moves the running statistics towards its own, (C,) each; see `moves_statistics`."""
+        if not moves_statistics():
+            return
         self.num_batches_tracked.add_(1)
         # A tensor, not a number, in the cumulative case: a number would stop torch.compile
         factor = 1 / self.num_batches_tracked.to(mean) if self.momentum is None else self.momentum

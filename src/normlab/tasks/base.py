@@ -1,7 +1,9 @@
 """What every task shares: steps, epoch metrics, optimizer and schedule."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric, MetricCollection
 
 from normlab.data.loaders import Chunks
+from normlab.nonfinite import REMEDY, Guard, Policy, explain
 from normlab.norms.declaration import declaration
 from normlab.norms.domain import set_domain
 from normlab.tasks.meter import Meter
@@ -25,8 +28,12 @@ class Task(LightningModule):
 
     optimizer: a partial that takes parameters. scheduler: a partial that takes the optimizer and `total_steps`, and may
     return None. steps_per_execution: with more than 1, training batches come in chunks, which are stepped
-    through within one `training_step`; weights, metrics and schedule are those of single steps.
-    Raises ValueError for an unknown metric.
+    through within one `training_step`; weights, metrics and schedule are those of single steps. nonfinite: what a
+    training batch with a loss of NaN or inf does: weights and statistics stay as before it, and `raise` ends the run,
+    `stop` ends training as if it were done, `skip` goes on without the batch. As under GradScaler, the whole step that
+    it was accumulated for is left out, and the schedule takes the step; metrics are those of the other batches. In
+    validation and test such a loss always ends the run.
+    Raises ValueError for an unknown metric, FloatingPointError for what is not finite.
     """
 
     score: ClassVar[str]  # the metric that picks the best checkpoint
@@ -39,9 +46,11 @@ class Task(LightningModule):
         scheduler: Callable[..., LRScheduler | None],
         metrics: Sequence[str] | None = None,
         steps_per_execution: int = 1,
+        nonfinite: Policy = "raise",
     ):
         super().__init__()
         self.network = network
+        self.guard = Guard(network, nonfinite, self._where)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.automatic_optimization = steps_per_execution == 1
         chosen = self.default_metrics if metrics is None else metrics
@@ -99,27 +108,37 @@ class Task(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         if self.automatic_optimization:
-            return self._step(batch, self.train_meter)
+            return self._train(batch)
         self._execute(batch)
         return None
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
-        self._step(batch, self.val_meter)
+        self._evaluate("val", batch, self.val_meter)
 
     def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
-        self._step(batch, self.test_meter)
+        self._evaluate("test", batch, self.test_meter)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.guard.spoiled:  # one of the batches accumulated for this step was left out
+            optimizer.zero_grad()
+            self.guard.spoiled = False
 
     def on_train_epoch_start(self) -> None:
         self.train_meter.reset()
+        self.guard.begin_epoch()
 
     def on_validation_epoch_start(self) -> None:
+        self.guard.check_state()
         self.val_meter.reset()
 
     def on_test_epoch_start(self) -> None:
         self.test_meter.reset()
 
     def on_train_epoch_end(self) -> None:
-        self._log("train", self.train_meter)
+        self.guard.end_epoch()
+        self.guard.check_state()
+        if self.guard.trained:
+            self._log("train", self.train_meter)
 
     def on_validation_epoch_end(self) -> None:
         self._log("val", self.val_meter)
@@ -134,7 +153,11 @@ class Task(LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["skipped"] = self.guard.skipped
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.guard.skipped = checkpoint.get("skipped", 0)
         checkpoint["lr_schedulers"] = [
             {key: state[key] for key in SCHEDULE_PROGRESS if key in state} for state in checkpoint["lr_schedulers"]
         ]
@@ -145,16 +168,35 @@ class Task(LightningModule):
             raise ValueError(f"task.metrics: {name} is no metric of this task; expected some of {', '.join(available)}")
         return available[name]()
 
-    def _step(self, batch: Sequence[Tensor], meter: Meter) -> Tensor:
+    def _where(self) -> str:
+        return f"epoch {self.current_epoch}, step {self.trainer.global_step}"
+
+    def _train(self, batch: Sequence[Tensor]) -> Tensor | None:
+        """The loss of a training batch; None for a batch to leave out."""
+        self.guard.remember()
+        output, loss = self._step(batch)
+        if self.guard.passes(loss, batch[0], batch[1]):
+            self.train_meter.update(loss, output, batch[1])
+            return loss
+        self.trainer.should_stop |= self.guard.policy == "stop"
+        return None
+
+    def _evaluate(self, stage: str, batch: Sequence[Tensor], meter: Meter) -> None:
+        output, loss = self._step(batch)
+        if not math.isfinite(loss.item()):
+            cause = explain(self.network, batch[0], batch[1])
+            raise FloatingPointError(f"{stage}/loss is {loss.item()} in {self._where()}: {cause}")
+        meter.update(loss, output, batch[1])
+
+    def _step(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The network's output and its loss."""
         x, target, *domain = batch
         if domain:
             self.set_domain(domain[0])
         output = self.network(x)
         if output.dtype in (torch.bfloat16, torch.float16):
             output = output.float()
-        loss = self.loss(output, target)
-        meter.update(loss, output, target)
-        return loss
+        return output, self.loss(output, target)
 
     def _execute(self, batches: Iterable[Sequence[Tensor]]) -> None:
         """Steps through many batches as Lightning's automatic optimization does through one."""
@@ -165,15 +207,14 @@ class Task(LightningModule):
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         for tensors in batches:
             batch = convert(tuple(tensor.to(device, non_blocking=True) for tensor in tensors))
-            loss = self._step(batch, self.train_meter)
+            loss = self._train(batch)
             optimizer.zero_grad()
-            if autocast:
+            if loss is not None:  # without gradients the step changes nothing
                 # Lightning's autocast spans the call: backward belongs outside, and its cast weights would be old ones
-                with torch.autocast(device.type, enabled=False):
+                with torch.autocast(device.type, enabled=False) if autocast else nullcontext():
                     loss.backward()
+            if autocast:
                 torch.clear_autocast_cache()
-            else:
-                loss.backward()
             progress.increment_ready()
             optimizer.step()
             progress.increment_completed()
@@ -184,11 +225,8 @@ class Task(LightningModule):
 
     def _log(self, stage: str, meter: Meter) -> None:
         values = {f"{stage}/{name}": value for name, value in meter.compute().items()}
-        if stage == "train" and not torch.isfinite(values["train/loss"]):
-            raise FloatingPointError(
-                f"train/loss is {values['train/loss'].item()} in epoch {self.current_epoch}; "
-                "try a smaller optimizer.lr or trainer.gradient_clip_val=1"
-            )
+        if not torch.isfinite(values[f"{stage}/loss"]):  # a sum of finite losses may still overflow
+            raise FloatingPointError(f"{stage}/loss is {values[f'{stage}/loss'].item()} in {self._where()}; {REMEDY}")
         self.log_dict(values)
 
     def _total_steps(self) -> int:
