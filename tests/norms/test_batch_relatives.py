@@ -66,13 +66,13 @@ def test_split_normalises_each_part_by_its_own_batch_norm(dims, samples, parts):
     references = [torchs(dims) for _ in parts]
     layer = Split(splits=3)(6, dims).double()
     layer.load_state_dict(references[0].state_dict(), strict=False)
-    for auxiliary, reference in zip(layer.auxiliary, references[1:], strict=True):
+    for auxiliary, reference in zip(layer.further, references[1:], strict=True):
         auxiliary.load_state_dict(reference.state_dict())
     x = sample(dims, samples)
     separate = lambda x: torch.cat([r(part) for r, part in zip(references, x.split(parts), strict=True)])
-    ours = [p for part in (layer, *layer.auxiliary) for p in (part.weight, part.bias)]
+    ours = [p for part in layer.sets for p in (part.weight, part.bias)]
     check_like(layer, separate, x, ours, [p for r in references for p in r.parameters()])
-    for part, reference in zip((layer, *layer.auxiliary), references, strict=True):
+    for part, reference in zip(layer.sets, references, strict=True):
         check_state(part, reference)
     torch.testing.assert_close(layer.eval()(x), references[0].eval()(x), rtol=0, atol=1e-10)
 
@@ -92,13 +92,13 @@ def test_split_names_the_batch_that_is_too_small():
 def test_each_domain_is_a_batch_norm_of_its_own():
     references = [torchs(2), torchs(2)]
     layer = Domain(num_domains=2)(6, 2).double()
-    for own, reference in zip(layer.domains, references, strict=True):
+    for own, reference in zip(layer.sets, references, strict=True):
         own.load_state_dict(reference.state_dict())
     for step, domain in enumerate([0, 1, 1, 0, 1]):
         set_domain(layer, domain)
-        own, reference = layer.domains[domain], references[domain]
+        own, reference = layer.sets[domain], references[domain]
         check_like(layer, reference, sample(2, 5, step), list(own.parameters()), list(reference.parameters()))
-    for own, reference in zip(layer.domains, references, strict=True):
+    for own, reference in zip(layer.sets, references, strict=True):
         check_state(own, reference)
         reference.eval()
     x = sample(2, 5)
@@ -145,7 +145,8 @@ def test_a_batch_tells_the_task_its_domain(steps, tmp_path):
     config = compose([*QUICK, *overrides, "trainer.limit_train_batches=4", "trainer.limit_val_batches=4"])
     run(config, folder=tmp_path / "run", data=Data())
     state = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
-    assert [state[f"network.bn1.domains.{d}.num_batches_tracked"].item() for d in (0, 1)] == [2, 2]
+    counters = (f"network.bn1.{place}num_batches_tracked" for place in ("", "further.0."))
+    assert [state[counter].item() for counter in counters] == [2, 2]
 
 
 def test_a_domain_that_is_not_there_is_named(tmp_path):

@@ -6,25 +6,21 @@ from torch import Tensor, nn
 
 from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
-from normlab.norms.own import OwnLayer
-from normlab.norms.running import RunningNorm
+from normlab.norms.running import SeveralNorms
 
 
-class DomainLayer(OwnLayer):
-    """See `Domain`. `domain` is that of the next batch; `domains` has the state of an `nn.BatchNorm*d` for each."""
+class DomainLayer(SeveralNorms):
+    """See `Domain`. `domain` is that of the next batch; `sets` has the state of an `nn.BatchNorm*d` for each."""
+
+    declaration = Declaration(BATCH, running_stats=True, foldable=True, synchronisable=True)
 
     def __init__(self, num_features: int, dims: int, num_domains: int, eps: float, momentum: float | None):
-        super().__init__("domain", num_features, dims, eps)
-        self.domains = nn.ModuleList(
-            RunningNorm("domain", num_features, dims, eps, momentum) for _ in range(num_domains)
-        )
+        super().__init__("domain", num_features, dims, num_domains, eps, momentum)
         self.domain = 0  # of the batches to come
-        self.declaration = Declaration(BATCH, running_stats=True, foldable=True, synchronisable=True)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
-        chosen = self.domains[self.domain]
-        assert isinstance(chosen, RunningNorm)
+        chosen = self.sets[self.domain]
         return chosen.normalize(x) if self.training else chosen.evaluate(x)
 
 
@@ -32,7 +28,7 @@ class DomainLayer(OwnLayer):
 class Domain(Norm):
     """y = γ_d (x - μ) / √(σ² + ε) + β_d with batch norm's μ, σ² of batches of domain d; input (N, C, *space).
 
-    Each of `num_domains` domains has γ, β and running statistics of its own. All samples of a batch are of one domain,
+    Each of `num_domains` domains has γ, β and running statistics of its own; the first's load as a BatchNorm's. All samples of a batch are of one domain,
     0 until another is set: `task.domain = 1` before the batch, or batches (x, y, domain). Evaluation is batch norm's
     with the statistics of the domain set then. Helps where one network learns from several sources, as in domain
     adaptation; does not help where their statistics agree, as each domain then learns from its own samples only.
@@ -52,6 +48,6 @@ def set_domain(network: nn.Module, domain: int) -> None:
     """Sets the domain of the batches to come in every layer of `network`; raises ValueError where a layer lacks it."""
     for name, layer in network.named_modules():
         if isinstance(layer, DomainLayer):
-            if domain not in range(len(layer.domains)):
-                raise ValueError(f"domain {domain} of a batch: {name} has {len(layer.domains)}; set norm.num_domains")
+            if domain not in range(len(layer.sets)):
+                raise ValueError(f"domain {domain} of a batch: {name} has {len(layer.sets)}; set norm.num_domains")
             layer.domain = domain

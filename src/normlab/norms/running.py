@@ -59,3 +59,15 @@ class RunningNorm(OwnLayer):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, momentum={self.momentum}"
+
+
+class SeveralNorms(RunningNorm):
+    """Several sets of parameters and running statistics: the layer's own is the first, `further` has the others."""
+
+    def __init__(self, name: str, num_features: int, dims: int, sets: int, eps: float, momentum: float | None):
+        super().__init__(name, num_features, dims, eps, momentum)
+        self.further = nn.ModuleList(RunningNorm(name, num_features, dims, eps, momentum) for _ in range(sets - 1))
+
+    @property
+    def sets(self) -> list[RunningNorm]:
+        return [self, *self.further]  # pyright: ignore[reportReturnType]

@@ -1,7 +1,6 @@
 """Split batch normalization: auxiliary statistics for the parts of a batch that are unlike the rest."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,18 +8,14 @@ from torch import Tensor, nn
 from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.moments import affine_map, moments, unbiased
-from normlab.norms.running import RunningNorm
+from normlab.norms.running import SeveralNorms
 
 
-class SplitLayer(RunningNorm):
-    """See `Split`. The main state as `nn.BatchNorm*d`; `auxiliary` has the other parts' parameters and statistics."""
+class SplitLayer(SeveralNorms):
+    """See `Split`. The main state as `nn.BatchNorm*d`; `further` has the auxiliary parts'."""
 
     def __init__(self, num_features: int, dims: int, splits: int, eps: float, momentum: float | None):
-        super().__init__("split", num_features, dims, eps, momentum)
-        self.splits = splits
-        self.auxiliary = nn.ModuleList(
-            RunningNorm("split", num_features, dims, eps, momentum) for _ in range(splits - 1)
-        )
+        super().__init__("split", num_features, dims, splits, eps, momentum)
         self.declaration = Declaration(
             BATCH, samples=2 * splits, running_stats=True, foldable=True, synchronisable=True
         )
@@ -29,17 +24,16 @@ class SplitLayer(RunningNorm):
         self.check_input(x)
         if not self.training:
             return self.evaluate(x)
-        if len(x) < 2 * self.splits:
+        splits = len(self.sets)
+        if len(x) < 2 * splits:
             raise ValueError(
-                f"norm=split: norm.splits={self.splits} of two samples each is more than the {len(x)} samples of "
-                "the batch"
+                f"norm=split: norm.splits={splits} of two samples each is more than the {len(x)} samples of the batch"
             )
-        sizes = [len(x) // self.splits] * self.splits
-        sizes[-1] += len(x) % self.splits
-        parts: list[Any] = [self, *self.auxiliary]
-        weight, bias = torch.stack([part.weight for part in parts]), torch.stack([part.bias for part in parts])
+        sizes = [len(x) // splits] * splits
+        sizes[-1] += len(x) % splits
+        weight, bias = torch.stack([part.weight for part in self.sets]), torch.stack([part.bias for part in self.sets])
         x, mean, var = moments(x, sizes)
-        for part, its_mean, its_var in zip(parts, mean, unbiased(var, x, sizes), strict=True):
+        for part, its_mean, its_var in zip(self.sets, mean, unbiased(var, x, sizes), strict=True):
             part.track(its_mean, its_var)
         return affine_map(x, sizes, mean, weight * (var + self.eps).rsqrt(), bias)
 

@@ -1,0 +1,55 @@
+"""Moments against numpy in float64, where cancellation and constant rows would show, and the affine map by autograd."""
+
+import numpy as np
+import pytest
+import torch
+
+from normlab.norms.moments import affine_map, moments, part_moments, unbiased
+
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("shift", "scale"), [(0, 1), (1e4, 1), (1e4, 0), (-3, 1e-3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sizes", [None, [6], [2, 3, 1]])
+def test_moments_are_numpys(layout, shift, scale, dtype, sizes):
+    torch.manual_seed(0)
+    x = (torch.randn(6, 5, 4, 3, dtype=torch.float64) * scale + shift).to(dtype).to(memory_format=layout)
+    mean, var = part_moments(x, sizes)
+    close = 1e-10 if dtype == torch.float64 else 1e-4
+    for k, part in enumerate(x.double().split(sizes or 1)):
+        values = part.numpy()
+        np.testing.assert_allclose(mean[k], values.mean((0, 2, 3)), rtol=close)
+        np.testing.assert_allclose(var[k], values.var((0, 2, 3)), rtol=10 * close, atol=close * scale**2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("shape", [(50, 3), (50, 3, 2, 2)])
+def test_moments_of_tables_and_16_bit_are_float32(shape, dtype):
+    x = torch.randn(shape).to(dtype)
+    mean, var = part_moments(x, [50])
+    assert mean.dtype == var.dtype == torch.float32
+    values = x.double().numpy()
+    axes = (0, *range(2, x.ndim))
+    np.testing.assert_allclose(unbiased(var, x, [50])[0], values.var(axes, ddof=1), rtol=1e-3)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("sizes", [None, [6], [2, 4]])
+def test_gradients_are_those_of_finite_differences(sizes, layout):
+    torch.manual_seed(0)
+    x = torch.randn(6, 3, 2, 4, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    parts = 6 if sizes is None else len(sizes)
+    shift = torch.randn(parts, 3, dtype=torch.float64, requires_grad=True)
+
+    def go(x, shift):
+        x, mean, var = moments(x, sizes)
+        return affine_map(x, sizes, mean * 0.7, (var + 0.1).rsqrt(), shift + mean.square())
+
+    assert torch.autograd.gradcheck(go, (x, shift))
+
+
+def test_one_value_per_channel_is_refused():
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        moments(torch.randn(2, 3), [1, 1])
