@@ -1,11 +1,11 @@
 """What only the built network can tell, checked before any training: shapes, and values per statistic."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from normlab.modes import evaluating
+from normlab.modes import evaluating, watching
 from normlab.norms.declaration import Declaration, declaration
 
 
@@ -15,20 +15,14 @@ def check_forward(network: nn.Module, input_shape: Sequence[int], out_features: 
     Raises ValueError where the network cannot take the shape or gives another width. Modes, statistics and random
     numbers stay as they are.
     """
-    seen: dict[str, Tensor] = {}
-
-    def watch(name: str):
-        return lambda module, args: seen.setdefault(name, args[0])
-
-    hooks = [m.register_forward_pre_hook(watch(n)) for n, m in network.named_modules() if declaration(m)]
-    try:
-        with evaluating(network), torch.no_grad():
+    layers = {name: module for name, module in network.named_modules() if declaration(module)}
+    with evaluating(network), torch.no_grad(), watching(layers) as seen:
+        try:
             output = network(torch.zeros(2, *input_shape))
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise ValueError(f"the network cannot take samples of shape {tuple(input_shape)}: {error}") from error
-    finally:
-        for hook in hooks:
-            hook.remove()
+        except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
+            _check_single_values(layers, seen)
+            raise ValueError(f"the network cannot take samples of shape {tuple(input_shape)}: {error}") from error
+    _check_single_values(layers, seen)
     if tuple(output.shape) != (2, out_features):
         raise ValueError(f"the network gives {tuple(output.shape)} for two samples; the data needs (2, {out_features})")
     return seen
@@ -71,10 +65,21 @@ def batch_sizes(loader: object) -> list[int]:
     return ([size] if samples >= size else []) + ([rest] if rest and not drop_last else [])
 
 
+def _check_single_values(layers: Mapping[str, nn.Module], seen: Mapping[str, Tensor]) -> None:
+    """Raises ValueError with the name of a layer that got a single value of each sample, if it was that."""
+    for name, x in seen.items():
+        found = declaration(layers[name])
+        assert found is not None
+        values = found.values(x.shape)
+        if values is not None and values < 2 and not found.batch_stats:
+            raise ValueError(
+                f"{name} takes its statistics over a single value of each sample, its input having the shape "
+                f"{tuple(x.shape)}: choose another norm, or larger images"
+            )
+
+
 def _check_size(name: str, found: Declaration, shape: Sequence[int], usual: int) -> None:
     size, values = shape[0], found.values(shape)
-    if values is not None and values < 2 and not found.batch_stats:
-        raise ValueError(f"{name} takes its statistics over a single value of each sample; choose another norm")
     if size < found.samples:
         lacks = f"{name} needs at least {found.samples}"
     elif values is not None and values < 2:
