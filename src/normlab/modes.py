@@ -1,10 +1,10 @@
 """Train and eval modes: who may change them, and how to look at a network without leaving a trace."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lightning import Callback, LightningModule, Trainer
-from torch import Tensor, nn
+from torch import nn
 
 from normlab.norms.declaration import declaration
 
@@ -19,25 +19,6 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module, training in before.items():
             module.training = training
-
-
-@contextmanager
-def watching(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """Notes the first input of each layer, by its name, in the order of their use."""
-    seen: dict[str, Tensor] = {}
-
-    def watch(name: str):
-        def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:  # anything but None would replace the input
-            seen.setdefault(name, args[0])
-
-        return note
-
-    hooks = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
-    try:
-        yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 class ModeGuard(Callback):

@@ -17,8 +17,9 @@ def named(name: str, input_shape: Sequence[int]) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())
         images = "×".join(str(size) for size in input_shape)
-        raise ValueError(f"model.name={name} cannot be built for images of {images}: {error}") from error
+        raise ValueError(f"model.name={name} cannot be built for images of {images}: {reason}") from error
 
 
 def check_name(name: str, known: Collection[str], library: str) -> None:

@@ -8,12 +8,12 @@ network = replace_norms(torchvision.models.resnet18(), Ghost(size=16))
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from itertools import chain
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from normlab.checks import did_you_mean
-from normlab.modes import evaluating, watching
+from normlab.guards import probe
 from normlab.norms.base import Norm
 from normlab.norms.declaration import declaration
 from normlab.norms.none import NoNorm
@@ -33,10 +33,14 @@ DIMS: dict[str, int | None] = {
     "timm.layers.norm.GroupNorm": None,
     "timm.layers.norm.GroupNorm1": None,
     "timm.layers.norm.LayerNorm2d": 2,
+    "timm.layers.norm.RmsNorm2d": 2,
     "timm.layers.norm_act.BatchNormAct2d": 2,
     "timm.layers.norm_act.GroupNormAct": None,
     "timm.layers.norm_act.GroupNorm1Act": None,
     "timm.layers.norm_act.LayerNormAct2d": 2,
+    "timm.layers.norm_act.RmsNormAct2d": 2,
+    "timm.models.metaformer.GroupNorm1NoBias": None,
+    "timm.models.metaformer.LayerNorm2dNoBias": 2,
 }
 TORCH_BASES = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 STATE = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -118,10 +122,10 @@ def _check_replaceable(layers: dict[str, nn.Module], norm: Norm) -> None:
             raise ValueError(f"{name or 'the network'} has hooks, which would be lost: register them afterwards")
     if unknown:
         listed = "; ".join(f"{kind} ({_few(names)})" for kind, names in unknown.items())
-        raise ValueError(
-            f"norm={norm.name} cannot replace {listed}: not known to be norms of (N, C, *space); "
-            f"model.keep=[{','.join(unknown)}] leaves them as they are"
-        )
+        remedy = f"model.keep=[{','.join(unknown)}] leaves them as they are"
+        if sum(map(len, unknown.values())) == len(layers):
+            remedy += "; there is no other norm, so set norm=none too"
+        raise ValueError(f"norm={norm.name} cannot replace {listed}: not known to be norms of (N, C, *space); {remedy}")
 
 
 def _few(names: list[str]) -> str:
@@ -137,8 +141,7 @@ def _dims(network: nn.Module, layers: dict[str, nn.Module], sample: Tensor | Non
     if sample is None:
         name, layer = next(iter(asked.items()))
         raise ValueError(f"{name or 'the network'} is a {type(layer).__name__}, for several ranks: give a sample")
-    with evaluating(network), torch.no_grad(), watching(asked) as seen:
-        network(sample)
+    _, seen = probe(network, sample, asked)
     for name, layer in asked.items():
         if name not in seen:
             raise ValueError(f"{name} ({type(layer).__name__}) did not see the sample: its rank is unknown")
@@ -159,7 +162,7 @@ def _replacement(network: nn.Module, name: str, layer: nn.Module, norm: Norm, di
     _take_over(network, layer, new)
     if not _full_name(layer).startswith("timm.layers.norm_act."):
         return new
-    whole = nn.Sequential(OrderedDict(norm=new, drop=layer.drop, act=layer.act))  # pyright: ignore[reportArgumentType]
+    whole = nn.Sequential(OrderedDict(norm=new, drop=layer.get_submodule("drop"), act=layer.get_submodule("act")))
     whole.training = layer.training
     return whole
 
@@ -168,8 +171,8 @@ def _features(layer: nn.Module) -> int:
     for key in ("num_features", "num_channels"):
         if hasattr(layer, key):
             return getattr(layer, key)
-    assert isinstance(layer, nn.LayerNorm)
-    return layer.normalized_shape[0]
+    shape: Any = layer.normalized_shape
+    return shape[0]
 
 
 def _is_drop_in(norm: Norm, layer: nn.Module) -> bool:
