@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Sequence
 from typing import Any
-from urllib.error import URLError
 
 import torchvision.models as library
 from torch import nn
@@ -37,9 +36,11 @@ def network(
         raise ValueError(f"model.name={name} takes images of 3 channels, the data has {channels}: set data.channels=3")
     arguments = _arguments(name, (height, width), pretrained)
     with named(name, input_shape):
-        built = _pretrained(name, arguments) if pretrained else _fresh(name, arguments, out_features)
-    if pretrained:
-        _new_head(built, out_features)
+        if pretrained:
+            built = library.get_model(name, weights="DEFAULT", **arguments)
+            _new_head(built, out_features)
+        else:
+            built = library.get_model(name, weights=None, num_classes=out_features, **arguments)
     for auxiliary in AUXILIARY:
         if hasattr(built, auxiliary):
             setattr(built, auxiliary, None)
@@ -61,17 +62,6 @@ def _arguments(name: str, size: tuple[int, int], pretrained: bool) -> dict[str, 
             return {"init_weights": True}  # their default, of which they warn
         case _:
             return {}
-
-
-def _fresh(name: str, arguments: dict[str, Any], out_features: int) -> nn.Module:
-    return library.get_model(name, weights=None, num_classes=out_features, **arguments)
-
-
-def _pretrained(name: str, arguments: dict[str, Any]) -> nn.Module:
-    try:
-        return library.get_model(name, weights="DEFAULT", **arguments)
-    except URLError as error:
-        raise ConnectionError(f"model.pretrained=true: the weights of {name} cannot be fetched: {error}") from error
 
 
 def _new_head(built: nn.Module, out_features: int) -> None:

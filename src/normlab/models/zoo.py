@@ -13,9 +13,11 @@ from normlab.norms.replace import replace_norms
 
 @contextmanager
 def named(name: str, input_shape: Sequence[int]) -> Iterator[None]:
-    """Raises ValueError that names the network and the images where a library refuses to build it."""
+    """Gives what a library says against building it a name: ValueError; ConnectionError where it is about a download."""
     try:
         yield
+    except OSError as error:
+        raise ConnectionError(f"model.pretrained=true: the weights of {name} cannot be fetched: {error}") from error
     except (ValueError, TypeError, RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())
         images = "×".join(str(size) for size in input_shape)
