@@ -3,10 +3,12 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
-from normlab.models.zoo import check_name, named, with_norm
+from normlab.models.zoo import check_name, named
 from normlab.norms.base import Norm
+from normlab.norms.replace import replace_norms
 
 
 def network(
@@ -36,7 +38,7 @@ def network(
         if weights is not None and weights.fixed_input_size:
             arguments["img_size"] = tuple(input_shape[1:])
         built = timm.create_model(name, pretrained=pretrained, **arguments)
-    return with_norm(built, norm, input_shape, keep)
+    return replace_norms(built, norm, torch.zeros(2, *input_shape), keep)
 
 
 network.input_dims = 3  # pyright: ignore[reportFunctionMemberAccess]

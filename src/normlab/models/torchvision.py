@@ -3,11 +3,13 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import torch
 import torchvision.models as library
 from torch import nn
 
-from normlab.models.zoo import check_name, named, with_norm
+from normlab.models.zoo import check_name, named
 from normlab.norms.base import Norm
+from normlab.norms.replace import replace_norms
 
 AUXILIARY = ("aux1", "aux2", "AuxLogits")  # googlenet's and inception_v3's further outputs in training
 
@@ -45,7 +47,7 @@ def network(
         if hasattr(built, auxiliary):
             setattr(built, auxiliary, None)
             built.aux_logits = False  # pyright: ignore[reportArgumentType]
-    return with_norm(built, norm, input_shape, keep)
+    return replace_norms(built, norm, torch.zeros(2, *input_shape), keep)
 
 
 network.input_dims = 3  # pyright: ignore[reportFunctionMemberAccess]
