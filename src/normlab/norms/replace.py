@@ -61,8 +61,8 @@ def replace_norms(
     in eval mode to find theirs. keep: names of classes whose modules are left as they are, with all that is in them.
 
     Raises ValueError, with the network unchanged, where a layer is of a class not known to be a norm of (N, C, *space),
-    as LayerNorm and every subclass are; where the option is no drop-in; where there is nothing to replace; where
-    `keep` names a class that the network does not have; where a layer has hooks, which would be lost.
+    such as LayerNorm and subclasses that `DIMS` does not list; where the option is no drop-in; where there is nothing
+    to replace; where `keep` names a class that the network does not have; where a layer has hooks, which would be lost.
     """
     layers = _norms(network, keep)
     _check_keep(network, keep)
@@ -144,7 +144,8 @@ def _dims(network: nn.Module, layers: dict[str, nn.Module], sample: Tensor | Non
     _, seen = probe(network, sample, asked)
     for name, layer in asked.items():
         if name not in seen:
-            raise ValueError(f"{name} ({type(layer).__name__}) did not see the sample: its rank is unknown")
+            kind = type(layer).__name__
+            raise ValueError(f"{name} ({kind}) did not see the sample, so its rank is unknown: model.keep=[{kind}]")
     return {name: seen[name].ndim - 2 if dims is None else dims for name, dims in told.items()}
 
 
