@@ -9,23 +9,29 @@ from conftest import options
 from hydra.utils import get_object, instantiate
 from lightning import seed_everything
 from omegaconf import OmegaConf
+from torch import nn
 
 from normlab.config import GROUPS, compose, read_option
 from normlab.errors import ConfigError
 from normlab.norms.batch import Batch
+from normlab.norms.declaration import declaration
+from normlab.norms.replace import replace_norms
 
 
 def target(group: str, option: str):
     return get_object(read_option(group, option)["_target_"])
 
 
-def refuses(norm: str, **arguments) -> str | None:
-    """What a norm option says to a layer; None where it has one."""
+def refuses(norm: str, space: tuple[int, ...] | None = None, **arguments) -> str | None:
+    """What a norm option says to a layer, and for the layer to an input of 16 features; None where all is well."""
     try:
-        instantiate(read_option("norm", norm))(16, **arguments)
+        layer = instantiate(read_option("norm", norm))(16, **arguments)
     except ValueError as error:
         return str(error)
-    return None
+    found = declaration(layer)
+    if space is None or found is None or found.batch_stats or found.values((2, 16, *space)) != 1:
+        return None
+    return "takes its statistics over a single value of each sample"
 
 
 def refusal(model: str, norm: str) -> str | None:
@@ -34,12 +40,30 @@ def refusal(model: str, norm: str) -> str | None:
 
     class Asks(Batch):
         def __call__(self, num_features, dims, act=True):
+            layer = super().__call__(num_features, dims, act)
             asked.append({"dims": dims, "act": act})
-            return super().__call__(num_features, dims, act)
+            layer.register_forward_pre_hook(watch(asked[-1]))
+            return layer
 
-    target("model", model)(norm=Asks(), input_shape=(3, 8, 8), out_features=10)
+    def watch(question: dict):
+        return lambda module, args: question.update(space=tuple(args[0].shape[2:]))
+
+    keys = {key: value for key, value in read_option("model", model).items() if not str(key).startswith("_")}
+    network = target("model", model)(norm=Asks(), input_shape=(3, 8, 8), out_features=10, **keys)
+    network.eval()(torch.zeros(2, 3, 8, 8))
     assert asked
+    if "keep" in keys and not drop_in(norm):  # another library's network, whose norms are replaced
+        return f"norm={norm} is no drop-in"
     return next((text for arguments in asked if (text := refuses(norm, **arguments))), None)
+
+
+def drop_in(norm: str) -> bool:
+    """Whether an option says that it can stand in any network."""
+    try:
+        replace_norms(nn.Sequential(nn.BatchNorm2d(16)), instantiate(read_option("norm", norm)))
+    except ValueError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g in GROUPS if g != "experiment" for o in options(g)])

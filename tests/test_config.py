@@ -93,13 +93,13 @@ def test_what_many_steps_per_execution_cannot_be_combined_with(overrides, named)
     assert named in str(refusal.value)
 
 
-@pytest.mark.parametrize("extra", ["wandb", "mlflow"])
-def test_a_missing_extra_is_named(extra, monkeypatch):
+@pytest.mark.parametrize(("group", "extra"), [("logger", "wandb"), ("logger", "mlflow"), ("model", "timm")])
+def test_a_missing_extra_is_named(group, extra, monkeypatch):
     from normlab import checks
 
     monkeypatch.setattr(checks, "_installed", lambda distribution: False)
-    with pytest.raises(ConfigError, match=rf"logger={extra} needs {extra}.*pip install -e '\.\[{extra}\]'"):
-        compose([f"logger={extra}"])
+    with pytest.raises(ConfigError, match=rf"{group}={extra} needs {extra}.*pip install -e '\.\[{extra}\]'"):
+        compose([f"{group}={extra}"])
 
 
 def test_a_sweep_is_looked_at_whole():

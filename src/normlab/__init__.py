@@ -15,11 +15,23 @@ if TYPE_CHECKING:
     from normlab.errors import ConfigError
     from normlab.norms.base import Norm
     from normlab.norms.declaration import Declaration, declaration
+    from normlab.norms.replace import replace_norms
     from normlab.runner import run
     from normlab.tasks.classify import Classify
     from normlab.tasks.regress import Regress
 
-__all__ = ["Classify", "ConfigError", "Declaration", "Norm", "Regress", "TensorData", "compose", "declaration", "run"]
+__all__ = [
+    "Classify",
+    "ConfigError",
+    "Declaration",
+    "Norm",
+    "Regress",
+    "TensorData",
+    "compose",
+    "declaration",
+    "replace_norms",
+    "run",
+]
 
 HOMES = {
     "Classify": "tasks.classify",
@@ -30,6 +42,7 @@ HOMES = {
     "TensorData": "data.base",
     "compose": "config",
     "declaration": "norms.declaration",
+    "replace_norms": "norms.replace",
     "run": "runner",  # not run.py: importing that would put the module in the place of the function
 }
 

@@ -41,7 +41,7 @@ def check_option(group: str, chosen: Any, available: Sequence[str]) -> None:
         if str(option) not in available:
             listed = ", ".join(sorted(available)) or "none yet"
             raise ConfigError(
-                f"no option {option} in {group}{_did_you_mean(str(option), available)} (options: {listed})"
+                f"no option {option} in {group}{did_you_mean(str(option), available)} (options: {listed})"
             )
         check_extra(group, str(option))
 
@@ -71,11 +71,11 @@ def check_name(config: DictConfig, key: str, added: bool) -> None:
             raise ConfigError(f"trainer.{name} is normlab's own; {OWN_TRAINER_KEYS[name]}")
         if name in trainer_parameters():
             return
-        raise ConfigError(f"Lightning's Trainer has no parameter {name}{_did_you_mean(name, trainer_parameters())}")
+        raise ConfigError(f"Lightning's Trainer has no parameter {name}{did_you_mean(name, trainer_parameters())}")
     if added and path:
         return  # the part's constructor decides, right after building
     keys = [str(k) for k in node if not str(k).startswith("_") and k != "overrides"]
-    nearest = _did_you_mean(name, keys)
+    nearest = did_you_mean(name, keys)
     listed = "" if nearest else f" (keys: {', '.join(keys) or 'none'})"
     raise ConfigError(f"no key {name}{where}{nearest}{listed}")
 
@@ -119,6 +119,12 @@ def trainer_parameters() -> tuple[str, ...]:
     return tuple(argument.arg for argument in init.args.kwonlyargs)
 
 
+def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
+    """The end of a refusal: up to `most` of the known names nearest to `name`, if any is near."""
+    near = difflib.get_close_matches(name, list(known), n=most)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
 def _check_single_step_only(config: DictConfig) -> None:
     steps = f"steps_per_execution={config.steps_per_execution}"
     for key, off in SINGLE_STEP_ONLY.items():
@@ -144,8 +150,3 @@ def _installed(distribution: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""

@@ -1,6 +1,6 @@
 """What only the built network can tell, checked before any training: shapes, and values per statistic."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,26 +12,41 @@ from normlab.norms.declaration import Declaration, declaration
 def check_forward(network: nn.Module, input_shape: Sequence[int], out_features: int) -> dict[str, Tensor]:
     """Sends two samples of zeros through; returns the inputs of the norm layers by name.
 
-    Raises ValueError where the network cannot take the shape or gives another width. Modes, statistics and random
-    numbers stay as they are.
+    Raises ValueError where the network cannot take the shape or gives another width, and where a layer has a single
+    value to take a statistic over. Modes, statistics and random numbers stay as they are.
+    """
+    layers = {name: module for name, module in network.named_modules() if declaration(module)}
+    output, seen = probe(network, torch.zeros(2, *input_shape), layers)
+    _check_single_values(layers, seen)
+    if tuple(output.shape) != (2, out_features):
+        raise ValueError(f"the network gives {tuple(output.shape)} for two samples; the data needs (2, {out_features})")
+    return seen
+
+
+def probe(network: nn.Module, sample: Tensor, layers: Mapping[str, nn.Module]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Sends a batch through in eval mode; returns the output, and the first input of each of the layers by its name.
+
+    Raises ValueError where the network cannot take it. Modes, statistics and random numbers stay as they are.
     """
     seen: dict[str, Tensor] = {}
 
     def watch(name: str):
-        return lambda module, args: seen.setdefault(name, args[0])
+        def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:  # anything but None would replace the input
+            seen.setdefault(name, args[0])
 
-    hooks = [m.register_forward_pre_hook(watch(n)) for n, m in network.named_modules() if declaration(m)]
+        return note
+
+    hooks = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
     try:
         with evaluating(network), torch.no_grad():
-            output = network(torch.zeros(2, *input_shape))
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise ValueError(f"the network cannot take samples of shape {tuple(input_shape)}: {error}") from error
+            return network(sample), seen
+    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
+        _check_single_values(layers, seen)
+        shape, reason = tuple(sample.shape[1:]), str(error) or type(error).__name__
+        raise ValueError(f"the network cannot take samples of shape {shape}: {reason}") from error
     finally:
         for hook in hooks:
             hook.remove()
-    if tuple(output.shape) != (2, out_features):
-        raise ValueError(f"the network gives {tuple(output.shape)} for two samples; the data needs (2, {out_features})")
-    return seen
 
 
 def check_evaluation(network: nn.Module, norm_inputs: dict[str, Tensor], sizes: Sequence[int]) -> None:
@@ -71,10 +86,22 @@ def batch_sizes(loader: object) -> list[int]:
     return ([size] if samples >= size else []) + ([rest] if rest and not drop_last else [])
 
 
+def _check_single_values(layers: Mapping[str, nn.Module], seen: Mapping[str, Tensor]) -> None:
+    """Raises ValueError with the name of a layer that got a single value of each sample, if it was that."""
+    for name, x in seen.items():
+        found = declaration(layers[name])
+        if found is None or found.batch_stats:
+            continue
+        values = found.values(x.shape)
+        if values is not None and values < 2:
+            raise ValueError(
+                f"{name} takes its statistics over a single value of each sample, its input having the shape "
+                f"{tuple(x.shape)}: choose another norm, or larger images"
+            )
+
+
 def _check_size(name: str, found: Declaration, shape: Sequence[int], usual: int) -> None:
     size, values = shape[0], found.values(shape)
-    if values is not None and values < 2 and not found.batch_stats:
-        raise ValueError(f"{name} takes its statistics over a single value of each sample; choose another norm")
     if size < found.samples:
         lacks = f"{name} needs at least {found.samples}"
     elif values is not None and values < 2:

@@ -26,6 +26,7 @@ class Declaration:
     foldable: in evaluation it is a fixed affine map that the layer before it can absorb.
     synchronisable: its batch statistics can be taken over several processes.
     drop_in: it can replace a BatchNorm in any network.
+    channels_last: its input is (N, *space, C).
     """
 
     axes: frozenset[Axis]
@@ -37,6 +38,7 @@ class Declaration:
     foldable: bool = False
     synchronisable: bool = False
     drop_in: bool = True
+    channels_last: bool = False
 
     @property
     def batch_stats(self) -> bool:
@@ -44,13 +46,14 @@ class Declaration:
         return "batch" in self.axes
 
     def values(self, shape: Sequence[int]) -> int | None:
-        """How many values one statistic is taken over for an input of `shape` (N, C, *space); None without statistics.
+        """How many values one statistic is taken over for an input of `shape`, (N, C, *space); None without statistics.
 
         A single value has no variance.
         """
         if not self.axes:
             return None
-        sizes = {"batch": shape[0], "channel": shape[1] // self.groups, "space": math.prod(shape[2:])}
+        channels, space = (shape[-1], shape[1:-1]) if self.channels_last else (shape[1], shape[2:])
+        sizes = {"batch": shape[0], "channel": channels // self.groups, "space": math.prod(space)}
         return math.prod(sizes[axis] for axis in self.axes)
 
 
@@ -73,7 +76,7 @@ def _group(layer: nn.GroupNorm) -> Declaration:
 
 
 def _layer(layer: nn.LayerNorm) -> Declaration:
-    return Declaration(frozenset({"channel"}))
+    return Declaration(frozenset({"channel"}), channels_last=True)  # on (N, C) both are the same
 
 
 TORCH: dict[type[nn.Module], Callable[..., Declaration]] = {

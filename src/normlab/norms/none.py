@@ -9,7 +9,10 @@ from normlab.norms.base import Norm
 
 @dataclass(frozen=True)
 class NoNorm(Norm):
-    """y = x. The layer before keeps its bias. Does not help deep networks without shortcuts at high learning rates."""
+    """y = x. The layer before keeps its bias, where it has one: in `model=torchvision` and `timm` most have none.
+
+    Does not help deep networks without shortcuts at high learning rates.
+    """
 
     @property
     def name(self) -> str:
