@@ -47,6 +47,20 @@ def moves_statistics() -> bool:
     return torch._C._current_graph_task_id() == -1 or _on_copies.get()
 
 
+def check_first_pass(name: str) -> None:
+    """Raises ValueError where torch's own checkpoint repeats the pass of a layer whose output depends on its state."""
+    if not moves_statistics():
+        raise ValueError(
+            f"norm={name}: torch's checkpoint computes this layer again with the statistics moved on; use "
+            "normlab.norms.checkpointing.checkpoint"
+        )
+
+
+def recomputing() -> bool:
+    """Whether this is the second forward pass of `checkpoint`, whose buffers are copies."""
+    return _on_copies.get()
+
+
 class _Recomputation:
     """A context that puts copies of a module's buffers, as they are now, in their place; entered any number of times.
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from normlab.norms.base import Norm, Order
+from normlab.norms.checkpointing import check_first_pass, recomputing
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.moments import affine_map, moments, unbiased
 from normlab.norms.own import per_channel
@@ -19,7 +20,7 @@ class Linked(nn.Module):
     seen: Tensor | None = None
 
     def forward(self, input: Tensor) -> Tensor:
-        self.seen = input.detach() if self.training else None
+        self.seen = input.detach() if torch.is_grad_enabled() else None
         return super().forward(input)  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -67,10 +68,11 @@ class CrossIterationLayer(RunningNorm):
         (source,) = self.source
         whole = [len(x)]
         x, mean, var = moments(x, whole)
-        if source is not None and source.seen is not None and self.option.window > 1:
+        if source is not None and self.option.window > 1:
             own = mean.detach(), var.detach()
             mean, var = self._with_the_past(mean, var, source.weight.detach())
-            self._remember(source, x.detach(), *own)
+            if not recomputing():
+                self._remember(source, x.detach(), *own)
         self.track(mean[0].detach(), unbiased(var, x, whole)[0].detach())
         return affine_map(x, whole, mean, self.weight * (var + self.eps).rsqrt(), self.bias)
 
@@ -94,6 +96,9 @@ class CrossIterationLayer(RunningNorm):
     @torch.no_grad()
     def _remember(self, source: Any, x: Tensor, mean: Tensor, var: Tensor) -> None:
         """Puts this batch's statistics, and their derivatives by the weight, in the place of the oldest."""
+        check_first_pass(self.name)
+        if source.seen is None:
+            raise ValueError("norm=cross_iteration: the layer made before the norm has not run for this batch")
         seen, source.seen = source.seen.to(mean), None  # let go, or it would live until the next batch
         values = x.numel() // self.num_features
         with torch.autocast(x.device.type, enabled=False):

@@ -28,10 +28,11 @@ class DomainLayer(SeveralNorms):
 class Domain(Norm):
     """y = γ_d (x - μ) / √(σ² + ε) + β_d with batch norm's μ, σ² of batches of domain d; input (N, C, *space).
 
-    Each of `num_domains` domains has γ, β and running statistics of its own; the first's load as a BatchNorm's. All samples of a batch are of one domain,
-    0 until another is set: `task.domain = 1` before the batch, or batches (x, y, domain). Evaluation is batch norm's
-    with the statistics of the domain set then. Helps where one network learns from several sources, as in domain
-    adaptation; does not help where their statistics agree, as each domain then learns from its own samples only.
+    Each of `num_domains` domains has γ, β and running statistics of its own; the first's load as a BatchNorm's. All
+    samples of a batch are of one domain, the first until another is set: `task.set_domain(1)` before the batch, or
+    batches (x, y, domain). Evaluation is batch norm's with the statistics of the domain set then. Helps where one
+    network learns from several sources, as in domain adaptation; does not help where their statistics agree, as each
+    domain then learns from its own samples only.
 
     Chang et al., Domain-Specific Batch Normalization for Unsupervised Domain Adaptation, 2019, arXiv:1906.03950.
     """

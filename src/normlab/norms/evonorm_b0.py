@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from normlab.norms.activating import ActivatingNorm
 from normlab.norms.base import Norm
+from normlab.norms.checkpointing import moves_statistics
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.moments import moments
 from normlab.norms.rows import affine, of_rows, row_sums, space_axes
@@ -70,8 +71,9 @@ class EvoNormB0Layer(ActivatingNorm):
         if values < 2:
             raise ValueError(f"norm=evonorm_b0: Expected more than 1 value per channel, got shape {tuple(x.shape)}")
         batch_var = (var + (mean - mean.mean(0)).square()).mean(0)
-        with torch.no_grad():
-            self.running_var.lerp_((batch_var * (values / (values - 1))).to(self.running_var), self.momentum)
+        if moves_statistics():
+            unbiased = batch_var.detach() * (values / (values - 1))
+            self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
         return batch_var
 
 

@@ -1,5 +1,6 @@
 """Moving average batch normalization (MABN): batch norm for small batches, with averages forward and backward."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from normlab.norms.base import Norm
+from normlab.norms.checkpointing import check_first_pass
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.moments import part_moments, part_sums
 from normlab.norms.own import OwnLayer
@@ -87,6 +89,8 @@ class MABNLayer(OwnLayer):
         if not self.training:
             scale = self.weight * (self.running_square + self.eps).rsqrt()
             return affine(x, scale.unsqueeze(0), self.bias.unsqueeze(0)).to(x.dtype)
+        self.check_not_empty(x)
+        check_first_pass(self.name)
         if x.numel() // self.num_features < 2:
             raise ValueError(f"norm=mabn: Expected more than 1 value per channel, got {tuple(x.shape)}")
         r, rstd = self._follow(x.detach())
@@ -131,8 +135,8 @@ class MABN(Norm):
         super().__post_init__()
         if self.window < 1:
             raise ValueError(f"norm=mabn: window={self.window} holds no batch")
-        if self.r_max < 1:
-            raise ValueError(f"norm=mabn: r_max={self.r_max} is below 1")
+        if not 1 <= self.r_max < math.inf:
+            raise ValueError(f"norm=mabn: r_max={self.r_max} is no finite number of at least 1")
 
     def conv2d(self, *args: Any, **kwargs: Any) -> nn.Module:
         return CentredConv2d(*args, **kwargs)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from normlab.norms.base import Norm
+from normlab.norms.checkpointing import check_first_pass
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.moments import affine_map, moments, unbiased
 from normlab.norms.running import RunningNorm
@@ -25,6 +26,7 @@ class RenormLayer(RunningNorm):
         self.check_input(x)
         if not self.training:
             return self.evaluate(x)
+        check_first_pass(self.name)
         whole = [len(x)]
         x, mean, var = moments(x, whole)
         rstd = (var + self.eps).rsqrt()

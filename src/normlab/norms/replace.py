@@ -198,6 +198,8 @@ def _take_over(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
         if value is not None and place is not None and value.shape == place.shape:
             same = isinstance(value, nn.Parameter) == isinstance(place, nn.Parameter)
             setattr(new, key, value if same else value.detach().clone())
+    for further in getattr(new, "further", ()):
+        further.load_state_dict({key: value for key, value in new.state_dict().items() if key in STATE})
 
 
 def _first_tensor(module: nn.Module) -> Tensor | None:

@@ -23,6 +23,7 @@ class SwitchableLayer(RunningNorm):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
+        self.check_not_empty(x)
         values = x.numel() // self.num_features
         if self.training and values < 2:
             raise ValueError(f"norm=switchable: Expected more than 1 value per channel, got shape {tuple(x.shape)}")

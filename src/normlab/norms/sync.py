@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.moments import part_moments, part_sums
+from normlab.norms.own import OwnLayer
 from normlab.norms.rows import affine, of_rows
 from normlab.norms.running import RunningNorm
 
@@ -80,11 +81,11 @@ class SyncLayer(RunningNorm):
     declaration = Declaration(BATCH, running_stats=True, foldable=True, synchronisable=True)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
-        self.check_input(x)
-        if not self.training:
-            return self.evaluate(x)
-        if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
-            return self.normalize(x)
+        alone = not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1)
+        if alone or not self.training:
+            self.check_input(x)
+            return self.normalize(x) if self.training else self.evaluate(x)
+        OwnLayer.check_input(self, x)  # which lets a rank without samples take part
         y, mean, unbiased_var = _SyncBatchNorm.apply(x, self.weight, self.bias, self.eps)  # pyright: ignore
         self.track(mean, unbiased_var)
         return y
