@@ -20,7 +20,7 @@ class Linked(nn.Module):
     seen: Tensor | None = None
 
     def forward(self, input: Tensor) -> Tensor:
-        self.seen = input.detach() if torch.is_grad_enabled() else None
+        self.seen = input.detach() if self.training else None
         return super().forward(input)  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -65,14 +65,17 @@ class CrossIterationLayer(RunningNorm):
         self.check_input(x)
         if not self.training:
             return self.evaluate(x)
+        check_first_pass(self.name)
         (source,) = self.source
         whole = [len(x)]
         x, mean, var = moments(x, whole)
         if source is not None and self.option.window > 1:
             own = mean.detach(), var.detach()
             mean, var = self._with_the_past(mean, var, source.weight.detach())
-            if not recomputing():
+            if source.seen is not None:
                 self._remember(source, x.detach(), *own)
+            elif not recomputing():  # there the layer before may lie outside, and what is remembered is thrown away
+                raise ValueError("norm=cross_iteration: the layer made before the norm has not run for this batch")
         self.track(mean[0].detach(), unbiased(var, x, whole)[0].detach())
         return affine_map(x, whole, mean, self.weight * (var + self.eps).rsqrt(), self.bias)
 
@@ -96,9 +99,6 @@ class CrossIterationLayer(RunningNorm):
     @torch.no_grad()
     def _remember(self, source: Any, x: Tensor, mean: Tensor, var: Tensor) -> None:
         """Puts this batch's statistics, and their derivatives by the weight, in the place of the oldest."""
-        check_first_pass(self.name)
-        if source.seen is None:
-            raise ValueError("norm=cross_iteration: the layer made before the norm has not run for this batch")
         seen, source.seen = source.seen.to(mean), None  # let go, or it would live until the next batch
         values = x.numel() // self.num_features
         with torch.autocast(x.device.type, enabled=False):

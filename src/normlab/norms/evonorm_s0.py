@@ -50,7 +50,7 @@ class _EvoNormS0(torch.autograd.Function):
         d = (per_row * weight).view(len(x), groups, -1).sum(2)  # D, (N, groups)
         pull = d * rstd**3 / values
         d_x.mul_(scale).addcmul_(of_v, scale * v)
-        d_x.addcmul_(x, _of_channels(pull, x), value=-1).add_(_of_channels(pull * mean, x))
+        d_x.addcmul_(x - _of_channels(mean, x), _of_channels(pull, x), value=-1)  # D R³ may be large: nothing to cancel
         d_bias = upstream.sum((0, *axes), keepdim=True)
         return d_x, (per_row * r).sum(0, keepdim=True), d_bias, d_v, None, None
 

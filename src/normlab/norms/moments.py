@@ -138,6 +138,7 @@ def part_sums(g: Tensor, x: Tensor, sizes: Sizes, centre: Tensor) -> tuple[Tenso
         if sizes is not None:
             of_g, of_products = _sum_of_parts(of_g, sizes), _sum_of_parts(of_products, sizes)
         return of_g, of_products - centre * of_g
+    x, g = _alike(x, g)
     one = torch.ones_like(centre[0])
     found = [  # the gradients of β and γ in torch's batch norm of the part, were its μ the centre and its σ one
         torch.ops.aten.native_batch_norm_backward(
@@ -146,3 +147,11 @@ def part_sums(g: Tensor, x: Tensor, sizes: Sizes, centre: Tensor) -> tuple[Tenso
         for g_part, part, around in zip(g.split(list(sizes)), x.split(list(sizes)), centre, strict=True)
     ]
     return torch.stack([of_g for _, of_g in found]), torch.stack([of_products for of_products, _ in found])
+
+
+def _alike(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in one layout: of two, torch's kernel takes wrong sums where sizes of 1 leave open which a tensor is in."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.ndim)
+    keeps = last is not None and x.is_contiguous(memory_format=last)
+    layout = last if keeps and last is not None else torch.contiguous_format
+    return x.contiguous(memory_format=layout), g.contiguous(memory_format=layout)
