@@ -108,19 +108,20 @@ def test_declared_foldable_is_a_fixed_affine_map_of_each_channel(option, dims):
 
 @pytest.mark.parametrize(("option", "dims"), CASES)
 def test_declared_values_are_the_fewest_that_have_a_variance(option, dims):
-    """With one value per statistic every x normalises to 0 (or torch refuses); with more it does not."""
+    """With no more values than a statistic has dimensions layers refuse; with more they do not normalise x to 0."""
     layer = layer_of(option, dims)
     found = declaration(layer)
     if found is None or not found.axes:
         return
-    for samples in (found.samples, found.samples + 1):
+    most = max(found.samples, found.dimension)
+    for samples in (found.samples, found.samples + 1, most, most + 1):
         for space in (1, 2):
             x = torch.randn(samples, 12, *[space] * dims, dtype=torch.float64)
-            if found.values(x.shape) > 1:
+            if found.values(x.shape) > found.dimension:
                 shift = layer.bias if hasattr(layer, "bias") else torch.zeros(12, dtype=torch.float64)
                 assert layer(x).sub(shift.view(1, -1, *[1] * dims)).abs().max() > 1e-3
             else:
-                with pytest.raises(ValueError, match="Expected more than 1"):
+                with pytest.raises(ValueError, match=f"Expected more than {found.dimension} "):
                     layer(x)
 
 

@@ -73,6 +73,10 @@ RULES: dict[str, tuple[Number | Words, ...]] = {
     "depth": (Number(8, whole=True),),
     "hidden_units": (COUNT,),
     "num_groups": (COUNT, NULL),
+    "group_size": (COUNT,),
+    "method": (Words(["newton", "eigh"]),),
+    "iterations": (Number(1, 15, whole=True),),
+    "weight_eps": (POSITIVE,),
     "r_max": (Number(1),),
     "d_max": (Number(0),),
     "start": (Number(0, whole=True),),
@@ -99,6 +103,7 @@ RULES: dict[str, tuple[Number | Words, ...]] = {
     "limit_test_batches": LIMIT,
     "check_val_every_n_epoch": (COUNT,),
     "patience": (COUNT,),
+    "clipping": (POSITIVE,),
     "logging_interval": (Words(["step", "epoch"]),),
 }
 

@@ -73,12 +73,14 @@ def batch_sizes(loader: object) -> list[int]:
 
 def _check_size(name: str, found: Declaration, shape: Sequence[int], usual: int) -> None:
     size, values = shape[0], found.values(shape)
-    if values is not None and values < 2 and not found.batch_stats:
+    few = values is not None and values <= found.dimension
+    if few and not found.batch_stats:
         raise ValueError(f"{name} takes its statistics over a single value of each sample; choose another norm")
     if size < found.samples:
         lacks = f"{name} needs at least {found.samples}"
-    elif values is not None and values < 2:
-        lacks = f"that leaves {name} one value per channel"
+    elif few:
+        enough = f", and it needs more than {found.dimension}" if found.dimension > 1 else ""
+        lacks = f"that leaves {name} {'one value' if values == 1 else f'{values} values'} per channel{enough}"
     else:
         return
     samples = f"{size} sample" if size == 1 else f"{size} samples"
