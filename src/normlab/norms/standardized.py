@@ -15,14 +15,18 @@ def standardized(weight: Tensor, eps: float, gain: Tensor | None) -> Tensor:
 
     A `gain` (out,) multiplies each filter by gain / √fan_in.
     """
-    # Batch norm's kernel over (1, out, fan_in): a single operation for the forward pass and one for the backward
     scale = None if gain is None else gain * weight[0].numel() ** -0.5
-    filters = weight.reshape(1, len(weight), -1)
-    return F.batch_norm(filters, None, None, scale, None, True, 0.0, eps).view(weight.shape)
+    last = not weight.is_contiguous()  # in channels_last, which stays; moments do not depend on the order of a filter
+    w = weight.movedim(1, -1) if last else weight
+    # Batch norm's kernel over (1, out, fan_in): a single operation for the forward pass and one for the backward
+    w = F.batch_norm(w.reshape(1, len(w), -1), None, None, scale, None, True, 0.0, eps).view(w.shape)
+    return w.movedim(-1, 1) if last else w
 
 
 class StandardizedConv2d(nn.Conv2d):
     """`nn.Conv2d` with ŵ in place of w. Its state dict is that of `nn.Conv2d`; `scaled` adds `gain` (out_channels,)."""
+
+    gain: Tensor | None
 
     def __init__(self, *args: Any, eps: float, scaled: bool, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -35,6 +39,8 @@ class StandardizedConv2d(nn.Conv2d):
 
 class StandardizedLinear(nn.Linear):
     """`nn.Linear` with ŵ in place of w. Its state dict is that of `nn.Linear`; `scaled` adds `gain` (out_features,)."""
+
+    gain: Tensor | None
 
     def __init__(self, *args: Any, eps: float, scaled: bool, **kwargs: Any):
         super().__init__(*args, **kwargs)
