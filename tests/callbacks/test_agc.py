@@ -8,10 +8,13 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from timm.utils.agc import adaptive_clip_grad
 from torch import nn
+from torch.utils.data import DataLoader
 
 from normlab.callbacks.agc import AdaptiveGradientClipping, clip, output_layer, unit_norms
 from normlab.errors import ConfigError
 from normlab.norms.nf import NormFree
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 
 
 def network() -> nn.Module:
@@ -73,7 +76,7 @@ def fit(task: Task, *callbacks: Callback, **settings) -> None:
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     settings = {"max_steps": 1, "accelerator": "cpu", **quiet, **settings}
     batches = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)).split(4)
-    Trainer(callbacks=list(callbacks), **settings).fit(task, batches)
+    Trainer(callbacks=list(callbacks), **settings).fit(task, DataLoader(batches, batch_size=None))
 
 
 def clipped(exclude: list[str], **settings) -> dict[str, torch.Tensor]:

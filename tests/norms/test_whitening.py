@@ -129,7 +129,7 @@ def test_gradients_of_the_eigh_layer(space):
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 @pytest.mark.parametrize("rank", [1, 4])
 def test_ill_conditioned_inputs_stay_finite_in_float32(method, limit, scale, rank):
-    """Of 16 channels only `rank` differ. The paper's own form of the recurrence is NaN here from 15 steps on."""
+    """All but `rank` directions of 16 channels have no variance: steps that amplify rounding would end in NaN."""
     torch.manual_seed(0)
     x = (torch.randn(300, rank) @ torch.randn(rank, 16) * scale).requires_grad_()
     layer = Whitening(group_size=16, **method)(16, 0)

@@ -17,23 +17,25 @@ MOST_ITERATIONS = 15  # from about 20 on the rounding of a rank-deficient Σ in 
 
 
 def newton_inverse_root(cov: Tensor, iterations: int) -> Tensor:
-    """About Σ^-½ (…, d, d) by Newton-Schulz steps on Σ / tr Σ, whose eigenvalues are at most 1.
+    """About Σ^-½ (groups, d, d) by Newton-Schulz steps on Σ / tr Σ, whose eigenvalues are at most 1.
 
-    Without rounding it is the paper's P ← ½ (3 P - P³ Σ / tr Σ). That form amplifies what rounding makes of P and Σ no
-    longer commuting: in float32 it is useless after 10 steps and NaN after 15. These coupled steps do not:
-    M = ½ (3 I - P Y), Y ← Y M, P ← M P from Y = Σ / tr Σ and P = I. Higham, Functions of Matrices, 2008, §6.7.
+    Without rounding it is the paper's P ← ½ (3 P - P³ Σ / tr Σ). That form takes for granted that P and Σ commute and
+    amplifies where rounding ends it: in float32 it can be far off after 10 steps and NaN after 15. Coupled steps do not:
+    M = ½ (3 I - P Y), P ← M P, Y ← Y M from P = I and Y = Σ / tr Σ. Higham, Functions of Matrices, 2008, §6.7.
     """
     eye = torch.eye(cov.shape[-1], dtype=cov.dtype, device=cov.device)
     trace = cov.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
-    y, p = cov / trace, eye.expand_as(cov)
-    for _ in range(iterations):
-        m = 1.5 * eye - 0.5 * p @ y
-        y, p = y @ m, m @ p
+    y = cov / trace
+    m = p = 1.5 * eye - 0.5 * y  # the first step, from P = I
+    for _ in range(iterations - 1):
+        y = y @ m
+        m = torch.baddbmm(1.5 * eye, p, y, alpha=-0.5)
+        p = m @ p
     return p * trace.rsqrt()
 
 
 class EighInverseRoot(torch.autograd.Function):
-    """Σ^-½ = U Λ^-½ Uᵀ (…, d, d) from the eigenvalues Λ, at least `least`, and eigenvectors U of Σ.
+    """Σ^-½ = U Λ^-½ Uᵀ (groups, d, d) from the eigenvalues Λ, at least `least`, and eigenvectors U of Σ.
 
     The gradient is not taken through U, which is undefined where eigenvalues are equal. With G the symmetric part of
     the upstream gradient, the derivative of a function of a matrix (Daleckii & Krein) is
