@@ -122,8 +122,10 @@ def test_a_layer_that_is_not_there_is_refused_before_training():
 
 
 def test_the_output_is_the_last_layer_with_a_weight_matrix():
-    assert output_layer(network()) == "4"
-    assert output_layer(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2), nn.BatchNorm1d(2))) == "1"
+    assert output_layer(network()) == ["4"]
+    assert output_layer(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2), nn.BatchNorm1d(2))) == ["1"]
+    assert output_layer(nn.Linear(3, 2)) == [""]
+    assert output_layer(nn.ReLU()) == []
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,9 @@ class AdaptiveGradientClipping(Callback):
         network = pl_module.network
         assert isinstance(network, nn.Module)
         layers = dict(network.named_modules())
-        names = [output_layer(network)] if self.exclude is None else self.exclude
+        names = output_layer(network) if self.exclude is None else self.exclude
         for name in names:
-            if not name or name not in layers:
+            if name not in layers:
                 known = ", ".join(name for name in layers if name)
                 raise ConfigError(f"callbacks.agc.exclude: the network has no layer {name} (layers: {known})")
         self.excluded = {parameter for name in names for parameter in layers[name].parameters()}
@@ -78,7 +78,7 @@ def unit_norms(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, dim=axes, keepdim=True)
 
 
-def output_layer(network: nn.Module) -> str:
-    """The name of the module that comes last of those with a weight matrix of their own."""
+def output_layer(network: nn.Module) -> list[str]:
+    """The name of the module that comes last of those with a weight matrix of their own, where there is one."""
     named = network.named_modules()
-    return [name for name, module in named if any(p.ndim > 1 for p in module.parameters(recurse=False))][-1]
+    return [name for name, module in named if any(p.ndim > 1 for p in module.parameters(recurse=False))][-1:]

@@ -23,9 +23,10 @@ class WeightStd(StandardizedNorm):
 
     The norm is group norm: μ, σ² over the channels of a group and space of each sample; input (N, C, *space), 0 to 3
     dimensions; `num_groups=None` takes its rule. μ_w, σ²_w (biased) are taken over the fan-in of each output channel.
-    Training and evaluation are the same; there is no state besides γ, β and the layers' own w and bias, so state dicts
-    of `norm=group` load. Helps group norm with micro-batches. Does not help under batch norm's large batches much, and
-    makes the scale of w meaningless, so that weight decay acts on the effective learning rate only.
+    Convolutions and dense layers that the option makes are standardized. Training and evaluation are the same; there
+    is no state besides γ, β and the layers' own w and bias, so state dicts of `norm=group` load. Helps group norm with
+    micro-batches. Does not help where large batches allow batch norm; and as the scale of w has no effect, weight decay
+    acts on the effective learning rate only.
     Raises ValueError for a layer with one weight a filter.
 
     Qiao, Wang, Liu, Shen & Yuille, Micro-Batch Training with Batch-Channel Normalization and Weight Standardization,

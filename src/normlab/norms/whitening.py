@@ -19,9 +19,9 @@ MOST_ITERATIONS = 15  # from about 20 on the rounding of a rank-deficient Σ in 
 def newton_inverse_root(cov: Tensor, iterations: int) -> Tensor:
     """About Σ^-½ (groups, d, d) by Newton-Schulz steps on Σ / tr Σ, whose eigenvalues are at most 1.
 
-    Without rounding it is the paper's P ← ½ (3 P - P³ Σ / tr Σ). That form takes for granted that P and Σ commute and
-    amplifies where rounding ends it: in float32 it can be far off after 10 steps and NaN after 15. Coupled steps do not:
-    M = ½ (3 I - P Y), P ← M P, Y ← Y M from P = I and Y = Σ / tr Σ. Higham, Functions of Matrices, 2008, §6.7.
+    Without rounding it is the paper's P ← ½ (3 P - P³ Σ / tr Σ). That form needs P and Σ to commute, which rounding
+    ends: in float32 it can be far off after 10 steps and NaN after 15. Coupled steps do not drift apart:
+    M = ½ (3 I - P Y), P ← M P, Y ← Y M from P = I and Y = Σ / tr Σ. Higham, Functions of Matrices, 2008, chapter 6.
     """
     eye = torch.eye(cov.shape[-1], dtype=cov.dtype, device=cov.device)
     trace = cov.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
