@@ -196,6 +196,12 @@ def test_compiled_gives_the_same_output_and_statistics(option):
         torch.testing.assert_close(layer.state_dict()[key], value)
 
 
+@pytest.fixture
+def fresh_compiler():
+    """Options share torch's layers, and a layer's code is compiled a few times only."""
+    torch.compiler.reset()
+
+
 NEIGHBOURS = [(norm, kind) for norm in options("norm") for kind in ("conv2d", "linear")]
 
 
@@ -232,6 +238,7 @@ def test_gradients_of_neighbours_are_those_of_finite_differences(option, kind):
     assert torch.autograd.gradcheck(lambda *_: layer(x), (x.requires_grad_(), *parameters), atol=1e-6, fast_mode=True)
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize(("option", "kind"), NEIGHBOURS)
 def test_neighbours_under_autocast_and_compiled(option, kind):
     layer, _, x = neighbour(option, kind)
