@@ -115,6 +115,7 @@ PAIRS = [
     ["trainer=profile", "trainer.max_epochs=1", "trainer.limit_train_batches=2"],
     ["trainer.precision=bf16-mixed", "model=my_model", "data.size=8"],
     ["trainer.precision=64-true", "data=wine"],
+    ["model=my_model", "data.size=8", "norm=nf", "callbacks=agc"],
     ["trainer.gradient_clip_val=1", "trainer.accumulate_grad_batches=2"],
     ["score=val/loss", "score_mode=min"],
     ["task.metrics=[acc,f1,auroc]"],

@@ -161,6 +161,8 @@ def test_every_rule_has_a_key():
         ("norm=group", False),
         ("trainer.max_epochs=3", False),
         ("optimizer.lr=0.5", False),
+        ("callbacks=agc", False),
+        ("callbacks=early_stopping", True),
         ("name=x", True),
         ("logger=none", True),
         ("trainer=cpu", True),

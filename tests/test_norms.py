@@ -111,19 +111,20 @@ def test_declared_foldable_is_a_fixed_affine_map_of_each_channel(option, dims):
 
 @pytest.mark.parametrize(("option", "dims"), CASES)
 def test_declared_values_are_the_fewest_that_have_a_variance(option, dims):
-    """With one value per statistic every x normalises to 0 (or torch refuses); with more it does not."""
+    """With no more values than a statistic has dimensions layers refuse; with more they do not normalise x to 0."""
     layer = layer_of(option, dims)
     found = declaration(layer)
     if found is None or not found.axes:
         return
-    for samples in (found.samples, found.samples + 1):
+    most = max(found.samples, found.dimension)
+    for samples in (found.samples, found.samples + 1, most, most + 1):
         for space in (1, 2):
             x = torch.randn(samples, 12, *[space] * dims, dtype=torch.float64)
-            if found.values(x.shape) > 1:
+            if found.values(x.shape) > found.dimension:
                 shift = layer.bias if hasattr(layer, "bias") else torch.zeros(12, dtype=torch.float64)
                 assert layer(x).sub(shift.view(1, -1, *[1] * dims)).abs().max() > 1e-3
             else:
-                with pytest.raises(ValueError, match="Expected more than 1"):
+                with pytest.raises(ValueError, match=f"Expected more than {found.dimension} "):
                     layer(x)
 
 
@@ -206,6 +207,71 @@ def test_compiled_gives_the_same_output_and_statistics(option):
     torch.testing.assert_close(compiled(x), plain(x), rtol=0, atol=1e-12)
     for key, value in plain.state_dict().items():
         torch.testing.assert_close(layer.state_dict()[key], value)
+
+
+@pytest.fixture
+def fresh_compiler():
+    """Options share torch's layers, and a layer's code is compiled a few times only."""
+    torch.compiler.reset()
+
+
+NEIGHBOURS = [(norm, kind) for norm in options("norm") for kind in ("conv2d", "linear")]
+
+
+def neighbour(option: str, kind: str) -> tuple[nn.Module, nn.Module, torch.Tensor]:
+    """The layer that an option puts in front of its norm, torch's of the same shape, and an input."""
+    torch.manual_seed(0)
+    norm = instantiate(compose([f"norm={option}"]).norm)
+    if kind == "linear":
+        return norm.linear(6, 8).double(), nn.Linear(6, 8).double(), torch.randn(5, 6, dtype=torch.float64)
+    arguments = {"in_channels": 6, "out_channels": 8, "kernel_size": 3, "stride": 2, "padding": 1}
+    x = torch.randn(2, 6, 7, 5, dtype=torch.float64)
+    return norm.conv2d(**arguments).double(), nn.Conv2d(**arguments).double(), x
+
+
+@pytest.mark.parametrize(("option", "kind"), NEIGHBOURS)
+def test_neighbours_are_torchs_layers_with_their_state_and_copies(option, kind):
+    layer, plain, x = neighbour(option, kind)
+    assert isinstance(layer, type(plain))
+    assert layer(x).shape == plain(x).shape
+    state = layer.state_dict()
+    extra = state.keys() - plain.state_dict().keys()
+    assert extra <= dict(layer.named_parameters()).keys()
+    plain.load_state_dict({key: value for key, value in state.items() if key not in extra})
+    copied = copy.deepcopy(layer)
+    layer.load_state_dict(plain.state_dict(), strict=not extra)
+    assert torch.equal(copied(x), layer(x))
+    assert torch.equal(layer.train()(x), layer.eval()(x))
+
+
+@pytest.mark.parametrize(("option", "kind"), NEIGHBOURS)
+def test_gradients_of_neighbours_are_those_of_finite_differences(option, kind):
+    layer, _, x = neighbour(option, kind)
+    parameters = list(layer.parameters())
+    assert torch.autograd.gradcheck(lambda *_: layer(x), (x.requires_grad_(), *parameters), atol=1e-6, fast_mode=True)
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize(("option", "kind"), NEIGHBOURS)
+def test_neighbours_under_autocast_and_compiled(option, kind):
+    layer, _, x = neighbour(option, kind)
+    expected = layer(x)
+    compiled = torch.compile(copy.deepcopy(layer), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), expected, rtol=0, atol=1e-12)
+    layer, x = layer.float(), x.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.double(), expected, rtol=0.05, atol=0.2)
+
+
+@pytest.mark.parametrize("option", options("norm"))
+def test_convolutions_in_channels_last_give_the_same_and_stay(option):
+    layer, _, x = neighbour(option, "conv2d")
+    expected = layer(x)
+    y = layer.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(y, expected, rtol=0, atol=1e-12)
 
 
 def test_batch_is_torchs_own_class():

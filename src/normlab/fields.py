@@ -77,6 +77,10 @@ RULES: dict[str, tuple[Number | Words, ...]] = {
     "window": (COUNT,),
     "splits": (Number(2, whole=True),),
     "num_domains": (COUNT,),
+    "group_size": (COUNT,),
+    "norm.method": (Words(["newton", "eigh"]),),
+    "norm.iterations": (Number(1, 15, whole=True),),
+    "weight_eps": (POSITIVE,),
     "r_max": (Number(1),),
     "d_max": (Number(0),),
     "start": (Number(0, whole=True),),
@@ -103,6 +107,7 @@ RULES: dict[str, tuple[Number | Words, ...]] = {
     "limit_test_batches": LIMIT,
     "check_val_every_n_epoch": (COUNT,),
     "patience": (COUNT,),
+    "clipping": (POSITIVE,),
     "logging_interval": (Words(["step", "epoch"]),),
 }
 

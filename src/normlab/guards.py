@@ -102,10 +102,12 @@ def _check_single_values(layers: Mapping[str, nn.Module], seen: Mapping[str, Ten
 
 def _check_size(name: str, found: Declaration, shape: Sequence[int], usual: int) -> None:
     size, values = shape[0], found.values(shape)
+    few = values is not None and values <= found.dimension
     if size < found.samples:
         lacks = f"{name} needs at least {found.samples}"
-    elif values is not None and values < 2:
-        lacks = f"that leaves {name} one value per channel"
+    elif few:
+        enough = f", and it needs more than {found.dimension}" if found.dimension > 1 else ""
+        lacks = f"that leaves {name} {'one value' if values == 1 else f'{values} values'} per channel{enough}"
     else:
         return
     samples = f"{size} sample" if size == 1 else f"{size} samples"

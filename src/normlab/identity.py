@@ -18,6 +18,7 @@ TRAINER_KEYS = (
     "limit_train_batches",
     "overfit_batches",
 )
+GRADIENT_CALLBACKS = ("agc",)  # those that change what the optimizer sees
 
 
 def numbers(config: DictConfig) -> dict[str, Any]:
@@ -25,7 +26,8 @@ def numbers(config: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     trainer = {key: plain["trainer"].get(key) for key in TRAINER_KEYS}
-    return dict(_flat({key: plain.get(key) for key in RUN_KEYS} | {"trainer": trainer}))
+    callbacks = {name: keys for name, keys in plain["callbacks"].items() if name in GRADIENT_CALLBACKS}
+    return dict(_flat({key: plain.get(key) for key in RUN_KEYS} | {"trainer": trainer, "callbacks": callbacks}))
 
 
 def config_hash(config: DictConfig) -> str:

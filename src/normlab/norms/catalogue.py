@@ -36,6 +36,7 @@ def _row(name: str) -> str:
     found = declaration(option(FEATURES, dims=2))
     over = "nothing" if found is None or not found.axes else " and ".join(sorted(found.axes))
     over += " of each group" if found is not None and found.groups > 1 else ""
+    over += f", {found.dimension} channels jointly" if found is not None and found.dimension > 1 else ""
     running = found is not None and found.running_stats
     formula = (inspect.getdoc(type(option)) or "").split("\n\n")[0].split(" with ")[0].split(". ")[0].split("; ")[0]
     keys = ", ".join(f"`{key}`" for key in yaml if not str(key).startswith("_"))

@@ -20,10 +20,11 @@ class Declaration:
 
     axes: over which axes one statistic is taken in training; `channel` means the channels of one of `groups` groups.
     samples: the fewest samples that a training batch must have.
+    dimension: how many channels one statistic is of, jointly; it needs more values per channel than that.
     centred: the mean is taken off before normalizing.
     running_stats: evaluation uses running statistics; without them it computes them as training does.
     activation: the layer contains its activation.
-    foldable: in evaluation it is a fixed affine map that the layer before it can absorb.
+    foldable: in evaluation it is a fixed affine map of each channel, which the layer before it can absorb.
     synchronisable: its batch statistics can be taken over several processes.
     drop_in: it can replace a BatchNorm in any network.
     channels_last: its input is (N, *space, C).
@@ -32,6 +33,7 @@ class Declaration:
     axes: frozenset[Axis]
     groups: int = 1
     samples: int = 1
+    dimension: int = 1
     centred: bool = True
     running_stats: bool = False
     activation: bool = False
@@ -48,7 +50,7 @@ class Declaration:
     def values(self, shape: Sequence[int]) -> int | None:
         """How many values one statistic is taken over for an input of `shape`, (N, C, *space); None without statistics.
 
-        A single value has no variance.
+        A single value has no variance, and no more than `dimension` have no covariance of full rank.
         """
         if not self.axes:
             return None

@@ -1,5 +1,8 @@
 """What every own layer shares: its size, the check of its input, and how it shows itself."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 
 
@@ -30,3 +33,10 @@ class OwnLayer(nn.Module):
 def per_channel(values: Tensor, x: Tensor) -> Tensor:
     """(C,) in the shape that broadcasts over `x` (N, C, *space)."""
     return values.view(1, -1, *[1] * (x.ndim - 2))
+
+
+def in_float32(compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`compute(x)` outside autocast; 16-bit inputs are computed in float32 and given back as they came."""
+    sixteen = x.dtype in (torch.float16, torch.bfloat16)
+    with torch.autocast(x.device.type, enabled=False):
+        return compute(x.float() if sixteen else x).to(x.dtype)

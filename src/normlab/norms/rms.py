@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from normlab.norms.base import Norm
 from normlab.norms.declaration import Declaration
-from normlab.norms.own import OwnLayer, per_channel
+from normlab.norms.own import OwnLayer, in_float32, per_channel
 
 
 class _RootMeanSquare(torch.autograd.Function):
@@ -47,10 +47,7 @@ class RMSLayer(OwnLayer):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
-        sixteen = x.dtype in (torch.float16, torch.bfloat16)
-        with torch.autocast(x.device.type, enabled=False):
-            y = _RootMeanSquare.apply(x.float() if sixteen else x, self.weight, self.eps)
-        return y.to(x.dtype)
+        return in_float32(lambda x: _RootMeanSquare.apply(x, self.weight, self.eps), x)
 
 
 @dataclass(frozen=True)

@@ -52,13 +52,18 @@ class RunningNorm(OwnLayer):
         if not moves_statistics():
             return
         self.num_batches_tracked.add_(1)
-        # A tensor, not a number, in the cumulative case: a number would stop torch.compile
-        factor = 1 / self.num_batches_tracked.to(mean) if self.momentum is None else self.momentum
+        factor = tracking_factor(self.momentum, self.num_batches_tracked, mean)
         self.running_mean.lerp_(mean.to(self.running_mean), factor)
         self.running_var.lerp_(unbiased_var.to(self.running_var), factor)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, momentum={self.momentum}"
+
+
+def tracking_factor(momentum: float | None, batches: Tensor, like: Tensor) -> float | Tensor:
+    """The weight of the newest of `batches` batches in running statistics; without momentum they are their average."""
+    # A tensor, not a number, in the cumulative case: a number would stop torch.compile
+    return 1 / batches.to(like) if momentum is None else momentum
 
 
 class SeveralNorms(RunningNorm):

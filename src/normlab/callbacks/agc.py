@@ -1,0 +1,84 @@
+"""Adaptive gradient clipping, for networks without normalization."""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from normlab.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+LEAST_GRADIENT = 1e-6  # keeps the factor of a zero gradient finite
+
+
+class AdaptiveGradientClipping(Callback):
+    """g ← g min(1, λ max(|w|, ε) / |g|) with the norms of each unit, and λ = `clipping`; before each optimizer step.
+
+    A unit is a row of a dense layer, a filter of a convolution, or a whole vector such as a bias. Layers named in
+    `exclude` are left alone; None stands for the output, as in the paper: the last layer with a weight matrix in the
+    order of the network's definition. It sees the unscaled gradient of all accumulated batches, and comes before
+    `trainer.gradient_clip_val`. Does not help networks with norms, whose weights' scale says nothing.
+    Raises ConfigError for a layer that is not there, and where a fused optimizer would get scaled 16-bit gradients.
+
+    Brock, De, Smith & Simonyan, High-Performance Large-Scale Image Recognition Without Normalization, 2021,
+    arXiv:2102.06171.
+    """
+
+    def __init__(self, clipping: float = 0.01, eps: float = 1e-3, exclude: Sequence[str] | None = None):
+        if clipping <= 0 or eps <= 0:
+            raise ValueError(f"callbacks.agc: clipping={clipping} and eps={eps} must be above 0")
+        if isinstance(exclude, str) or not isinstance(exclude, Sequence | None):
+            raise ValueError(f"callbacks.agc.exclude={exclude}: expected null or a list of layers, such as [fc1]")
+        self.clipping, self.eps, self.exclude = clipping, eps, exclude
+        self.excluded: set[Tensor] = set()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        network = pl_module.network
+        assert isinstance(network, nn.Module)
+        layers = dict(network.named_modules())
+        names = output_layer(network) if self.exclude is None else self.exclude
+        for name in names:
+            if name not in layers:
+                known = ", ".join(name for name in layers if name)
+                raise ConfigError(f"callbacks.agc.exclude: the network has no layer {name} (layers: {known})")
+        self.excluded = {parameter for name in names for parameter in layers[name].parameters()}
+        log.info(f"adaptive gradient clipping of all layers except {', '.join(names) or 'none'}")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        if scaled and any(getattr(optimizer, "_step_supports_amp_scaling", False) for optimizer in trainer.optimizers):
+            raise ConfigError(
+                "callbacks.agc: a fused optimizer unscales 16-bit gradients in its step, after the clipping; "
+                "leave out optimizer.fused, or use trainer.precision=bf16-mixed"
+            )
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None and parameter not in self.excluded:
+                    clip(parameter, self.clipping, self.eps)
+
+
+@torch.no_grad()
+def clip(parameter: Tensor, clipping: float, eps: float) -> None:
+    """Clips the gradient of one parameter, unit by unit."""
+    gradient = parameter.grad
+    assert gradient is not None
+    most = unit_norms(parameter).clamp_(min=eps).mul_(clipping)
+    gradient.mul_((most / unit_norms(gradient).clamp_(min=LEAST_GRADIENT)).clamp_(max=1))
+
+
+def unit_norms(x: Tensor) -> Tensor:
+    """The norm of each x[i], as (len(x), 1, …); of a vector or a single number its own."""
+    axes = tuple(range(1, x.ndim)) if x.ndim > 1 else None
+    return torch.linalg.vector_norm(x, dim=axes, keepdim=True)
+
+
+def output_layer(network: nn.Module) -> list[str]:
+    """The name of the module that comes last of those with a weight matrix of their own, where there is one."""
+    named = network.named_modules()
+    return [name for name, module in named if any(p.ndim > 1 for p in module.parameters(recurse=False))][-1:]
