@@ -101,13 +101,13 @@ def shift_free(name: str, dims: int) -> nn.Module | None:
 
 def cancels(layer: nn.Module, case: Case) -> bool:
     """Whether torch's group norm takes E[x²] - μ², as it does in channels_last; test_norms.py shows it."""
-    return type(layer) is nn.GroupNorm and case.layout == "channels_last"
+    return isinstance(layer, nn.GroupNorm) and case.layout == "channels_last"
 
 
 def too_small(layer: nn.Module, shape: tuple[int, ...]) -> bool:
     found = declaration(layer)
     values = None if found is None else found.values(shape)
-    return found is not None and (shape[0] < found.samples or (values is not None and values < 2))
+    return found is not None and (shape[0] < found.samples or (values is not None and values <= found.dimension))
 
 
 def trained(layer: nn.Module, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]] | None:
@@ -179,7 +179,9 @@ def test_finite_inputs_stay_finite(name, dtype, case):
 @bounded
 @given(case=cases(layouts=("contiguous",)), constant=st.floats(-1e5, 1e5))
 def test_a_centred_layer_gives_its_shift_for_a_constant_input(name, case, constant):
-    if (layer := shift_free(name, case.dims)) is None:
+    if (
+        layer := shift_free(name, case.dims)
+    ) is None or name == "batch_channel":  # which normalizes β_b of its batch part
         return
     x = torch.full(case.shape, constant, dtype=torch.float64)
     if "channel" not in declaration(layer).axes and name != "switchable":  # one of its statistics is layer norm's
@@ -215,7 +217,7 @@ def test_an_empty_input_is_refused_or_gives_an_empty_output(name, train, case):
     if layer is None or x.numel():
         return
     before = {key: value.clone() for key, value in layer.state_dict().items()}
-    theirs = (RuntimeError, IndexError) if type(layer) in TORCH else ()
+    theirs = (RuntimeError, IndexError) if isinstance(layer, tuple(TORCH)) else ()
     refused = ""
     try:
         assert layer.train(train)(x).shape == x.shape
@@ -233,7 +235,7 @@ def test_an_empty_input_is_refused_or_gives_an_empty_output(name, train, case):
 def test_wrong_inputs_are_refused_by_name(name, case, wrong, train):
     """torch's own layers say it in their words where they do; group norm takes any rank."""
     layer, x = layer_of(name, case.dims), case.input(torch.float32)
-    if layer is None or type(layer) in (*TORCH, nn.Identity):
+    if layer is None or isinstance(layer, (*TORCH, nn.Identity)):
         return
     x = {
         "integers": x.long(),

@@ -43,7 +43,7 @@ def passes(run, network: nn.Module, autocast: bool = False) -> dict[str, torch.T
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             y = run(x)
         for index, one in enumerate(y if isinstance(y, tuple) else [y]):
-            one.float().square().sum().backward()
+            one.float().square().mean().backward()
             left[f"y{step}{index}"] = one.detach().clone()
         left[f"x{step}"] = x.grad
         trained = [(name, p) for name, p in network.named_parameters() if p.grad is not None]  # not another domain's

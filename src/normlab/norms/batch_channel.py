@@ -30,6 +30,7 @@ class BatchChannelLayer(RunningNorm):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
+        self.check_not_empty(x)
         if x[0].numel() // self.groups < 2:
             raise ValueError(f"norm=batch_channel: Expected more than 1 value a group, got a shape of {tuple(x.shape)}")
         return in_float32(self._normalize, x)

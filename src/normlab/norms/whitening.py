@@ -90,6 +90,7 @@ class WhiteningLayer(OwnLayer):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
+        self.check_not_empty(x)
         if self.training and x.numel() // self.num_features <= self.size:
             raise ValueError(
                 f"norm=whitening: Expected more than {self.size} values per channel to whiten {self.size} channels "
