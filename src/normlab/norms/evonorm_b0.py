@@ -12,7 +12,7 @@ from normlab.norms.base import Norm
 from normlab.norms.checkpointing import moves_statistics
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.moments import moments
-from normlab.norms.rows import affine, of_rows, row_sums, space_axes
+from normlab.norms.rows import affine, of_rows, positive_part, row_sums, space_axes
 
 
 class _ByTheLarger(torch.autograd.Function):
@@ -37,7 +37,7 @@ class _ByTheLarger(torch.autograd.Function):
         by_q = upstream * inverse
         h = inverse.mul_(x).mul_(by_q)
         h_of_rows = h.sum(space_axes(x))
-        h = torch.ops.aten.threshold_backward(h, excess, 0)  # m h; a mask would take another pass
+        h = positive_part(h, excess)  # m h
         _, d_weight = row_sums(by_q, x)
         mh, mhx = row_sums(h, x)
         d_x = by_q.mul_(of_rows(weight, x)).addcmul_(h, of_rows(-weight * v, x))

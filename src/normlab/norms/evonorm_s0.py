@@ -33,7 +33,7 @@ class _EvoNormS0(torch.autograd.Function):
             rstd = ((row_var + (row_mean - mean.unsqueeze(2)).square()).mean(2) + eps).rsqrt()
         ctx.save_for_backward(x, weight, v, mean, rstd)
         scale = weight * _of_channels(rstd, x)
-        return torch.sigmoid(v * x).mul_(x).mul_(scale).add_(bias)
+        return (v * x).sigmoid_().mul_(x).mul_(scale).add_(bias)
 
     @staticmethod
     @once_differentiable
@@ -50,7 +50,8 @@ class _EvoNormS0(torch.autograd.Function):
         d = (per_row * weight).view(len(x), groups, -1).sum(2)  # D, (N, groups)
         pull = d * rstd**3 / values
         d_x.mul_(scale).addcmul_(of_v, scale * v)
-        d_x.addcmul_(x - _of_channels(mean, x), _of_channels(pull, x), value=-1)  # D R³ may be large: nothing to cancel
+        centred = torch.sub(x, _of_channels(mean, x), out=of_v)  # D R³ may be large: nothing is to cancel
+        d_x.addcmul_(centred, _of_channels(pull, x), value=-1)
         d_bias = upstream.sum((0, *axes), keepdim=True)
         return d_x, (per_row * r).sum(0, keepdim=True), d_bias, d_v, None, None
 

@@ -11,7 +11,7 @@ from normlab.norms.activating import ActivatingNorm
 from normlab.norms.base import Norm
 from normlab.norms.declaration import SPACE, Declaration
 from normlab.norms.own import per_channel
-from normlab.norms.rows import of_rows, row_sums, space_axes
+from normlab.norms.rows import of_rows, positive_part, row_sums, space_axes
 
 
 class _FilterResponse(torch.autograd.Function):
@@ -38,7 +38,7 @@ class _FilterResponse(torch.autograd.Function):
         x, weight, bias, tau, r = ctx.saved_tensors
         axes = space_axes(x)
         above = torch.addcmul(bias - tau, x, weight * r)
-        g = torch.ops.aten.threshold_backward(upstream, above, 0)  # where above > 0; a mask would take another pass
+        g = positive_part(upstream, above)
         per_row, a = (of_rows(sums, x) for sums in row_sums(g, x))
         total = upstream.sum((0, *axes), keepdim=True)
         d_bias = per_row.sum(0, keepdim=True)

@@ -61,7 +61,8 @@ class _Moments(torch.autograd.Function):
         slope = 2 * of_var / values
         shift = of_mean / values - slope * mean
         slope, shift = _each_row(ctx.sizes, x, slope, shift)
-        return torch.addcmul(of_x, x, of_rows(slope, x)).add_(of_rows(shift, x)), None
+        # In place: it was made by _AffineMap, for here alone, and another tensor of this size costs more than the sums
+        return of_x.addcmul_(x, of_rows(slope, x)).add_(of_rows(shift, x)), None
 
 
 class _AffineMap(torch.autograd.Function):

@@ -50,6 +50,11 @@ def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return torch.addcmul(shift, x, scale)
 
 
+def positive_part(g: Tensor, where: Tensor) -> Tensor:
+    """`g` where `where` is above 0, else 0, in the memory of `where`; a mask would take a pass more."""
+    return torch.ops.aten.threshold_backward.grad_input(g, where, 0, grad_input=where)
+
+
 def of_rows(values: Tensor, x: Tensor) -> Tensor:
     """(N, C), or (1, C), in the shape that broadcasts over `x` (N, C, *space)."""
     return values.view(*values.shape, *[1] * (x.ndim - 2))
