@@ -74,6 +74,7 @@ def _build(config: DictConfig, folder: Path, data: Any) -> Parts:
     norm_inputs = check_forward(network, data.input_shape, data.out_features)
     if config.action == "fit":
         check_batches(network, norm_inputs, batch_sizes(data.train_dataloader()))
+    if config.action in ("fit", "validate"):
         check_evaluation(network, norm_inputs, batch_sizes(data.val_dataloader()))
     if config.action in ("fit", "test") and is_overridden("test_dataloader", data):
         check_evaluation(network, norm_inputs, batch_sizes(data.test_dataloader()))

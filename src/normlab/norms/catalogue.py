@@ -9,7 +9,8 @@ from hydra.utils import instantiate
 
 from normlab.config import options, read_option
 from normlab.norms.base import Norm
-from normlab.norms.declaration import declaration
+from normlab.norms.declaration import Declaration, declaration
+from normlab.norms.replace import is_drop_in
 
 FEATURES = 64  # of the layers that are asked
 
@@ -18,9 +19,11 @@ HEAD = """\
 
 Made by `python -m normlab.norms.catalogue` from the options' docstrings and their layers' declarations. `norm=<name>`
 chooses one; formula, shapes, source and when it does not help stand in the file of its name in `src/normlab/norms/`.
+A drop-in replaces the norms of any network; `folds`: in evaluation the layer before it can absorb it; `syncs`: its
+statistics can be taken over several processes; `activation`: it contains its own.
 
-| norm | y | statistics over | evaluation uses | space | keys |
-|---|---|---|---|---|---|
+| norm | | y | statistics over | evaluation uses | | space | keys |
+|---|---|---|---|---|---|---|---|
 """
 
 
@@ -42,8 +45,21 @@ def _row(name: str) -> str:
     keys = ", ".join(f"`{key}`" for key in yaml if not str(key).startswith("_"))
     evaluation = "running statistics" if running else "the same as training"
     dims = f"{has_layer[0]} to {has_layer[-1]}"
-    cells = [f"`{name}`", formula.replace("\n", " ").replace("|", "\\|"), over, evaluation, dims, keys]
+    title = (inspect.getdoc(inspect.getmodule(type(option))) or "").split("\n")[0].rstrip(".")
+    cells = [f"`{name}`", title, formula.replace("\n", " ").replace("|", "\\|"), over, evaluation]
+    cells += [", ".join(_abilities(option, found)), dims, keys]
     return "| " + " | ".join(cells) + " |\n"
+
+
+def _abilities(option: Norm, found: Declaration | None) -> list[str]:
+    drop_in = is_drop_in(option, option(FEATURES, dims=2))
+    declared = {
+        "drop-in": drop_in,
+        "folds": found is not None and found.foldable,
+        "syncs": found is not None and found.synchronisable,
+        "activation": option.carries_activation,
+    }
+    return [ability for ability, has in declared.items() if has]
 
 
 def _layer(option: Norm, dims: int):

@@ -154,7 +154,7 @@ def _replacement(network: nn.Module, name: str, layer: nn.Module, norm: Norm, di
         new = norm(_features(layer), dims)
     except ValueError as error:
         raise ValueError(f"{name or 'the network'} ({type(layer).__name__}): {error}") from error
-    if not _is_drop_in(norm, new):
+    if not is_drop_in(norm, new):
         raise ValueError(
             f"norm={norm.name} is no drop-in for the norms of any network, being more than a layer: it has to do with "
             "the activation or the convolution beside it; choose another norm, or a network written with it in mind, "
@@ -176,7 +176,7 @@ def _features(layer: nn.Module) -> int:
     return shape[0]
 
 
-def _is_drop_in(norm: Norm, layer: nn.Module) -> bool:
+def is_drop_in(norm: Norm, layer: nn.Module) -> bool:
     """Whether the layer is all there is to the option, and declares that it can stand for any other."""
     found = declaration(layer)
     beside = ("conv2d", "linear", "act")
