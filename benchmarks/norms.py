@@ -4,17 +4,15 @@
 
 Every option of conf/norm that fits images, at two shapes, NCHW and channels_last, float32 on the CPU with
 `allocator=fast`. The competitors take turns; each round takes the best of a few calls, ratios are medians over rounds.
-Convolutions are timed apart, where an option changes them. Memory is the peak beyond input and gradient of the output,
-each in a process of its own with the C library's allocator, in sizes of the input.
+Convolutions are timed apart, where an option changes them. Memory is the peak beside the input and the output's
+gradient, in sizes of the input.
 """
 
 import argparse
-import multiprocessing
-import re
+import itertools
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import hydra.utils
@@ -97,32 +95,24 @@ def speed(make: Callable[[int], dict[str, nn.Module]], beside: str, calls: int, 
 
 
 def memory() -> str:
-    """Peaks of one forward and backward pass after another, which leaves out what only a first call takes."""
-    rows = []
-    for name in layers(SHAPES[0][1]):
-        peaks = []
-        for channels_last in (False, True):
-            with multiprocessing.get_context("spawn").Pool(1) as alone:
-                peaks.append(alone.apply(peak, (name, channels_last)))
-        rows.append([name, *(f"{value:.1f}" for value in peaks)])
-    return table(["", f"{SHAPES[0]}", f"{SHAPES[0]} channels_last"], rows)
+    """The most that a forward and backward pass holds of tensors beside its input, in sizes of that."""
+    rows = {name: [name] for name in layers(SHAPES[0][1])}
+    for channels_last in (False, True):
+        x, upstream = tensors(SHAPES[0], channels_last)
+        for name, layer in layers(SHAPES[0][1]).items():
+            rows[name].append(f"{peak(layer, x, upstream) / (x.numel() * x.element_size()):.1f}")
+    return table(["", f"{SHAPES[0]}", f"{SHAPES[0]} channels_last"], list(rows.values()))
 
 
-def peak(name: str, channels_last: bool) -> float:
-    x, upstream = tensors(SHAPES[0], channels_last)
-    layer = layers(SHAPES[0][1])[name]
-    timed(layer, x, upstream, 1)
+def peak(layer: nn.Module, x: torch.Tensor, upstream: torch.Tensor) -> int:
+    timed(layer, x, upstream, 1)  # the first call takes more
     x.grad = None
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = _kib("VmRSS")
-    timed(layer, x, upstream, 1)
-    return (_kib("VmHWM") - before) * 1024 / (x.numel() * x.element_size())
-
-
-def _kib(key: str) -> int:
-    found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1])
+    with torch.profiler.profile(profile_memory=True) as profile:
+        timed(layer, x, upstream, 1)
+    assert profile.profiler is not None
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    taken = (event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    return max(itertools.accumulate(taken))
 
 
 def main() -> None:

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from normlab.norms.base import Norm
 from normlab.norms.declaration import Declaration
-from normlab.norms.own import OwnLayer, per_channel
+from normlab.norms.own import OwnLayer
+from normlab.norms.rows import affine
 
 
 class FrozenNorm(OwnLayer):
@@ -32,7 +33,7 @@ class FrozenNorm(OwnLayer):
         if x.dtype != self.weight.dtype:  # 16-bit inputs: torch's kernel computes in the buffers' float32
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         scale = self.weight * (self.running_var + self.eps).rsqrt()
-        return torch.addcmul(per_channel(self.bias - self.running_mean * scale, x), x, per_channel(scale, x))
+        return affine(x, scale.unsqueeze(0), (self.bias - self.running_mean * scale).unsqueeze(0))
 
 
 @dataclass(frozen=True)

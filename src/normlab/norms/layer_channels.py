@@ -1,14 +1,43 @@
 """Layer normalization over the channels of each position, as in ConvNeXt."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from normlab.norms.base import Norm
 from normlab.norms.declaration import Declaration
-from normlab.norms.own import OwnLayer
+from normlab.norms.own import OwnLayer, per_channel
+from normlab.norms.rows import has_fast_rows, row_sums
+
+
+class _OverChannels(torch.autograd.Function):
+    """y = γ z + β with z = (x - μ) r and r = (σ² + ε)^-½ of each position; for rows in one piece.
+
+    torch's kernel wants channels in one piece, and two transposed copies cost more than the sums. With g = γ dy and
+    means over channels: dx = r (g - mean(g) - z mean(g z)), dγ = Σ dy z, dβ = Σ dy.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        mean = x.mean(1, keepdim=True)
+        centred = x - mean
+        r = centred.square().mean(1, keepdim=True).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, mean, r)
+        return centred.mul_(r).mul_(per_channel(weight, x)).add_(per_channel(bias, x))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        x, weight, mean, r = ctx.saved_tensors
+        z = (x - mean).mul_(r)
+        d_bias, d_weight = (rows.sum(0) for rows in row_sums(upstream, z))
+        g = upstream * per_channel(weight, x)
+        of_g, of_gz = g.mean(1, keepdim=True), (g * z).mean(1, keepdim=True)
+        return g.sub_(of_g).addcmul_(z, of_gz, value=-1).mul_(r), d_weight, d_bias, None
 
 
 class ChannelsLayer(OwnLayer):
@@ -23,6 +52,8 @@ class ChannelsLayer(OwnLayer):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
+        if x.numel() and has_fast_rows(x) and x.device.type == "cpu":
+            return _OverChannels.apply(x, self.weight, self.bias, self.eps)  # pyright: ignore[reportReturnType]
         y = F.layer_norm(x.movedim(1, -1), (self.num_features,), self.weight, self.bias, self.eps).movedim(-1, 1)
         return y.contiguous() if x.is_contiguous() else y
 
