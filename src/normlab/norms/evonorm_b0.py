@@ -25,7 +25,7 @@ class _ByTheLarger(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight, v, a, b)
-        q = affine(x, v, b - a).clamp_(min=0).add_(of_rows(a, x))
+        q = affine(x, v, b).clamp_(min=of_rows(a, x))
         return torch.div(x, q, out=q).mul_(of_rows(weight, x)).add_(of_rows(bias, x))
 
     @staticmethod
