@@ -20,6 +20,7 @@ from normlab.config import read_option
 from normlab.norms.base import Norm
 from normlab.norms.batch import Batch
 from normlab.norms.declaration import Declaration, declaration
+from normlab.norms.domain import set_domain
 from normlab.norms.frozen import Frozen
 from normlab.norms.ghost import Ghost, GhostNorm
 from normlab.norms.group import Group
@@ -135,6 +136,26 @@ def test_frozen_is_the_network_in_eval_mode():
     frozen = replace_norms(network, Frozen())
     torch.testing.assert_close(frozen.train()(x), expected, rtol=0, atol=1e-10)
     assert [name for name, _ in frozen.named_parameters()] == ["0.weight", "0.bias"]
+
+
+BATCH_LIKE = [
+    option
+    for option in options("norm")
+    if (found := declaration(instantiate(read_option("norm", option))(8, 2))) and found.running_stats and found.drop_in
+    if option != "switchable"  # two thirds of its statistics are not the running ones
+]
+
+
+@pytest.mark.parametrize("option", BATCH_LIKE)
+def test_evaluation_by_running_statistics_goes_on_as_before(option):
+    network = randomised(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())).double().eval()
+    x = torch.randn(4, 3, 7, 7, dtype=torch.float64)
+    expected = network(x)
+    replace_norms(network, instantiate(read_option("norm", option)), x)
+    torch.testing.assert_close(network(x), expected, rtol=0, atol=1e-10)
+    if option == "domain":
+        set_domain(network, 1)
+        torch.testing.assert_close(network(x), expected, rtol=0, atol=1e-10)
 
 
 def test_eval_mode_and_frozen_parameters_stay():
