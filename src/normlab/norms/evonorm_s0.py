@@ -68,7 +68,7 @@ class EvoNormS0Layer(ActivatingNorm):
         super().__init__("evonorm_s0", num_features, dims, eps)
         self.groups = groups
         self.v = nn.Parameter(torch.ones(num_features))
-        self.declaration = Declaration(SAMPLE, groups=groups, activation=True, drop_in=False)
+        self.declaration = Declaration(SAMPLE, groups=groups, centred=False, activation=True, drop_in=False)
 
     def compute(self, x: Tensor) -> Tensor:
         if x[0].numel() // self.groups < 2:
