@@ -139,8 +139,8 @@ def _check_synchronisable(network: nn.Module) -> None:
     if refused:
         listed = " and ".join(f"{kind} ({', '.join(names)})" for kind, names in refused.items())
         raise ValueError(
-            f"{listed} has batch statistics that cannot be taken over processes: choose a norm that docs/norms.md says "
-            "syncs, or one of each sample, or set trainer.sync_batchnorm=false"
+            f"{listed} {'has' if len(refused) == 1 else 'have'} batch statistics that cannot be taken over processes: "
+            "choose a norm with `syncs` in docs/norms.md or one of each sample, or set trainer.sync_batchnorm=false"
         )
 
 
