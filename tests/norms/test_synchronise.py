@@ -237,8 +237,11 @@ def merged(name: str, rank: int) -> dict:
     with pytest.MonkeyPatch.context() as monkeypatch:
         _, collectives = Collectives(monkeypatch).of(lambda: merge_statistics(network))
     after = copy.deepcopy(network.state_dict())
-    merge_statistics(network)
-    return {"before": before, "after": after, "again": network.state_dict(), "collectives": collectives}
+    with torch.inference_mode():  # as the trainer's validation is
+        merge_statistics(network)
+    again = copy.deepcopy(network.state_dict())
+    network[1](union()[rank].requires_grad_()).sum().backward()  # still trains
+    return {"before": before, "after": after, "again": again, "collectives": collectives}
 
 
 def union() -> torch.Tensor:

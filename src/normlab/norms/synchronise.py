@@ -24,7 +24,7 @@ class Synchronise(LayerSync):
     Training is then that of one process on the joined batch: outputs, gradients (their sum over ranks, for γ and β)
     and running statistics. Ranks may hold different numbers of samples, and some none, but each must send a batch
     through every layer. Layers change in place: modules, parameters, modes, hooks, sharing and the state dict stay.
-    Per-sample layers are left alone. So are layers in eval mode, which neither communicate nor move.
+    Per-sample layers are left alone. A layer in eval mode neither communicates nor moves.
 
     Does not help where each process sees batches large enough: it waits for the others twice a layer and step.
     """
@@ -98,7 +98,7 @@ def _merge(layer: nn.Module, held: dict[str, Tensor], of_ranks: Tensor) -> None:
 class _Synchronised(BatchMoments, _BatchNorm):
     """torch's batch norm, with the statistics of all ranks in training where there are several."""
 
-    plain: ClassVar[type[_BatchNorm]]
+    plain: ClassVar[type[_BatchNorm]]  # the class that the layer had
 
     @property
     def declaration(self) -> Declaration:
