@@ -85,12 +85,11 @@ def _running_statistics(layer: nn.Module) -> dict[str, Tensor]:
 
 def _merge(layer: nn.Module, held: dict[str, Tensor], of_ranks: Tensor) -> None:
     """`held` are the layer's buffers, `of_ranks` (ranks, values) those of each rank one after the other."""
-    parts = of_ranks.split([buffer.numel() for buffer in held.values()], 1)
-    merged = {name: values.mean(0) for name, values in zip(held, parts, strict=True)}
+    parts = dict(zip(held, of_ranks.split([buffer.numel() for buffer in held.values()], 1), strict=True))
+    merged = {name: values.mean(0) for name, values in parts.items()}
     found = declaration(layer)
     if (found is None or found.batch_stats) and {"running_mean", "running_var"} <= held.keys():
-        means = dict(zip(held, parts, strict=True))["running_mean"]
-        merged["running_var"] += means.var(0, correction=0)
+        merged["running_var"] += parts["running_mean"].var(0, correction=0)
     for name, buffer in held.items():
         buffer.copy_(merged[name].view_as(buffer))
 
