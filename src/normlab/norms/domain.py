@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from normlab.norms import ranks
 from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.running import SeveralNorms
@@ -46,9 +47,24 @@ class Domain(Norm):
 
 
 def set_domain(network: nn.Module, domain: int) -> None:
-    """Sets the domain of the batches to come in every layer of `network`; raises ValueError where a layer lacks it."""
-    for name, layer in network.named_modules():
-        if isinstance(layer, DomainLayer):
-            if domain not in range(len(layer.sets)):
-                raise ValueError(f"domain {domain} of a batch: {name} has {len(layer.sets)}; set norm.num_domains")
-            layer.domain = domain
+    """Sets the domain of the batches to come in every layer of `network`.
+
+    Raises ValueError where a layer lacks it, and where processes that share their statistics set another.
+    """
+    layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, DomainLayer)]
+    for name, layer in layers:
+        if domain not in range(len(layer.sets)):
+            raise ValueError(f"domain {domain} of a batch: {name} has {len(layer.sets)}; set norm.num_domains")
+        layer.domain = domain
+    joint = next((layer for _, layer in layers if layer.joint), None)
+    if joint is not None:  # one asks for all
+        _check_same_domain(joint)
+
+
+def _check_same_domain(layer: DomainLayer) -> None:
+    domains = ranks.gather(layer.running_mean.new_tensor([layer.domain]), "norm=domain").int().flatten().tolist()
+    if len(set(domains)) > 1:
+        raise ValueError(
+            f"norm=domain: the processes' batches are of domains {', '.join(map(str, domains))}; synchronised they are "
+            "one batch, of one domain: let all take the same, or set trainer.sync_batchnorm=false"
+        )
