@@ -12,17 +12,21 @@ from hydra.errors import InstantiationException
 from lightning import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from normlab import config as configs
+from normlab import world
 from normlab.callbacks.epoch_seed import EpochSeed
 from normlab.callbacks.progress import TrainingProgress
 from normlab.callbacks.record import Record
+from normlab.callbacks.same_config import SameConfig
 from normlab.data.loaders import Chunks, Fixed
 from normlab.errors import ConfigError
 from normlab.guards import batch_sizes, check_batches, check_evaluation, check_forward
+from normlab.identity import config_hash
 from normlab.modes import ModeGuard
 from normlab.schedulers import constant
 from normlab.tasks.base import Task
@@ -50,22 +54,26 @@ class Parts:
     record: Record
 
 
-def build(config: DictConfig, folder: Path, data: LightningDataModule | None = None) -> Parts:
+def build(config: DictConfig, folder: Path, data: LightningDataModule | None = None, rank: int = 0) -> Parts:
     """Builds everything that the configuration names and checks that it fits together.
 
-    `data` replaces the configured data module. Raises ConfigError; nothing was trained then.
+    `data` replaces the configured data module. rank: which of several processes this is. Raises ConfigError; nothing
+    was trained then.
     """
     try:
-        return _build(config, folder, data)
+        return _build(config, folder, data, rank)
     except (ValueError, TypeError, MisconfigurationException) as error:
         raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
 
 
-def _build(config: DictConfig, folder: Path, data: Any) -> Parts:
+def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     seed_everything(config.seed, verbose=False)
+    processes = world.count(config)
+    if data is not None and processes > 1:
+        raise ConfigError(f"own data is not cut into parts for {processes} processes: use trainer.devices=1")
     data = data or make(config, "data")
     _check_input_dims(config, data.input_shape)
-    data.seed = config.seed
+    data.seed, data.rank, data.processes = config.seed, rank, processes
     data.prepare_data()
     data.setup("fit")
 
@@ -73,11 +81,11 @@ def _build(config: DictConfig, folder: Path, data: Any) -> Parts:
     network = make(config, "model", norm=norm, input_shape=data.input_shape, out_features=data.out_features)
     norm_inputs = check_forward(network, data.input_shape, data.out_features)
     if config.action == "fit":
-        check_batches(network, norm_inputs, batch_sizes(data.train_dataloader()))
+        check_batches(network, norm_inputs, batch_sizes(data.train_dataloader(), processes))
     if config.action in ("fit", "validate"):
-        check_evaluation(network, norm_inputs, batch_sizes(data.val_dataloader()))
+        check_evaluation(network, norm_inputs, batch_sizes(data.val_dataloader(), processes))
     if config.action in ("fit", "test") and is_overridden("test_dataloader", data):
-        check_evaluation(network, norm_inputs, batch_sizes(data.test_dataloader()))
+        check_evaluation(network, norm_inputs, batch_sizes(data.test_dataloader(), processes))
     if _uses_channels_last(config, network):
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if config.compile:
@@ -87,7 +95,7 @@ def _build(config: DictConfig, folder: Path, data: Any) -> Parts:
     score = config.score or task.score
     record = Record(folder, score, config.score_mode or task.direction(score), task.metric_names())
     _wrap_loaders(data, config)
-    return Parts(task, data, _trainer(config, folder, record), record)
+    return Parts(task, data, _trainer(config, folder, record, processes), record)
 
 
 def make(config: DictConfig, group: str, **objects: Any) -> Any:
@@ -136,13 +144,14 @@ def _wrap_loaders(data: LightningDataModule, config: DictConfig) -> None:
         data.train_dataloader = lambda: Chunks(single(), _steps(config), limit)
 
 
-def _trainer(config: DictConfig, folder: Path, record: Record) -> Trainer:
+def _trainer(config: DictConfig, folder: Path, record: Record, processes: int) -> Trainer:
     core: list[Callback] = [ModeGuard(), EpochSeed(config.seed), TrainingProgress()]
     added: list[Callback] = []
     loggers: list[Any] = []
     every_step = int("lr_monitor" in config.callbacks)  # of our own metrics there are only an epoch's
     settings = OmegaConf.create({"log_every_n_steps": every_step, **config.trainer})
-    del settings["overfit_batches"]
+    for key in ("overfit_batches", "sync_batchnorm", "max_restarts"):
+        del settings[key]
     if config.action == "fit":
         following = {"monitor": record.score, "mode": record.mode}
         added = [_offer(node, f"callbacks.{name}", following) for name, node in config.callbacks.items()]
@@ -154,7 +163,12 @@ def _trainer(config: DictConfig, folder: Path, record: Record) -> Trainer:
     if _steps(config) > 1:
         settings.limit_train_batches = 1.0  # Chunks keeps the limit, in batches
         _refuse_per_batch(added, config.steps_per_execution)
+    if processes > 1:
+        core.append(SameConfig(config_hash(config)))
+        settings.devices = processes
     own = {
+        "strategy": DDPStrategy(broadcast_buffers=False) if processes > 1 else "auto",
+        "use_distributed_sampler": False,  # our data has parts of its own
         "callbacks": core + added,
         "logger": loggers,
         "default_root_dir": folder,

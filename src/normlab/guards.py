@@ -57,7 +57,7 @@ def check_evaluation(network: nn.Module, norm_inputs: dict[str, Tensor], sizes: 
         if found.batch_stats and not found.running_stats:
             for size in sizes:
                 values = found.values((size, *x.shape[1:]))
-                if values is not None and values < 2:
+                if size and values is not None and values < 2:
                     raise ValueError(
                         f"an evaluation batch holds {size} sample, and {name} takes statistics of the batch there "
                         "too, over one value per channel: choose another data.batch_size, or a norm with running "
@@ -76,14 +76,15 @@ def check_batches(network: nn.Module, norm_inputs: dict[str, Tensor], sizes: Seq
                 _check_size(name, found, (size, *x.shape[1:]), max(sizes))
 
 
-def batch_sizes(loader: object) -> list[int]:
-    """The sizes of batches that a loader yields: the usual one, and the last one's; empty where it does not tell."""
+def batch_sizes(loader: object, processes: int = 1) -> list[int]:
+    """The sizes of batches that a process gets: the usual one, and those of the last; empty where it is not told."""
     size, dataset = getattr(loader, "batch_size", None), getattr(loader, "dataset", None)
     if size is None or not hasattr(dataset, "__len__"):
         return []
     samples, drop_last = len(dataset), getattr(loader, "drop_last", False)  # pyright: ignore[reportArgumentType]
-    rest = samples % size
-    return ([size] if samples >= size else []) + ([rest] if rest and not drop_last else [])
+    rest = samples % (size * processes)
+    last = {rest // processes, -(-rest // processes)} if rest and not drop_last else set()
+    return ([size] if samples >= size * processes else []) + sorted(last, reverse=True)
 
 
 def _check_single_values(layers: Mapping[str, nn.Module], seen: Mapping[str, Tensor]) -> None:

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from normlab.world import PeerError, everywhere
+
 log = logging.getLogger(__name__)
 
 Policy = Literal["raise", "skip", "stop"]
@@ -60,7 +62,7 @@ class Guard:
         """Whether the batch may be trained on; raises FloatingPointError under `raise` where it may not."""
         self.epoch_batches += 1
         value = loss.item()
-        if math.isfinite(value):
+        if everywhere(math.isfinite(value), loss.device):
             return True
         self._restore()
         self.spoiled = True
@@ -68,8 +70,10 @@ class Guard:
         if self.policy != "raise" and self.epoch_skipped > 1:
             return False  # the first cause of an epoch is told, the others only counted
         with self._same_random_numbers():
-            cause = explain(self.network, x, target)
+            cause = explain(self.network, x, target)  # in all processes: layers may synchronise
         self._restore()
+        if math.isfinite(value):
+            raise PeerError(f"the loss of another process is not finite in {self.where()}")
         message = f"train/loss is {value} in {self.where()}: {cause}"
         if self.policy == "raise":
             raise FloatingPointError(f"{message}. nonfinite=skip leaves such batches out")
