@@ -1,5 +1,6 @@
 """Batch-channel normalization: group norm on top of batch norm, behind weight-standardized layers."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -30,17 +31,15 @@ class BatchChannelLayer(RunningNorm):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
-        self.check_not_empty(x)
-        if x[0].numel() // self.groups < 2:
+        if not self.joint:
+            self.check_not_empty(x)
+        if math.prod(x.shape[1:]) // self.groups < 2:
             raise ValueError(f"norm=batch_channel: Expected more than 1 value a group, got a shape of {tuple(x.shape)}")
         return in_float32(self._normalize, x)
 
     def _normalize(self, x: Tensor) -> Tensor:
         if self.training:
-            # with momentum 1 the kernel leaves the batch's own mean and unbiased variance
-            mean, var = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
-            y = F.batch_norm(x, mean, var, self.batch_weight, self.batch_bias, True, 1.0, self.eps)
-            self.track(mean, var)
+            y = self.normalize(x, self.batch_weight, self.batch_bias)
         else:
             mean, var = self.running_mean, self.running_var
             y = F.batch_norm(x, mean, var, self.batch_weight, self.batch_bias, False, 0.0, self.eps)

@@ -25,7 +25,8 @@ class Declaration:
     running_stats: evaluation uses running statistics; without them it computes them as training does.
     activation: the layer contains its activation.
     foldable: in evaluation it is a fixed affine map of each channel, which the layer before it can absorb.
-    synchronisable: its batch statistics can be taken over several processes.
+    synchronisable: `Synchronise` can make its training on several processes that of one on the joined batch; not so if
+        it takes statistics of parts of a batch, or of its own batch in evaluation too.
     drop_in: it can replace a BatchNorm in any network.
     channels_last: its input is (N, *space, C).
     """
@@ -66,7 +67,7 @@ SAMPLE: frozenset[Axis] = frozenset({"channel", "space"})
 
 def _batch(layer: nn.modules.batchnorm._BatchNorm) -> Declaration:
     running = layer.running_mean is not None
-    return Declaration(BATCH, running_stats=running, foldable=running, synchronisable=True)
+    return Declaration(BATCH, running_stats=running, foldable=running, synchronisable=running)
 
 
 def _instance(layer: nn.modules.batchnorm._NormBase) -> Declaration:

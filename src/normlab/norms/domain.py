@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from normlab.norms import ranks
 from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.running import SeveralNorms
@@ -22,6 +23,17 @@ class DomainLayer(SeveralNorms):
         self.check_input(x)
         chosen = self.sets[self.domain]
         return chosen.normalize(x) if self.training else chosen.evaluate(x)
+
+    def check_alike(self) -> None:
+        """Raises ValueError unless the ranks that share statistics have the same domain."""
+        if self.joint:
+            domains = ranks.gather(self.running_mean.new_tensor([self.domain]), "norm=domain").flatten().tolist()
+            if len(set(domains)) > 1:
+                found = ", ".join(f"{domain:.0f}" for domain in domains)
+                raise ValueError(
+                    f"norm=domain: the processes' batches are of the domains {found}; synchronised they are one batch, "
+                    "of one domain: let all take the same, or set trainer.sync_batchnorm=false"
+                )
 
 
 @dataclass(frozen=True)
@@ -46,9 +58,14 @@ class Domain(Norm):
 
 
 def set_domain(network: nn.Module, domain: int) -> None:
-    """Sets the domain of the batches to come in every layer of `network`; raises ValueError where a layer lacks it."""
-    for name, layer in network.named_modules():
-        if isinstance(layer, DomainLayer):
-            if domain not in range(len(layer.sets)):
-                raise ValueError(f"domain {domain} of a batch: {name} has {len(layer.sets)}; set norm.num_domains")
-            layer.domain = domain
+    """Sets the domain of the batches to come in every layer of `network`.
+
+    Raises ValueError where a layer lacks it, and, once for all layers, where other processes set another.
+    """
+    layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, DomainLayer)]
+    for name, layer in layers:
+        if domain not in range(len(layer.sets)):
+            raise ValueError(f"domain {domain} of a batch: {name} has {len(layer.sets)}; set norm.num_domains")
+        layer.domain = domain
+    for _, layer in layers[:1]:  # one asks for all
+        layer.check_alike()

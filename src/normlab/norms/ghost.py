@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
+from normlab.norms import ranks
 from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.moments import affine_map, moments, unbiased
@@ -22,13 +24,17 @@ class GhostNorm(RunningNorm):
         self.check_input(x)
         if not self.training:
             return self.evaluate(x)
-        if len(x) < self.size:
+        if len(x) < self.size and (len(x) or not self.joint):
             raise ValueError(f"norm=ghost: norm.size={self.size} is more than the {len(x)} samples of the batch")
-        sizes = [self.size] * (len(x) // self.size)
+        sizes = [self.size] * (len(x) // self.size) or [0]
         sizes[-1] += len(x) % self.size
         x, mean, var = moments(x, sizes)
-        shares = mean.new_tensor(sizes).unsqueeze(1) / len(x)
-        self.track((shares * mean).sum(0), (shares * unbiased(var, x, sizes)).sum(0))
+        shares = mean.new_tensor(sizes).unsqueeze(1) / max(len(x), 1)
+        batch_mean, batch_var = (shares * mean).sum(0), (shares * unbiased(var, x, sizes)).sum(0)
+        if self.joint:
+            assert self.synchronised is not None
+            batch_mean, batch_var = ranks.average(torch.stack([batch_mean, batch_var]), len(x), self.synchronised)
+        self.track(batch_mean, batch_var)
         return affine_map(x, sizes, mean, self.weight * (var + self.eps).rsqrt(), self.bias)
 
 
@@ -38,7 +44,8 @@ class Ghost(Norm):
 
     Ghost batches hold `size` samples one after the other; the last takes the remainder too, so that none is smaller.
     Training moves the running statistics once a batch, towards the mean of the ghost batches' μ and unbiased σ²,
-    weighted by their samples. Evaluation is batch norm's.
+    weighted by their samples. Evaluation is batch norm's. Over several processes ghost batches stay within each;
+    synchronised, the running statistics move towards the mean of all.
     The noise of small batches regularises large-batch training; does not help where batches are small already.
     Raises ValueError for a training batch with fewer than `size` samples.
 

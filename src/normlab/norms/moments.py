@@ -9,6 +9,7 @@ moments what it likes, as they are small. Taken apart, normalised and put togeth
 written more often, and plain formulas would make a pass over memory of every operation.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,11 +25,16 @@ Sizes = Sequence[int] | None  # samples of each part, one after the other; None:
 def moments(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor, Tensor]:
     """`x` (N, C, *space) itself, for `affine_map`, with mean and biased variance (parts, C) of 32 bits at least.
 
-    Raises ValueError for a part with one value per channel.
+    Raises ValueError for a part with one value per channel. An empty batch has zeros for moments.
     """
-    if sizes is not None and min(sizes) * x[:1, :1].numel() < 2:
+    if sizes is not None and x.numel() and min(sizes) * math.prod(x.shape[2:]) < 2:
         raise ValueError(f"Expected more than 1 value per channel, got an input of shape {tuple(x.shape)}")
     return _Moments.apply(x, sizes)  # pyright: ignore[reportReturnType]
+
+
+def whole_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `moments` of the whole batch, which may be of one value per channel."""
+    return _Moments.apply(x, [len(x)])  # pyright: ignore[reportReturnType]
 
 
 def affine_map(x: Tensor, sizes: Sizes, centre: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -87,7 +93,7 @@ class _AffineMap(torch.autograd.Function):
 def _values(x: Tensor, sizes: Sizes, like: Tensor) -> Tensor:
     """How many values each moment is taken over, (parts, 1)."""
     counts = like.new_ones(len(x)) if sizes is None else like.new_tensor(sizes)
-    return counts.unsqueeze(1) * x[0, 0].numel()
+    return counts.unsqueeze(1) * math.prod(x.shape[2:])
 
 
 def _each_row(sizes: Sizes, x: Tensor, *of_parts: Tensor) -> list[Tensor]:
@@ -107,7 +113,11 @@ def _sum_of_parts(rows: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 def part_moments(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (parts, C), without a gradient."""
+    """Mean and biased variance (parts, C), without a gradient; of an empty part zeros."""
+    if not x.numel():
+        parts = len(x) if sizes is None else len(sizes)
+        zeros = x.new_zeros(parts, x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
+        return zeros, zeros.clone()
     return _by_rows(x, sizes) if sizes is None or has_fast_rows(x) else _by_parts(x, sizes)
 
 
@@ -134,6 +144,8 @@ def _by_parts(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 def part_sums(g: Tensor, x: Tensor, sizes: Sizes, centre: Tensor) -> tuple[Tensor, Tensor]:
     """Σ g and Σ g (x - centre) of each part, (parts, C) each, without a gradient."""
+    if not x.numel():  # torch's kernels take no empty batch
+        return torch.zeros_like(centre), torch.zeros_like(centre)
     if sizes is None or (has_fast_rows(x) and g.is_contiguous()):
         of_g, of_products = row_sums(g, x)
         if sizes is not None:

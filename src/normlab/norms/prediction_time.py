@@ -13,7 +13,7 @@ from normlab.norms.running import RunningNorm
 class PredictionTimeLayer(RunningNorm):
     """See `PredictionTime`. State as `nn.BatchNorm*d`, so that weights go both ways."""
 
-    declaration = Declaration(BATCH, synchronisable=True)
+    declaration = Declaration(BATCH)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)

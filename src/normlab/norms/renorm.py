@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from normlab.norms.base import Norm
 from normlab.norms.checkpointing import check_first_pass
 from normlab.norms.declaration import BATCH, Declaration
-from normlab.norms.moments import affine_map, moments, unbiased
+from normlab.norms.moments import affine_map
 from normlab.norms.running import RunningNorm
 
 
@@ -27,12 +27,11 @@ class RenormLayer(RunningNorm):
         if not self.training:
             return self.evaluate(x)
         check_first_pass(self.name)
-        whole = [len(x)]
-        x, mean, var = moments(x, whole)
+        x, mean, var, unbiased_var = self.moments(x)
         rstd = (var + self.eps).rsqrt()
         r, d = self._corrections(mean[0], rstd[0])
-        self.track(mean[0], unbiased(var, x, whole)[0])
-        return affine_map(x, whole, mean, self.weight * rstd * r, self.bias + self.weight * d)
+        self.track(mean[0], unbiased_var[0])
+        return affine_map(x, [len(x)], mean, self.weight * rstd * r, self.bias + self.weight * d)
 
     @torch.no_grad()
     def _corrections(self, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor]:

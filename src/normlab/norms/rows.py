@@ -4,13 +4,15 @@ Group norm with one group a channel takes a row's mean and variance in one pass 
 a row's sums of products; plain formulas of torch take two to ten times as long (benchmarks/README.md).
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 
 def has_fast_rows(x: Tensor) -> bool:
     """Whether group norm's kernels serve `x`: rows in one piece, of more than one value, and not of 16 bits."""
-    return x.is_contiguous() and x.dtype in (torch.float32, torch.float64) and x[0, 0].numel() > 1
+    return x.is_contiguous() and x.dtype in (torch.float32, torch.float64) and math.prod(x.shape[2:]) > 1
 
 
 def row_moments(x: Tensor) -> tuple[Tensor, Tensor]:

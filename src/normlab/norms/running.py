@@ -4,11 +4,56 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from normlab.norms import ranks
 from normlab.norms.checkpointing import moves_statistics
+from normlab.norms.moments import affine_map, moments, unbiased
 from normlab.norms.own import OwnLayer
 
 
-class RunningNorm(OwnLayer):
+class BatchMoments(nn.Module):
+    """Batch statistics, of this process or of all, and the running ones; a part of own layers and of torch's."""
+
+    num_features: int
+    eps: float
+    momentum: float | None
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    synchronised: str | None = None  # takes statistics over all ranks; the layer's name for messages
+
+    @property
+    def joint(self) -> bool:
+        """Whether a forward pass now takes its statistics over several ranks."""
+        return self.training and self.synchronised is not None and ranks.several()
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`x` for `affine_map`, with mean, biased and unbiased variance (1, C) of the batch, or of all ranks'."""
+        if self.joint:
+            assert self.synchronised is not None
+            return ranks.joint_moments(x, self.synchronised)
+        whole = [len(x)]
+        x, mean, var = moments(x, whole)
+        return x, mean, var, unbiased(var, x, whole)
+
+    def by_moments(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Batch norm's training, of the batch or of all ranks'; the running statistics follow."""
+        x, mean, var, unbiased_var = self.moments(x)
+        self.track(mean[0], unbiased_var[0])
+        return affine_map(x, [len(x)], mean, weight * (var + self.eps).rsqrt(), bias)
+
+    @torch.no_grad()
+    def track(self, mean: Tensor, unbiased_var: Tensor) -> None:
+        """Counts a batch and moves the running statistics towards its own, (C,) each; see `moves_statistics`."""
+        if not moves_statistics():
+            return
+        self.num_batches_tracked.add_(1)
+        factor = tracking_factor(self.momentum, self.num_batches_tracked, mean)
+        self.running_mean.lerp_(mean.to(self.running_mean), factor)
+        self.running_var.lerp_(unbiased_var.to(self.running_var), factor)
+
+
+class RunningNorm(BatchMoments, OwnLayer):
     """γ, β and running statistics with torch's names, so that a BatchNorm's state dict loads and the other way round.
 
     It is no subclass of torch's `_BatchNorm`: code that looks for that would replace or fold layers it does not know.
@@ -16,9 +61,6 @@ class RunningNorm(OwnLayer):
 
     weight: Tensor
     bias: Tensor
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
 
     def __init__(self, name: str, num_features: int, dims: int, eps: float, momentum: float | None):
         super().__init__(name, num_features, dims, eps)
@@ -30,31 +72,27 @@ class RunningNorm(OwnLayer):
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def check_input(self, x: Tensor) -> None:
-        """As every own layer, and in training ValueError for an input without values, which has no statistics."""
+        """As every own layer, and in training ValueError for an input without values, which has no statistics.
+
+        Where other ranks have statistics, this one may be without.
+        """
         super().check_input(x)
-        if self.training:
+        if self.training and not self.joint:
             self.check_not_empty(x)
 
     def evaluate(self, x: Tensor) -> Tensor:
         """Batch norm's evaluation: the running statistics' affine map of each channel."""
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
 
-    def normalize(self, x: Tensor) -> Tensor:
-        """Batch norm's training by torch's kernel; the running statistics follow."""
+    def normalize(self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        """Batch norm's training by torch's kernel; the running statistics follow. The layer's own γ, β unless given."""
+        weight, bias = self.weight if weight is None else weight, self.bias if bias is None else bias
+        if self.joint:
+            return self.by_moments(x, weight, bias)
         mean, var = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
-        y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.eps)
+        y = F.batch_norm(x, mean, var, weight, bias, True, 1.0, self.eps)
         self.track(mean, var)  # with momentum 1 the kernel left the batch's own mean and unbiased variance
         return y
-
-    @torch.no_grad()
-    def track(self, mean: Tensor, unbiased_var: Tensor) -> None:
-        """Counts a batch and moves the running statistics towards its own, (C,) each; see `moves_statistics`."""
-        if not moves_statistics():
-            return
-        self.num_batches_tracked.add_(1)
-        factor = tracking_factor(self.momentum, self.num_batches_tracked, mean)
-        self.running_mean.lerp_(mean.to(self.running_mean), factor)
-        self.running_var.lerp_(unbiased_var.to(self.running_var), factor)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, momentum={self.momentum}"

@@ -16,9 +16,7 @@ class SplitLayer(SeveralNorms):
 
     def __init__(self, num_features: int, dims: int, splits: int, eps: float, momentum: float | None):
         super().__init__("split", num_features, dims, splits, eps, momentum)
-        self.declaration = Declaration(
-            BATCH, samples=2 * splits, running_stats=True, foldable=True, synchronisable=True
-        )
+        self.declaration = Declaration(BATCH, samples=2 * splits, running_stats=True, foldable=True)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)

@@ -1,0 +1,88 @@
+"""Batch statistics over all processes (ranks): one collective in the forward pass, one in the backward pass.
+
+Ranks may hold different numbers of samples, and some none; but each must send its batch through every layer.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+from torch.autograd.function import once_differentiable
+
+from normlab.norms.moments import whole_moments
+
+
+def several() -> bool:
+    """Whether this process is one of several in a process group."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def joint_moments(x: Tensor, layer: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `moments`, of the batches of all ranks taken together, and the unbiased variance.
+
+    Raises ValueError, with the name of the `layer`, where all ranks together hold one value per channel.
+    """
+    x, mean, var = whole_moments(x)
+    return x, *_Joined.apply(mean, var, x.numel() // x.shape[1], layer)  # pyright: ignore[reportReturnType]
+
+
+def average(values: Tensor, samples: int, layer: str) -> Tensor:
+    """The mean of `values` over ranks, each weighted by its samples; without a gradient."""
+    weighted = torch.cat([values.new_tensor([samples]), samples * values.detach().flatten()])
+    total = _sum(weighted, layer)
+    return (total[1:] / total[0]).view_as(values)
+
+
+def gather(own: Tensor, layer: str) -> Tensor:
+    """`own` (values,) of every rank, (ranks, values); without a gradient."""
+    ranks = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
+    _naming(layer, lambda: distributed.all_gather(ranks, own))
+    return torch.stack(ranks)
+
+
+def _sum(own: Tensor, layer: str) -> Tensor:
+    _naming(layer, lambda: distributed.all_reduce(own))
+    return own
+
+
+def _naming(layer: str, collective: Callable[[], Any]) -> None:
+    """Says in which layer and rank a collective failed, as it does where another rank does not come to it."""
+    try:
+        collective()
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"rank {distributed.get_rank()} of {distributed.get_world_size()} found no other's statistics in {layer}: "
+            "a rank died, or did not send a batch through this layer, as when code runs on one rank alone or ranks "
+            f"have different numbers of batches ({error})"
+        ) from error
+
+
+class _Joined(torch.autograd.Function):
+    """Mean, biased and unbiased variance (1, C) of all from each rank's mean μ_r, biased variance σ²_r and count n_r.
+
+    μ = Σ n_r μ_r / n and σ² = Σ n_r (σ²_r + (μ_r - μ)²) / n, which does not cancel as a mean of squares would. With dμ
+    and dσ² the sums of all ranks' gradients, dμ_r = n_r (dμ + 2 dσ² (μ_r - μ)) / n and dσ²_r = n_r dσ² / n.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, var: Tensor, count: int, layer: str) -> tuple[Tensor, Tensor, Tensor]:
+        ranks = gather(torch.cat([mean.new_tensor([count]), mean[0], var[0]]), layer)
+        counts, means, variances = ranks.split([1, mean.shape[1], mean.shape[1]], 1)
+        n = counts.sum()
+        if count < 2 and n < 2:  # a larger count would be enough to know, without waiting for the device
+            raise ValueError(f"{layer}: Expected more than 1 value per channel over all processes")
+        joint = (counts * means).sum(0, keepdim=True) / n
+        square = (counts * (variances + (means - joint).square())).sum(0, keepdim=True)
+        ctx.save_for_backward(mean - joint, count / n)
+        ctx.layer = layer
+        unbiased = square / (n - 1)
+        ctx.mark_non_differentiable(unbiased)
+        return joint, square / n, unbiased
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_mean: Tensor, of_var: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        from_mean, share = ctx.saved_tensors
+        of_mean, of_var = _sum(torch.stack([of_mean, of_var]), ctx.layer)
+        return share * (of_mean + 2 * of_var * from_mean), share * of_var, None, None
