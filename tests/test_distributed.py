@@ -138,7 +138,7 @@ def test_a_processs_error_is_the_runs(tmp_path):
 
 
 def test_statistics_that_are_not_synchronised_are_merged(tmp_path):
-    config = compose([*TWO, "trainer.sync_batchnorm=false", "trainer.max_epochs=1"])
+    config = compose([*TWO, "trainer.sync_batchnorm=false", "data.drop_last=true", "trainer.max_epochs=1"])
     config.callbacks = {"dump": {"_target_": "test_distributed.Dump", "folder": str(tmp_path)}}
     run(config, folder=tmp_path / "run")
     before, after = ([torch.load(tmp_path / f"{when}{rank}.pt") for rank in (0, 1)] for when in ("before", "after"))
@@ -181,8 +181,8 @@ def test_ctrl_c_ends_all_processes(tmp_path):
     assert told == "interrupted; the same command with the same name= goes on\n"
     assert result_of(tmp_path / "outputs" / "a")["status"] == "interrupted"
     assert result_of(tmp_path / "outputs" / "a")["epochs"] >= 1
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    left = subprocess.run(["ps", "-o", "stat=", "--sid", str(process.pid)], capture_output=True, text=True).stdout
+    assert all(state.startswith("Z") for state in left.split("\n") if state), left
 
 
 @pytest.mark.parametrize(

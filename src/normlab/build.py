@@ -104,7 +104,9 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     score = config.score or task.score
     record = Record(folder, score, config.score_mode or task.direction(score), task.metric_names())
     _wrap_loaders(data, config)
-    return Parts(task, data, _trainer(config, folder, record, processes), record)
+    trainer = _trainer(config, folder, record, processes)
+    trainer.precision_plugin.convert_module(task)  # Lightning does so only after it has loaded a checkpoint into float32
+    return Parts(task, data, trainer, record)
 
 
 def make(config: DictConfig, group: str, **objects: Any) -> Any:
