@@ -52,7 +52,7 @@ def _naming(layer: str, collective: Callable[[], Any]) -> None:
         collective()
     except RuntimeError as error:
         raise RuntimeError(
-            f"rank {distributed.get_rank()} of {distributed.get_world_size()} found no other's statistics in {layer}: "
+            f"rank {distributed.get_rank()} of {distributed.get_world_size()} waited in vain for the others' statistics in {layer}: "
             "a rank died, or did not send a batch through this layer, as when code runs on one rank alone or ranks "
             f"have different numbers of batches ({error})"
         ) from error

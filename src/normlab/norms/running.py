@@ -1,5 +1,7 @@
 """What own layers with batch statistics share: parameters and running statistics."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,9 +18,9 @@ class BatchMoments(nn.Module):
     num_features: int
     eps: float
     momentum: float | None
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
+    running_mean: Any  # Tensor, for which torch's layers may have None
+    running_var: Any
+    num_batches_tracked: Any
 
     synchronised: str | None = None  # takes statistics over all ranks; the layer's name for messages
 
@@ -61,6 +63,9 @@ class RunningNorm(BatchMoments, OwnLayer):
 
     weight: Tensor
     bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
 
     def __init__(self, name: str, num_features: int, dims: int, eps: float, momentum: float | None):
         super().__init__(name, num_features, dims, eps)

@@ -52,8 +52,8 @@ class Synchronise(LayerSync):
         for layer in model.modules():
             if isinstance(layer, BatchMoments):
                 vars(layer).pop("synchronised", None)
-                if type(layer) in SWITCHED.values():
-                    layer.__class__ = layer.plain
+                if isinstance(layer, _Synchronised) and type(layer) in SWITCHED.values():
+                    layer.__class__ = layer.plain  # pyright: ignore[reportAttributeAccessIssue]
         return model
 
 
