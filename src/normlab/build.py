@@ -50,7 +50,9 @@ PER_BATCH = (
 # DistributedDataParallel's switch for putting the first process's buffers in place of the others' before each forward
 # pass, which torch 2.15 renamed. Ours agree, or are merged.
 _ddp_parameters = inspect.signature(DistributedDataParallel).parameters
-SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _ddp_parameters else "broadcast_buffers"
+OWN_BUFFERS: dict[str, Any] = (
+    {"forward_sync_buffers": False} if "forward_sync_buffers" in _ddp_parameters else {"broadcast_buffers": False}
+)
 
 
 @dataclass
@@ -105,7 +107,9 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     record = Record(folder, score, config.score_mode or task.direction(score), task.metric_names())
     _wrap_loaders(data, config)
     trainer = _trainer(config, folder, record, processes)
-    trainer.precision_plugin.convert_module(task)  # Lightning does so only after it has loaded a checkpoint into float32
+    trainer.precision_plugin.convert_module(
+        task
+    )  # Lightning does so only after it has loaded a checkpoint into float32
     return Parts(task, data, trainer, record)
 
 
@@ -205,7 +209,7 @@ def _trainer(config: DictConfig, folder: Path, record: Record, processes: int) -
             core.append(MergeStatistics())
         settings.devices = processes
     own = {
-        "strategy": DDPStrategy(**{SYNC_BUFFERS: False}) if processes > 1 else "auto",
+        "strategy": DDPStrategy(**OWN_BUFFERS) if processes > 1 else "auto",
         "plugins": [Synchronise()] if processes > 1 and config.trainer.sync_batchnorm else [],
         "use_distributed_sampler": False,  # our data has parts of its own
         "callbacks": core + added,

@@ -110,7 +110,9 @@ def _process(config: DictConfig, folder: Path, checkpoint: Path | None, scratch:
         time.sleep(GRACE)
         raise SystemExit(1) from None  # without the tracebacks of the machinery in between
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # of Ctrl-C, which the launcher passes on to processes that have it
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # of Ctrl-C, which the launcher passes on to processes that have it
         if rank == 0 and parts is not None:
             _save(scratch / "progress", progress(parts))
 
