@@ -29,6 +29,7 @@ OWN_TRAINER_KEYS = {
     "barebones": "set steps_per_execution= for speed",
     "strategy": "it follows trainer.devices",
     "num_nodes": "there is one machine so far",
+    "plugins": "set trainer.precision and trainer.sync_batchnorm",
     "use_distributed_sampler": "each process always has a part of its own",
 }
 
