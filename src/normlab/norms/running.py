@@ -15,7 +15,6 @@ from normlab.norms.own import OwnLayer
 class BatchMoments(nn.Module):
     """Batch statistics, of this process or of all, and the running ones; a part of own layers and of torch's."""
 
-    num_features: int
     eps: float
     momentum: float | None
     running_mean: Any  # Tensor, for which torch's layers may have None
@@ -26,7 +25,7 @@ class BatchMoments(nn.Module):
 
     @property
     def joint(self) -> bool:
-        """Whether a forward pass now takes its statistics over several ranks."""
+        """Whether a forward pass would now take its statistics over several ranks."""
         return self.training and self.synchronised is not None and ranks.several()
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
