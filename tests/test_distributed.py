@@ -131,7 +131,9 @@ def test_without_restarts_a_killed_process_is_recorded(tmp_path):
 
 def test_a_processs_error_is_the_runs(tmp_path):
     """It comes from the process that has the cause, and once: an error is no reason to start again."""
-    with pytest.raises(FloatingPointError, match=r"epoch 1, step 20: 4 of the batch's 4 samples hold NaN") as caught:
+    with pytest.raises(
+        FloatingPointError, match=r"epoch 1, step 20: 4 of .* NaN or inf in x; clean the data$"
+    ) as caught:
         harmed(tmp_path / "run", [*TWO, "norm=layer"], "nan")
     assert "in process 1:" in caught.value.__notes__[0]
     told = result_of(tmp_path / "run")
@@ -256,8 +258,9 @@ def test_another_number_of_gpus_does_not_go_on(whole, tmp_path, monkeypatch):
     (folder / "config.yaml").write_text((whole[0] / "config.yaml").read_text())
     (folder / "result.json").write_text(json.dumps(run_of_two))
     monkeypatch.setattr(world, "count", lambda config: 3)
-    with pytest.raises(ConfigError, match="this run was begun on 2 devices and would go on on 3"):
-        run(config, folder=folder)
+    for _ in range(2):  # a refusal does not forget it
+        with pytest.raises(ConfigError, match="this run was begun on 2 devices and would go on on 3"):
+            run(config, folder=folder)
 
 
 def test_processes_with_different_configurations_stop():

@@ -107,9 +107,8 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     record = Record(folder, score, config.score_mode or task.direction(score), task.metric_names())
     _wrap_loaders(data, config)
     trainer = _trainer(config, folder, record, processes)
-    trainer.precision_plugin.convert_module(
-        task
-    )  # Lightning does so only after it has loaded a checkpoint into float32
+    # Lightning converts only after it has loaded a checkpoint, which 64-true would lose half of its digits by
+    trainer.precision_plugin.convert_module(task)
     return Parts(task, data, trainer, record)
 
 

@@ -24,8 +24,8 @@ from normlab.checks import checkpoint_path
 from normlab.data.own import Datasets, adopt
 from normlab.errors import ConfigError
 from normlab.identity import config_hash
-from normlab.launch import Launcher, threads
 from normlab.logs import closing_wandb, logging_to, quiet_lightning
+from normlab.world import threads
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,8 @@ def run(
         folders.write_config(out, config)
         folders.write_environment(out, _devices(parts))
         if parts.trainer.world_size > 1:
+            from normlab.launch import Launcher  # imports that one process does not need
+
             launcher = Launcher(config, out, checkpoint, parts.trainer.world_size)
             recorded.built(parts, lambda: launcher.progress)
             outcome = launcher.run()
@@ -108,7 +110,7 @@ class _Recorded:
             "skipped": None,
             "seconds": None,
             "parameters": None,
-            "world_size": 1,
+            "world_size": self.earlier.get("world_size", 1),
             "overrides": list(config.overrides),
             "config_hash": config_hash(config),
             "error": None,

@@ -1,10 +1,13 @@
 """The processes of a run: how many there are to be, and what one of them can know of all."""
 
+import os
+
 import torch
 from omegaconf import DictConfig
 from torch import distributed
 
 from normlab.errors import ConfigError
+from normlab.norms import ranks
 
 
 class PeerError(RuntimeError):
@@ -30,9 +33,14 @@ def count(config: DictConfig) -> int:
     return devices
 
 
+def threads(processes: int) -> int:
+    """How many threads each of the processes takes: its part of the cores, or what OMP_NUM_THREADS says."""
+    return torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else max(1, torch.get_num_threads() // processes)
+
+
 def everywhere(condition: bool, device: torch.device) -> bool:
     """Whether `condition` holds in every process; all of them must ask."""
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if not ranks.several():
         return condition
     flag = torch.tensor(int(condition), device=device)
     distributed.all_reduce(flag, distributed.ReduceOp.MIN)
