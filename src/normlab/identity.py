@@ -28,7 +28,7 @@ def numbers(config: DictConfig) -> dict[str, Any]:
     assert isinstance(plain, dict)
     trainer = {key: plain["trainer"].get(key) for key in TRAINER_KEYS}
     if trainer["devices"] != 1:
-        trainer["sync_batchnorm"] = plain["trainer"]["sync_batchnorm"]
+        trainer["sync_batchnorm"] = plain["trainer"].get("sync_batchnorm")
     callbacks = {name: keys for name, keys in plain["callbacks"].items() if name in GRADIENT_CALLBACKS}
     return dict(_flat({key: plain.get(key) for key in RUN_KEYS} | {"trainer": trainer, "callbacks": callbacks}))
 

@@ -74,7 +74,7 @@ def run(
         folders.write_config(out, config)
         folders.write_environment(out, _devices(parts))
         if parts.trainer.world_size > 1:
-            from normlab.launch import Launcher  # imports that one process does not need
+            from normlab.launch import Launcher  # torch may be built without it
 
             launcher = Launcher(config, out, checkpoint, parts.trainer.world_size)
             recorded.built(parts, lambda: launcher.progress)
