@@ -138,3 +138,23 @@ def test_fixed_repeats_the_first_batches():
     order.set_epoch(5)
     assert [y.tolist() for _, y in fixed] == first
     assert len(fixed) == 2
+
+
+@pytest.mark.parametrize("processes", [2, 3, 5])
+@pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.parametrize("samples", [48, 53, 62])
+def test_processes_share_the_batches_of_one(samples, drop_last, processes):
+    """Step k of N processes with batch b has the samples of step k of one with N·b, in contiguous blocks."""
+    x, y = torch.randn(samples, 1, 8, 8), torch.arange(samples)
+    order = EpochOrder(samples, seed=1)
+    augment = Shift(samples, 2, seed=0)
+    one = Batches(x, y, 4 * processes, order, drop_last, augment)
+    ranks = [Batches(x, y, 4, order, drop_last, augment, rank, processes) for rank in range(processes)]
+    assert {len(loader) for loader in ranks} == {len(one)}
+    for step, (whole, *parts) in enumerate(zip(one, *ranks, strict=True)):
+        assert torch.equal(torch.cat([part[0] for part in parts]), whole[0])
+        assert torch.equal(torch.cat([part[1] for part in parts]), whole[1])
+        sizes = [len(part[1]) for part in parts]
+        assert max(sizes) - min(sizes) <= 1
+        losses = [y.double().mean().nan_to_num() * ranks[r].weight(step) for r, (_, y) in enumerate(parts)]
+        torch.testing.assert_close(sum(losses) / processes, whole[1].double().mean())

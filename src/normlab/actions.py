@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from lightning.pytorch.tuner.tuning import Tuner
@@ -36,7 +37,8 @@ def fit(parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
         log.info(f"resuming from {shown(last)}, after its last finished epoch")
     trainer.fit(parts.task, datamodule=parts.data, ckpt_path=last if last.is_file() else None, weights_only=True)
     if record.best is None:  # trainer.max_steps ended the run before its first validation
-        record.adopt_last(trainer.validate(parts.task, datamodule=parts.data, verbose=False)[0])
+        record.adopt_last(trainer, trainer.validate(parts.task, datamodule=parts.data, verbose=False)[0])
+    trainer.strategy.barrier()  # the first process has just written the best
     best = record.best
     assert best is not None
     load_weights(parts.task, record.path("best"))
@@ -93,6 +95,17 @@ def lr_find(parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
         return Outcome()
     log.info(f"suggestion: optimizer.lr={rates[place]:.2g}; the curve is {shown(picture)}")
     return Outcome(None, {"lr": rates[place]})
+
+
+def progress(parts: Parts) -> dict[str, Any]:
+    """How far a fit came, as result.json tells it."""
+    best = parts.record.best
+    return {
+        "epochs": parts.trainer.current_epoch,
+        "steps": parts.trainer.global_step,
+        "skipped": parts.task.guard.skipped,
+        "best": best and {"epoch": best["epoch"], "path": "checkpoints/best.ckpt"},
+    }
 
 
 def steepest_fall(losses: Sequence[float]) -> int | None:

@@ -27,9 +27,10 @@ OWN_TRAINER_KEYS = {
     "enable_checkpointing": "best and last are always kept",
     "fast_dev_run": "choose trainer=debug",
     "barebones": "set steps_per_execution= for speed",
-    "strategy": "there is one process so far",
-    "num_nodes": "there is one process so far",
-    "sync_batchnorm": "there is one process so far",
+    "strategy": "it follows trainer.devices",
+    "num_nodes": "there is one machine so far",
+    "plugins": "set trainer.precision and trainer.sync_batchnorm",
+    "use_distributed_sampler": "each process always has a part of its own",
 }
 
 
@@ -92,6 +93,8 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
         raise ConfigError(f"score_mode={config.score_mode} without a score: set score= too")
     if config.steps_per_execution > 1:
         _check_single_step_only(config)
+    if config.trainer.devices != 1:
+        _check_single_process_only(config)
     if config.action == "fit" and config.ckpt is not None:
         raise ConfigError(f"ckpt={config.ckpt} with action=fit: a fit resumes by its name=")
     checkpoint = checkpoint_path(config, run_folder)
@@ -137,6 +140,19 @@ def _check_single_step_only(config: DictConfig) -> None:
     monitor = config.callbacks.get("lr_monitor")
     if monitor is not None and monitor.logging_interval == "step":
         raise ConfigError(f"callbacks.lr_monitor.logging_interval=step cannot be combined with {steps}; use epoch")
+
+
+def _check_single_process_only(config: DictConfig) -> None:
+    devices = f"trainer.devices={config.trainer.devices}"
+    if config.steps_per_execution > 1:
+        raise ConfigError(f"steps_per_execution={config.steps_per_execution} cannot be combined with {devices}; use 1")
+    if config.nonfinite == "skip":
+        raise ConfigError(f"nonfinite=skip cannot be combined with {devices}; use raise")
+    if config.action == "lr_find":
+        raise ConfigError(
+            f"action=lr_find cannot be combined with {devices}: search with trainer.devices=1 and data.batch_size= of "
+            "all processes together"
+        )
 
 
 def _is_of_extra(requirement: Requirement, extra: str) -> bool:

@@ -95,7 +95,8 @@ RULES: dict[str, tuple[Number | Words, ...]] = {
     "pct_start": (PART,),
     # trainer and callbacks
     "accelerator": (Words(["auto", "cpu", "gpu", "mps"]),),
-    "devices": (Words([1]),),
+    "devices": (COUNT, Words(["auto"])),
+    "max_restarts": (Number(0, whole=True),),
     "precision": (Words(["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"]),),
     "max_epochs": (COUNT,),
     "max_steps": (COUNT, Words([-1])),

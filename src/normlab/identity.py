@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 # Not `nonfinite`: until a batch fails under `raise` both policies are the same run, and `skip` may go on with it.
 RUN_KEYS = ("model", "norm", "data", "task", "optimizer", "scheduler", "seed", "steps_per_execution")
 TRAINER_KEYS = (
+    "devices",
     "precision",
     "max_epochs",
     "max_steps",
@@ -26,6 +27,8 @@ def numbers(config: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     trainer = {key: plain["trainer"].get(key) for key in TRAINER_KEYS}
+    if trainer["devices"] != 1:
+        trainer["sync_batchnorm"] = plain["trainer"].get("sync_batchnorm")
     callbacks = {name: keys for name, keys in plain["callbacks"].items() if name in GRADIENT_CALLBACKS}
     return dict(_flat({key: plain.get(key) for key in RUN_KEYS} | {"trainer": trainer, "callbacks": callbacks}))
 

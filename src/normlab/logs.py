@@ -1,6 +1,7 @@
 """Messages: normlab's own and every warning on the console, all of them and Lightning's in train.log."""
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,11 +28,40 @@ class ConsoleHandler(logging.Handler):
 @contextmanager
 def logging_to(file: Path) -> Iterator[None]:
     """Sends messages to the console and to `file`; afterwards puts everything back for the next job of a sweep."""
-    root, ours = logging.getLogger(), logging.getLogger("normlab")
     handler = logging.FileHandler(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    elastic = logging.getLogger("torch.distributed.elastic")  # normlab itself tells how a process ended
+    with _handlers(handler, ConsoleHandler()):
+        elastic.handlers, elastic.propagate = [handler], False
+        try:
+            yield
+        finally:
+            elastic.handlers, elastic.propagate = [], True
+
+
+@contextmanager
+def no_logging() -> Iterator[None]:
+    """Keeps quiet: of several processes the first one's messages are enough, and errors are raised."""
+    with _handlers(logging.NullHandler()):
+        yield
+
+
+@contextmanager
+def closing_wandb() -> Iterator[None]:
+    """Ends a Weights & Biases run with ours; the next job of a sweep would otherwise go on writing into it."""
+    try:
+        yield
+    finally:
+        wandb = sys.modules.get("wandb")
+        if wandb is not None and wandb.run is not None:
+            wandb.finish()
+
+
+@contextmanager
+def _handlers(*handlers: logging.Handler) -> Iterator[None]:
+    root, ours = logging.getLogger(), logging.getLogger("normlab")
     before = root.handlers[:], root.level
-    root.handlers[:] = [handler, ConsoleHandler()]
+    root.handlers[:] = handlers
     root.setLevel(logging.INFO)
     ours.setLevel(logging.DEBUG)
     logging.captureWarnings(True)
@@ -39,7 +69,8 @@ def logging_to(file: Path) -> Iterator[None]:
         yield
     finally:
         logging.captureWarnings(False)
-        handler.close()
+        for handler in handlers:
+            handler.close()
         root.handlers[:], level = before
         root.setLevel(level)
 
@@ -48,6 +79,8 @@ def quiet_lightning() -> None:
     """Takes Lightning's own handlers away: each of its lines would appear twice. Call after importing it."""
     # Lightning 2.6 with torch 2.15, 2026-11: its own use of a deprecated torch class, nothing a user can change
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    # the meter of each stage has summed over all processes by itself
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     # nonfinite=skip returns no loss for a batch that it leaves out, and says so itself
     warnings.filterwarnings("ignore", message=".*`training_step` returned `None`.*")
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):

@@ -2,10 +2,9 @@
 
 import logging
 import signal
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +16,16 @@ from lightning import LightningDataModule
 from omegaconf import DictConfig
 
 from normlab import folder as folders
-from normlab.actions import ACTIONS, Outcome
+from normlab.actions import ACTIONS, Outcome, progress
 from normlab.allocator import set_allocator
 from normlab.build import Parts, build
+from normlab.checkpoints import load_weights
 from normlab.checks import checkpoint_path
 from normlab.data.own import Datasets, adopt
 from normlab.errors import ConfigError
 from normlab.identity import config_hash
-from normlab.logs import logging_to, quiet_lightning
+from normlab.logs import closing_wandb, logging_to, quiet_lightning
+from normlab.world import threads
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +70,20 @@ def run(
         quiet_lightning()
         set_allocator(config.allocator)
         parts = build(config, out, data)
+        _check_world(recorded.earlier, parts)
         folders.write_config(out, config)
-        folders.write_environment(out, _devices(parts.trainer.strategy.root_device))
-        recorded.built(parts)
-        with _keyboard_interrupt(), _closing_wandb():
-            outcome = ACTIONS[config.action](parts, checkpoint, out)
+        folders.write_environment(out, _devices(parts))
+        if parts.trainer.world_size > 1:
+            from normlab.launch import Launcher  # torch may be built without it
+
+            launcher = Launcher(config, out, checkpoint, parts.trainer.world_size)
+            recorded.built(parts, lambda: launcher.progress)
+            outcome = launcher.run()
+            load_weights(parts.task, checkpoint or parts.record.path("best"))
+        else:
+            recorded.built(parts, lambda: progress(parts))
+            with _keyboard_interrupt(), closing_wandb():
+                outcome = ACTIONS[config.action](parts, checkpoint, out)
         recorded.done(outcome)
     return Result(path, outcome.score, outcome.metrics, parts.task)
 
@@ -84,7 +94,7 @@ class _Recorded:
     def __init__(self, config: DictConfig, out: Path):
         self.out, self.start = out, time.monotonic()
         self.earlier = folders.read_result(out) if config.action == "fit" else {}
-        self.parts: Parts | None = None
+        self.progress: Callable[[], dict[str, Any]] = dict
         self.result: dict[str, Any] = {
             "format": 1,
             "action": config.action,
@@ -100,7 +110,7 @@ class _Recorded:
             "skipped": None,
             "seconds": None,
             "parameters": None,
-            "world_size": 1,
+            "world_size": self.earlier.get("world_size", 1),
             "overrides": list(config.overrides),
             "config_hash": config_hash(config),
             "error": None,
@@ -110,8 +120,9 @@ class _Recorded:
         folders.write_result(self.out, self.result)
         return self
 
-    def built(self, parts: Parts) -> None:
-        self.parts = parts
+    def built(self, parts: Parts, progress: Callable[[], dict[str, Any]]) -> None:
+        """`progress` tells how far the run has come."""
+        self.progress = progress
         network = parts.task.network
         parameters = sum(parameter.numel() for parameter in network.parameters())
         self.result |= {
@@ -121,8 +132,9 @@ class _Recorded:
             "world_size": parts.trainer.world_size,
         }
         folders.write_result(self.out, self.result)
-        name, device = type(network).__name__, parts.trainer.strategy.root_device
-        log.info(f"{name}, {parameters:,} parameters, on {device}, in {folders.shown(self.out)}")
+        name, device, processes = type(network).__name__, parts.trainer.strategy.root_device, parts.trainer.world_size
+        where = f"{processes} processes, {device.type}" if processes > 1 else device
+        log.info(f"{name}, {parameters:,} parameters, on {where}, in {folders.shown(self.out)}")
 
     def done(self, outcome: Outcome) -> None:
         self.result |= {"status": "finished", "score": outcome.score, "metrics": outcome.metrics}
@@ -134,12 +146,8 @@ class _Recorded:
             said = f"{type(error).__name__}: {error}".removeprefix("ConfigError: ").removesuffix(": ")
             self.result |= {"status": status, "error": said}
             log.debug(f"{status}:", exc_info=None if status == "interrupted" else error)
-        if self.parts is not None and self.result["action"] == "fit":
-            trainer, best = self.parts.trainer, self.parts.record.best
-            self.result |= {"epochs": trainer.current_epoch, "steps": trainer.global_step}
-            self.result["skipped"] = self.parts.task.guard.skipped
-            if best is not None:
-                self.result["best"] = {"epoch": best["epoch"], "path": "checkpoints/best.ckpt"}
+        if self.result["action"] == "fit":
+            self.result |= self.progress()
         folders.write_result(self.out, self.result | {"seconds": self._seconds()})
 
     def _seconds(self) -> float:
@@ -178,17 +186,14 @@ def _keyboard_interrupt() -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
 
 
-@contextmanager
-def _closing_wandb() -> Iterator[None]:
-    """Ends a Weights & Biases run with ours; the next job of a sweep would otherwise go on writing into it."""
-    try:
-        yield
-    finally:
-        wandb = sys.modules.get("wandb")
-        if wandb is not None and wandb.run is not None:
-            wandb.finish()
+def _check_world(earlier: dict[str, Any], parts: Parts) -> None:
+    """Refuses to go on with another number of processes, which `trainer.devices=auto` may give on another machine."""
+    before, now = earlier.get("world_size"), parts.trainer.world_size
+    if before not in (None, now) and parts.record.path("last").is_file():
+        raise ConfigError(f"this run was begun on {before} devices and would go on on {now}: choose another name=")
 
 
-def _devices(device: torch.device) -> dict[str, Any]:
+def _devices(parts: Parts) -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {"device": str(device), "gpus": gpus, "threads": torch.get_num_threads()}
+    device, processes = parts.trainer.strategy.root_device, parts.trainer.world_size
+    return {"device": str(device), "processes": processes, "gpus": gpus, "threads": threads(processes)}

@@ -79,7 +79,8 @@ class Record(Checkpoint):
         self.best = state_dict["best"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.table.truncate(trainer.current_epoch)
+        if trainer.is_global_zero:
+            self.table.truncate(trainer.current_epoch)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.validated = {}
@@ -91,18 +92,20 @@ class Record(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         now = {k: v for k, v in trainer.callback_metrics.items() if not k.startswith("val/")} | self.validated
         row = {name: float(value) for name, value in now.items()}
-        self.table.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **row})
+        if trainer.is_global_zero:
+            self.table.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **row})
         improved = self.score in row and self._is_better(row[self.score])
         if improved:
             self.best = {"epoch": trainer.current_epoch, "score": row[self.score], "metrics": row}
-        trainer.save_checkpoint(self.path("last"), weights_only=False)
-        if improved:
+        trainer.save_checkpoint(self.path("last"), weights_only=False)  # by the first of several processes
+        if improved and trainer.is_global_zero:
             self._make_last_the_best()
 
-    def adopt_last(self, metrics: Mapping[str, float]) -> None:
+    def adopt_last(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """Makes the last checkpoint the best of a run that saved no other."""
         self.best = {"epoch": None, "score": metrics[self.score], "metrics": dict(metrics)}
-        self._make_last_the_best()
+        if trainer.is_global_zero:
+            self._make_last_the_best()
 
     def _is_better(self, score: float) -> bool:
         if self.best is None or math.isnan(self.best["score"]):

@@ -38,7 +38,8 @@ class Batches:
     """(x, y) pairs cut from tensors by index: no sample is touched on its own, which a DataLoader would do.
 
     `sampler` gives the order, None the stored one. `augment(x, index, epoch)` changes a batch of samples; index holds
-    their places in the training set.
+    their places in the training set. Several `processes` share batches of processes · batch_size samples, each taking
+    the block of its `rank`; the blocks of a last, smaller batch are as equal as can be, and may be empty.
     """
 
     batch_sampler = None  # Lightning asks every loader that has a sampler
@@ -51,25 +52,42 @@ class Batches:
         sampler: EpochOrder | None = None,
         drop_last: bool = False,
         augment: Augment | None = None,
+        rank: int = 0,
+        processes: int = 1,
     ):
         self.x, self.y, self.batch_size = x, y, batch_size
         self.sampler, self.drop_last, self.augment = sampler, drop_last, augment
+        self.rank, self.processes = rank, processes
         self.dataset = range(len(x))  # for whoever asks a loader for its number of samples
 
     def __len__(self) -> int:
-        return len(self.x) // self.batch_size if self.drop_last else -(-len(self.x) // self.batch_size)
+        joint = self.batch_size * self.processes
+        return len(self.x) // joint if self.drop_last else -(-len(self.x) // joint)
+
+    def weight(self, step: int) -> float:
+        """What this process's mean loss counts by, so that the mean over all processes is that of the joint batch."""
+        start, stop, samples = self._block(step)
+        return (stop - start) * self.processes / samples
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        size = self.batch_size
+        blocks = (self._block(step)[:2] for step in range(len(self)))
         if self.sampler is None:
-            for start in range(0, len(self) * size, size):
-                yield self.x[start : start + size], self.y[start : start + size]
+            for start, stop in blocks:
+                yield self.x[start:stop], self.y[start:stop]
             return
         epoch, order = self.sampler.epoch, self.sampler.permutation()
-        for start in range(0, len(self) * size, size):
-            index = order[start : start + size]
+        for start, stop in blocks:
+            index = order[start:stop]
             x = self.x[index]
             yield (x if self.augment is None else self.augment(x, index, epoch)), self.y[index]
+
+    def _block(self, step: int) -> tuple[int, int, int]:
+        """Where this process's samples of a step begin and end, and how many samples all processes have in it."""
+        joint = self.batch_size * self.processes
+        first = step * joint
+        samples = min(joint, len(self.x) - first)
+        start, stop = (first + rank * samples // self.processes for rank in (self.rank, self.rank + 1))
+        return start, stop, samples
 
 
 class TensorData(LightningDataModule):
@@ -94,7 +112,8 @@ class TensorData(LightningDataModule):
         super().__init__()
         self.batch_size, self.drop_last = batch_size, drop_last
         self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
-        self.seed = 0  # the run's, set where the parts meet
+        self.seed = 0  # the run's, set where the parts meet, as are the two below
+        self.rank, self.processes = 0, 1
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}
 
     @abstractmethod
@@ -123,15 +142,17 @@ class TensorData(LightningDataModule):
         return mean, std
 
     def train_dataloader(self) -> Batches:
-        x, y = self.splits["train"]
-        order = EpochOrder(len(x), self.seed)
-        return Batches(x, y, self.batch_size, order, self.drop_last, self.augmentation())
+        order = EpochOrder(len(self.splits["train"][0]), self.seed)
+        return self._batches("train", order, self.drop_last, self.augmentation())
 
     def val_dataloader(self) -> Batches:
-        return Batches(*self.splits["val"], self.batch_size)
+        return self._batches("val")
 
     def test_dataloader(self) -> Batches:
-        return Batches(*self.splits["test"], self.batch_size)
+        return self._batches("test")
+
+    def _batches(self, split: str, *options: Any) -> Batches:
+        return Batches(*self.splits[split], self.batch_size, *options, rank=self.rank, processes=self.processes)
 
     def _split(self, y: Tensor) -> dict[str, Tensor]:
         stratify = y.numpy() if self.task == "classify" else None

@@ -108,7 +108,10 @@ class Task(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         if self.automatic_optimization:
-            return self._train(batch)
+            loss = self._train(batch)
+            if loss is None or self.trainer.world_size == 1:
+                return loss
+            return loss * self.trainer.train_dataloader.weight(batch_idx)  # pyright: ignore
         self._execute(batch)
         return None
 
@@ -182,6 +185,8 @@ class Task(LightningModule):
         return None
 
     def _evaluate(self, stage: str, batch: Sequence[Tensor], meter: Meter) -> None:
+        if not len(batch[1]):
+            return  # of a last batch with fewer samples than processes
         output, loss = self._step(batch)
         if not math.isfinite(loss.item()):
             cause = explain(self.network, batch[0], batch[1])
