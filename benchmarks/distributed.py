@@ -93,7 +93,9 @@ def main() -> None:
         ratio = {way: statistics.median(a / b for a, b in zip(ways["alone"], ways[way], strict=True)) for way in WAYS}
         sync = statistics.median(a / b for a, b in zip(ways["DDP, synchronised"], ways["DDP"], strict=True))
         cells = [f"{min(ways[way]) * 1e3:.1f}" for way in WAYS]
-        rows.append([f"{name}, {NETWORKS[name]} a process", *cells, *(f"{ratio[w]:.2f}" for w in WAYS[1:]), f"{sync:.2f}"])
+        rows.append(
+            [f"{name}, {NETWORKS[name]} a process", *cells, *(f"{ratio[w]:.2f}" for w in WAYS[1:]), f"{sync:.2f}"]
+        )
     print(f"{machine()}, of which each process takes one\n")
     header = ["ms a step", *WAYS, *(f"efficiency, {way}" for way in WAYS[1:]), "synchronised / DDP"]
     print(table(header, rows), "\n")
