@@ -165,9 +165,11 @@ def _trainer(config: DictConfig, folder: Path, record: Record, processes: int) -
         _refuse_per_batch(added, config.steps_per_execution)
     if processes > 1:
         core.append(SameConfig(config_hash(config)))
-        settings.devices = processes
+    nodes = world.nodes()
+    settings.devices, settings.num_nodes = processes // nodes, nodes
     own = {
         "strategy": DDPStrategy(broadcast_buffers=False) if processes > 1 else "auto",
+        "plugins": [world.environment()],
         "use_distributed_sampler": False,  # our data has parts of its own
         "callbacks": core + added,
         "logger": loggers,

@@ -24,7 +24,7 @@ from normlab.actions import ACTIONS, Outcome, progress
 from normlab.allocator import set_allocator
 from normlab.build import Parts, build
 from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning
-from normlab.world import PeerError
+from normlab.errors import PeerError
 
 log = logging.getLogger(__name__)
 

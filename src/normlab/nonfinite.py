@@ -10,7 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from normlab.world import PeerError, everywhere
+from normlab.errors import PeerError
+from normlab.world import everywhere
 
 log = logging.getLogger(__name__)
 
