@@ -23,8 +23,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from normlab.actions import ACTIONS, Outcome, progress
 from normlab.allocator import set_allocator
 from normlab.build import Parts, build
-from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning
 from normlab.errors import PeerError
+from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning
 
 log = logging.getLogger(__name__)
 
