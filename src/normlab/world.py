@@ -56,7 +56,7 @@ def _on_this_node(devices: int | str, accelerator: str) -> int:
 
 
 def environment() -> ClusterEnvironment:
-    """Where Lightning learns of this process's place. Raises ConfigError for a first node without an address.
+    """Where Lightning learns of this process's place.
 
     Named instead of left to Lightning, which takes any process in a SLURM job for one of srun's.
     """
@@ -66,22 +66,14 @@ def environment() -> ClusterEnvironment:
     if here.starter == "torchrun":
         return TorchElasticEnvironment()
     os.environ["SLURM_NTASKS_PER_NODE"] = str(here.local)  # srun -n does not set it, and Lightning insists
-    slurm = SLURMEnvironment(auto_requeue=False)
-    try:
-        socket.getaddrinfo(slurm.main_address, None)
-    except OSError as error:  # torch would try for half an hour
-        raise ConfigError(
-            f"node {slurm.main_address} has no address on {socket.gethostname()}: make the names of SLURM's nodes "
-            "known to each other (DNS or /etc/hosts), or set MASTER_ADDR"
-        ) from error
-    return slurm
+    return SLURMEnvironment(auto_requeue=False)
 
 
 class Start:
     """Lets processes that torchrun or srun started begin together, or none of them.
 
     Use as a context around all that a process does: leaving it by an error before `ready` tells the others of it. Does
-    nothing for a process that stands alone.
+    nothing for a process that stands alone. Entering raises ConfigError where the first process's node has no address.
     """
 
     numbers = itertools.count()  # of the starts in this process
@@ -90,6 +82,15 @@ class Start:
         self.told = joined.found() is None
 
     def __enter__(self) -> "Start":
+        if not self.told:
+            address = environment().main_address
+            try:
+                socket.getaddrinfo(address, None)
+            except OSError as error:  # torch would try for half an hour
+                raise ConfigError(
+                    f"node {address} has no address on {socket.gethostname()}: make the names of the nodes known to "
+                    "each other (DNS or /etc/hosts), or set MASTER_ADDR"
+                ) from error
         return self
 
     def __exit__(
