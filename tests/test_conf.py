@@ -75,7 +75,7 @@ def test_every_yaml_composes_and_binds_to_its_target(group, option):
         (node,) = node.values()
     if "_target_" not in node:
         node = compose([f"{group}={option}"])[group]
-    ours = {"overfit_batches", "_target_", "_partial_"}
+    ours = {"overfit_batches", "max_restarts", "_target_", "_partial_"}
     keys = {key: value for key, value in OmegaConf.to_container(node).items() if key not in ours}
     inspect.signature(get_object(node["_target_"])).bind_partial(**keys)
 
@@ -132,7 +132,7 @@ def test_pairs_of_the_rest_train(overrides, quick_run):
 def test_options_not_run_above_have_a_reason():
     """What a machine may lack, or an extra brings, is composed here and run where it is there."""
     tested = " ".join(["trainer=auto trainer=debug callbacks=none logger=none", *(" ".join(pair) for pair in PAIRS)])
-    elsewhere = {"gpu", "mps", "wandb", "mlflow"}
+    elsewhere = {"gpu", "mps", "wandb", "mlflow", "ddp", "ddp_cpu"}  # several processes: test_distributed.py
     for group in ("optimizer", "scheduler", "trainer", "callbacks", "logger"):
         for option in options(group):
             assert re.search(rf"{group}=\S*\b{option}\b", tested) or option in elsewhere, f"{group}={option}"

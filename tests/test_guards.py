@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from normlab.guards import check_forward, probe
+from normlab.guards import check_forward, parts_of, probe
 from normlab.norms.declaration import declaration
 
 
@@ -49,3 +49,9 @@ def test_a_refusal_without_a_word_is_told_by_its_kind():
 
     with pytest.raises(ValueError, match=r"cannot take samples of shape \(3,\): AssertionError"):
         probe(Refuses(), torch.zeros(2, 3), {})
+
+
+def test_processes_get_parts_as_equal_as_can_be():
+    assert parts_of([8, 3], 1) == [8, 3]
+    assert parts_of([8, 3], 2) == [4, 2, 1]
+    assert parts_of([16, 3], 4) == [4, 1, 0]

@@ -15,19 +15,23 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from normlab import config as configs
 from normlab import world
 from normlab.callbacks.epoch_seed import EpochSeed
+from normlab.callbacks.merge_statistics import MergeStatistics
 from normlab.callbacks.progress import TrainingProgress
 from normlab.callbacks.record import Record
 from normlab.callbacks.same_config import SameConfig
 from normlab.data.loaders import Chunks, Fixed
 from normlab.errors import ConfigError
-from normlab.guards import batch_sizes, check_batches, check_evaluation, check_forward
+from normlab.guards import batch_sizes, check_batches, check_evaluation, check_forward, parts_of
 from normlab.identity import config_hash
 from normlab.modes import ModeGuard
+from normlab.norms.declaration import declaration
+from normlab.norms.synchronise import Synchronise
 from normlab.schedulers import constant
 from normlab.tasks.base import Task
 from normlab.tasks.classify import Classify
@@ -41,6 +45,13 @@ PER_BATCH = (
     "on_before_backward",
     "on_after_backward",
     "on_before_optimizer_step",
+)
+
+# DistributedDataParallel's switch for putting the first process's buffers in place of the others' before each forward
+# pass, which torch 2.15 renamed. Ours agree, or are merged.
+_ddp_parameters = inspect.signature(DistributedDataParallel).parameters
+OWN_BUFFERS: dict[str, Any] = (
+    {"forward_sync_buffers": False} if "forward_sync_buffers" in _ddp_parameters else {"broadcast_buffers": False}
 )
 
 
@@ -81,11 +92,11 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     network = make(config, "model", norm=norm, input_shape=data.input_shape, out_features=data.out_features)
     norm_inputs = check_forward(network, data.input_shape, data.out_features)
     if config.action == "fit":
-        check_batches(network, norm_inputs, batch_sizes(data.train_dataloader(), processes))
+        _check_training(config, network, norm_inputs, batch_sizes(data.train_dataloader(), processes), processes)
     if config.action in ("fit", "validate"):
-        check_evaluation(network, norm_inputs, batch_sizes(data.val_dataloader(), processes))
+        check_evaluation(network, norm_inputs, parts_of(batch_sizes(data.val_dataloader(), processes), processes))
     if config.action in ("fit", "test") and is_overridden("test_dataloader", data):
-        check_evaluation(network, norm_inputs, batch_sizes(data.test_dataloader(), processes))
+        check_evaluation(network, norm_inputs, parts_of(batch_sizes(data.test_dataloader(), processes), processes))
     if _uses_channels_last(config, network):
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if config.compile:
@@ -95,7 +106,10 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     score = config.score or task.score
     record = Record(folder, score, config.score_mode or task.direction(score), task.metric_names())
     _wrap_loaders(data, config)
-    return Parts(task, data, _trainer(config, folder, record, processes), record)
+    trainer = _trainer(config, folder, record, processes)
+    # Lightning converts only after it has loaded a checkpoint, which 64-true would lose half of its digits by
+    trainer.precision_plugin.convert_module(task)
+    return Parts(task, data, trainer, record)
 
 
 def make(config: DictConfig, group: str, **objects: Any) -> Any:
@@ -113,6 +127,31 @@ def _make(node: DictConfig, key: str, **objects: Any) -> Any:
     except TypeError as error:
         raise ConfigError(f"{key}: {node._target_} {error}") from error
     return partial if node.get("_partial_") else partial(**objects)
+
+
+def _check_training(
+    config: DictConfig, network: nn.Module, norm_inputs: dict[str, Tensor], sizes: list[int], processes: int
+) -> None:
+    """Raises ConfigError or ValueError for training batches of these sizes, of all processes together, as too small."""
+    joint: dict[str, Tensor] = {}
+    if processes > 1 and config.trainer.sync_batchnorm:
+        synchronise = Synchronise()
+        synchronise.revert(synchronise.apply(network))  # which refuses layers that cannot be synchronised
+        joint = {name: x for name, x in norm_inputs.items() if _takes_joint_statistics(network.get_submodule(name))}
+    check_batches(network, joint, sizes)
+    parts = parts_of(sizes, processes)
+    if 0 in parts:
+        raise ConfigError(
+            f"the last training batch holds {sizes[-1]} samples for {processes} processes: set data.drop_last=true, or "
+            "another data.batch_size"
+        )
+    alone = {name: x for name, x in norm_inputs.items() if name not in joint}
+    check_batches(network, alone, parts, where="" if processes == 1 else " in a process")
+
+
+def _takes_joint_statistics(layer: nn.Module) -> bool:
+    found = declaration(layer)
+    return found is not None and found.synchronisable and found.samples == 1  # ghost batches stay within a process
 
 
 def _task(config: DictConfig, network: nn.Module, data: Any) -> Task:
@@ -165,11 +204,14 @@ def _trainer(config: DictConfig, folder: Path, record: Record, processes: int) -
         _refuse_per_batch(added, config.steps_per_execution)
     if processes > 1:
         core.append(SameConfig(config_hash(config)))
+        if not config.trainer.sync_batchnorm:
+            core.append(MergeStatistics())
     nodes = world.nodes()
     settings.devices, settings.num_nodes = processes // nodes, nodes
+    synchronised = processes > 1 and config.trainer.sync_batchnorm
     own = {
-        "strategy": DDPStrategy(broadcast_buffers=False) if processes > 1 else "auto",
-        "plugins": [world.environment()],
+        "strategy": DDPStrategy(**OWN_BUFFERS) if processes > 1 else "auto",
+        "plugins": [world.environment(), *([Synchronise()] if synchronised else [])],
         "use_distributed_sampler": False,  # our data has parts of its own
         "callbacks": core + added,
         "logger": loggers,

@@ -28,6 +28,7 @@ OWN_TRAINER_KEYS = {
     "fast_dev_run": "choose trainer=debug",
     "barebones": "set steps_per_execution= for speed",
     "strategy": "it follows trainer.devices",
+    "plugins": "set trainer.precision and trainer.sync_batchnorm",
     "use_distributed_sampler": "each process always has a part of its own",
 }
 

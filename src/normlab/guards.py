@@ -65,7 +65,7 @@ def check_evaluation(network: nn.Module, norm_inputs: dict[str, Tensor], sizes: 
                     )
 
 
-def check_batches(network: nn.Module, norm_inputs: dict[str, Tensor], sizes: Sequence[int]) -> None:
+def check_batches(network: nn.Module, norm_inputs: dict[str, Tensor], sizes: Sequence[int], where: str = "") -> None:
     """Raises ValueError where a training batch of one of these sizes is too small for a norm layer."""
     for name, x in norm_inputs.items():
         layer = network.get_submodule(name)
@@ -73,18 +73,27 @@ def check_batches(network: nn.Module, norm_inputs: dict[str, Tensor], sizes: Seq
         assert found is not None
         if layer.training:
             for size in sizes:
-                _check_size(name, found, (size, *x.shape[1:]), max(sizes))
+                _check_size(name, found, (size, *x.shape[1:]), max(sizes), where)
 
 
 def batch_sizes(loader: object, processes: int = 1) -> list[int]:
-    """The sizes of batches that a process gets: the usual one, and those of the last; empty where it is not told."""
+    """The sizes of batches that a loader yields, of all processes together: the usual one, and the last one's.
+
+    Empty where it does not tell.
+    """
     size, dataset = getattr(loader, "batch_size", None), getattr(loader, "dataset", None)
     if size is None or not hasattr(dataset, "__len__"):
         return []
     samples, drop_last = len(dataset), getattr(loader, "drop_last", False)  # pyright: ignore[reportArgumentType]
-    rest = samples % (size * processes)
-    last = {rest // processes, -(-rest // processes)} if rest and not drop_last else set()
-    return ([size] if samples >= size * processes else []) + sorted(last, reverse=True)
+    size *= processes
+    rest = samples % size
+    return ([size] if samples >= size else []) + ([rest] if rest and not drop_last else [])
+
+
+def parts_of(sizes: Sequence[int], processes: int) -> list[int]:
+    """The sizes that a process may get of batches of these sizes, the largest first."""
+    rounded = {size // processes for size in sizes} | {-(-size // processes) for size in sizes}
+    return sorted(rounded, reverse=True)
 
 
 def _check_single_values(layers: Mapping[str, nn.Module], seen: Mapping[str, Tensor]) -> None:
@@ -101,7 +110,7 @@ def _check_single_values(layers: Mapping[str, nn.Module], seen: Mapping[str, Ten
             )
 
 
-def _check_size(name: str, found: Declaration, shape: Sequence[int], usual: int) -> None:
+def _check_size(name: str, found: Declaration, shape: Sequence[int], usual: int, where: str) -> None:
     size, values = shape[0], found.values(shape)
     few = values is not None and values <= found.dimension
     if size < found.samples:
@@ -113,6 +122,7 @@ def _check_size(name: str, found: Declaration, shape: Sequence[int], usual: int)
         return
     samples = f"{size} sample" if size == 1 else f"{size} samples"
     if size < usual:
-        remedy = f"set data.drop_last=true, or another data.batch_size than {usual}"
-        raise ValueError(f"the last training batch holds {samples}, and {lacks}: {remedy}")
-    raise ValueError(f"training batches hold {samples}, and {lacks}: raise data.batch_size, or use norm=group or layer")
+        remedy = "set data.drop_last=true, or another data.batch_size"
+        raise ValueError(f"the last training batch holds {samples}{where}, and {lacks}: {remedy}")
+    remedy = "raise data.batch_size, or use norm=group or layer"
+    raise ValueError(f"training batches hold {samples}{where}, and {lacks}: {remedy}")

@@ -25,11 +25,17 @@ from normlab.allocator import set_allocator
 from normlab.build import Parts, build
 from normlab.errors import PeerError
 from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning
+from normlab.world import threads
 
 log = logging.getLogger(__name__)
 
 GRACE = 1.0  # seconds that a failed process stays, so that one that was killed is noticed before those it left behind
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # which torch's launcher takes over
+# which torch's launcher takes over
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+
+
+class KilledError(ChildProcessError):
+    """A process was ended by a signal."""
 
 
 class Launcher:
@@ -37,7 +43,7 @@ class Launcher:
 
     A process that is killed is started again with its peers, up to `trainer.max_restarts` times: a fit then goes on
     after its last finished epoch. `progress` is how far the first process came. Raises what a process raised,
-    ChildProcessError where one was killed, KeyboardInterrupt on Ctrl-C.
+    KilledError where one was killed, KeyboardInterrupt on Ctrl-C.
     """
 
     def __init__(self, config: DictConfig, folder: Path, checkpoint: Path | None, processes: int):
@@ -49,7 +55,7 @@ class Launcher:
         for restart in range(most + 1):
             try:
                 return self._attempt()
-            except ChildProcessError as error:
+            except KilledError as error:
                 if restart == most:
                     raise
                 log.warning(f"{error}; restart {restart + 1} of {most}")
@@ -81,17 +87,12 @@ class Launcher:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:
             name = signal.Signals(-failure.exitcode).name
-            return ChildProcessError(f"process {rank} of {self.processes}, counted from 0, was ended by {name}")
+            return KilledError(f"process {rank} of {self.processes}, counted from 0, was ended by {name}")
         errors = filter(None, map(_load, scratch.glob("error*")))
         causes = sorted(errors, key=lambda found: (isinstance(found[1], PeerError), found[0]))
         if causes:
             return causes[0][1]
         return RuntimeError(f"process {rank} of {self.processes} ended with exit code {failure.exitcode}")
-
-
-def threads(processes: int) -> int:
-    """How many threads each of the processes takes: its part of the cores, or what OMP_NUM_THREADS says."""
-    return torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else max(1, torch.get_num_threads() // processes)
 
 
 def _process(config: DictConfig, folder: Path, checkpoint: Path | None, scratch: Path) -> Outcome:
@@ -110,6 +111,7 @@ def _process(config: DictConfig, folder: Path, checkpoint: Path | None, scratch:
         time.sleep(GRACE)
         raise SystemExit(1) from None  # without the tracebacks of the machinery in between
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher sends a second one on Ctrl-C
         if rank == 0 and parts is not None:
             _save(scratch / "progress", progress(parts))
 

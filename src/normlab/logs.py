@@ -19,8 +19,6 @@ class ConsoleHandler(logging.Handler):
         super().__init__(logging.INFO)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.name.startswith("torch.distributed.elastic"):
-            return False  # normlab itself tells how a process ended
         return record.levelno >= logging.WARNING or record.name.startswith("normlab")
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -32,8 +30,13 @@ def logging_to(file: Path) -> Iterator[None]:
     """Sends messages to the console and to `file`; afterwards puts everything back for the next job of a sweep."""
     handler = logging.FileHandler(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    elastic = logging.getLogger("torch.distributed.elastic")  # normlab itself tells how a process ended
     with _handlers(handler, ConsoleHandler()):
-        yield
+        elastic.handlers, elastic.propagate = [handler], False
+        try:
+            yield
+        finally:
+            elastic.handlers, elastic.propagate = [], True
 
 
 @contextmanager

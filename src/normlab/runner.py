@@ -16,7 +16,7 @@ from lightning import LightningDataModule
 from omegaconf import DictConfig
 
 from normlab import folder as folders
-from normlab import joined, world
+from normlab import joined
 from normlab.actions import ACTIONS, Outcome, progress
 from normlab.allocator import set_allocator
 from normlab.build import Parts, build
@@ -25,8 +25,9 @@ from normlab.checks import checkpoint_path
 from normlab.data.own import Datasets, adopt
 from normlab.errors import ConfigError
 from normlab.identity import config_hash
-from normlab.launch import Launcher, threads
 from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning
+from normlab.start import Start
+from normlab.world import threads
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +55,11 @@ def run(
     before any training; the folder's result.json tells the end in any case. Of processes that torchrun or srun started
     the first one writes it and all else, and the others train with it.
     """
-    with world.Start() as start:
+    with Start() as start:
         return _run(config, folder, data, start)
 
 
-def _run(config: DictConfig, folder: str | Path | None, data: Any, start: world.Start) -> Result:
+def _run(config: DictConfig, folder: str | Path | None, data: Any, start: Start) -> Result:
     path = Path(folder) if folder is not None else folders.resolve(config.name, config.action, config.ckpt)
     if data is not None:
         config = config.copy()
@@ -86,6 +87,8 @@ def _run(config: DictConfig, folder: str | Path | None, data: Any, start: world.
         folders.write_environment(out, _devices(parts))
         start.ready()
         if parts.trainer.world_size > 1 and here is None:
+            from normlab.launch import Launcher  # imports that one process does not need
+
             launcher = Launcher(config, out, checkpoint, parts.trainer.world_size)
             recorded.built(parts, lambda: launcher.progress)
             outcome = launcher.run()
@@ -99,7 +102,7 @@ def _run(config: DictConfig, folder: str | Path | None, data: Any, start: world.
 
 
 def _follow(
-    config: DictConfig, path: Path, out: Path, checkpoint: Path | None, data: Any, rank: int, start: world.Start
+    config: DictConfig, path: Path, out: Path, checkpoint: Path | None, data: Any, rank: int, start: Start
 ) -> Result:
     """What another process than the first does: its part of the training, and nothing that is seen."""
     with no_logging(), closing_wandb():
@@ -133,7 +136,7 @@ class _Recorded:
             "skipped": None,
             "seconds": None,
             "parameters": None,
-            "world_size": 1,
+            "world_size": self.earlier.get("world_size", 1),
             "overrides": list(config.overrides),
             "config_hash": config_hash(config),
             "error": None,

@@ -26,7 +26,7 @@ class Declaration:
     activation: the layer contains its activation.
     foldable: in evaluation it is a fixed affine map of each channel, which the layer before it can absorb.
     synchronisable: `Synchronise` can make its training on several processes that of one on the joined batch; not so if
-        it takes statistics of parts of a batch, or of its own batch in evaluation too.
+        it splits a batch into a number of parts, or takes batch statistics in evaluation too.
     drop_in: it can replace a BatchNorm in any network.
     channels_last: its input is (N, *space, C).
     """

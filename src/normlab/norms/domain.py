@@ -24,17 +24,6 @@ class DomainLayer(SeveralNorms):
         chosen = self.sets[self.domain]
         return chosen.normalize(x) if self.training else chosen.evaluate(x)
 
-    def check_alike(self) -> None:
-        """Raises ValueError unless the ranks that share statistics have the same domain."""
-        if self.joint:
-            domains = ranks.gather(self.running_mean.new_tensor([self.domain]), "norm=domain").flatten().tolist()
-            if len(set(domains)) > 1:
-                found = ", ".join(f"{domain:.0f}" for domain in domains)
-                raise ValueError(
-                    f"norm=domain: the processes' batches are of the domains {found}; synchronised they are one batch, "
-                    "of one domain: let all take the same, or set trainer.sync_batchnorm=false"
-                )
-
 
 @dataclass(frozen=True)
 class Domain(Norm):
@@ -60,12 +49,22 @@ class Domain(Norm):
 def set_domain(network: nn.Module, domain: int) -> None:
     """Sets the domain of the batches to come in every layer of `network`.
 
-    Raises ValueError where a layer lacks it, and, once for all layers, where other processes set another.
+    Raises ValueError where a layer lacks it, and where processes that share their statistics set another.
     """
     layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, DomainLayer)]
     for name, layer in layers:
         if domain not in range(len(layer.sets)):
             raise ValueError(f"domain {domain} of a batch: {name} has {len(layer.sets)}; set norm.num_domains")
         layer.domain = domain
-    for _, layer in layers[:1]:  # one asks for all
-        layer.check_alike()
+    joint = next((layer for _, layer in layers if layer.joint), None)
+    if joint is not None:  # one asks for all
+        _check_same_domain(joint)
+
+
+def _check_same_domain(layer: DomainLayer) -> None:
+    domains = ranks.gather(layer.running_mean.new_tensor([layer.domain]), "norm=domain").int().flatten().tolist()
+    if len(set(domains)) > 1:
+        raise ValueError(
+            f"norm=domain: the processes' batches are of domains {', '.join(map(str, domains))}; synchronised they are "
+            "one batch, of one domain: let all take the same, or set trainer.sync_batchnorm=false"
+        )

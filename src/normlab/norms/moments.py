@@ -113,7 +113,7 @@ def _sum_of_parts(rows: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 def part_moments(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (parts, C), without a gradient; of an empty part zeros."""
+    """Mean and biased variance (parts, C), without a gradient; zeros for an empty batch."""
     if not x.numel():
         parts = len(x) if sizes is None else len(sizes)
         zeros = x.new_zeros(parts, x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))

@@ -21,7 +21,7 @@ def several() -> bool:
 def joint_moments(x: Tensor, layer: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As `moments`, of the batches of all ranks taken together, and the unbiased variance.
 
-    Raises ValueError, with the name of the `layer`, where all ranks together hold one value per channel.
+    Raises ValueError, with the name of the `layer`, where all ranks together hold a single value per channel.
     """
     x, mean, var = whole_moments(x)
     return x, *_Joined.apply(mean, var, x.numel() // x.shape[1], layer)  # pyright: ignore[reportReturnType]
@@ -29,8 +29,7 @@ def joint_moments(x: Tensor, layer: str) -> tuple[Tensor, Tensor, Tensor, Tensor
 
 def average(values: Tensor, samples: int, layer: str) -> Tensor:
     """The mean of `values` over ranks, each weighted by its samples; without a gradient."""
-    weighted = torch.cat([values.new_tensor([samples]), samples * values.detach().flatten()])
-    total = _sum(weighted, layer)
+    total = _sum(torch.cat([values.new_tensor([samples]), samples * values.detach().flatten()]), layer)
     return (total[1:] / total[0]).view_as(values)
 
 
@@ -42,6 +41,7 @@ def gather(own: Tensor, layer: str) -> Tensor:
 
 
 def _sum(own: Tensor, layer: str) -> Tensor:
+    """Puts the sum over ranks in the place of `own`."""
     _naming(layer, lambda: distributed.all_reduce(own))
     return own
 
@@ -51,10 +51,11 @@ def _naming(layer: str, collective: Callable[[], Any]) -> None:
     try:
         collective()
     except RuntimeError as error:
+        rank = f"rank {distributed.get_rank()} of {distributed.get_world_size()}"
         raise RuntimeError(
-            f"rank {distributed.get_rank()} of {distributed.get_world_size()} found no other's statistics in {layer}: "
-            "a rank died, or did not send a batch through this layer, as when code runs on one rank alone or ranks "
-            f"have different numbers of batches ({error})"
+            f"{rank} waited in vain for the others' statistics in {layer}: a rank died, or did not send a batch "
+            "through this layer, as when code runs on one rank alone or ranks have different numbers of batches "
+            f"({error})"
         ) from error
 
 

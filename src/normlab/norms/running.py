@@ -1,5 +1,7 @@
 """What own layers with batch statistics share: parameters and running statistics."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,18 +15,17 @@ from normlab.norms.own import OwnLayer
 class BatchMoments(nn.Module):
     """Batch statistics, of this process or of all, and the running ones; a part of own layers and of torch's."""
 
-    num_features: int
     eps: float
     momentum: float | None
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
+    running_mean: Any  # Tensor, for which torch's layers may have None
+    running_var: Any
+    num_batches_tracked: Any
 
     synchronised: str | None = None  # takes statistics over all ranks; the layer's name for messages
 
     @property
     def joint(self) -> bool:
-        """Whether a forward pass now takes its statistics over several ranks."""
+        """Whether a forward pass would now take its statistics over several ranks."""
         return self.training and self.synchronised is not None and ranks.several()
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -61,6 +62,9 @@ class RunningNorm(BatchMoments, OwnLayer):
 
     weight: Tensor
     bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
 
     def __init__(self, name: str, num_features: int, dims: int, eps: float, momentum: float | None):
         super().__init__(name, num_features, dims, eps)

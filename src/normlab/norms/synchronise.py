@@ -24,7 +24,7 @@ class Synchronise(LayerSync):
     Training is then that of one process on the joined batch: outputs, gradients (their sum over ranks, for γ and β)
     and running statistics. Ranks may hold different numbers of samples, and some none, but each must send a batch
     through every layer. Layers change in place: modules, parameters, modes, hooks, sharing and the state dict stay.
-    Per-sample layers are left alone. So are layers in eval mode, which neither communicate nor move.
+    Per-sample layers are left alone. A layer in eval mode neither communicates nor moves.
 
     Does not help where each process sees batches large enough: it waits for the others twice a layer and step.
     """
@@ -52,8 +52,8 @@ class Synchronise(LayerSync):
         for layer in model.modules():
             if isinstance(layer, BatchMoments):
                 vars(layer).pop("synchronised", None)
-                if type(layer) in SWITCHED.values():
-                    layer.__class__ = layer.plain
+                if isinstance(layer, _Synchronised) and type(layer) in SWITCHED.values():
+                    layer.__class__ = layer.plain  # pyright: ignore[reportAttributeAccessIssue]
         return model
 
 
@@ -85,12 +85,11 @@ def _running_statistics(layer: nn.Module) -> dict[str, Tensor]:
 
 def _merge(layer: nn.Module, held: dict[str, Tensor], of_ranks: Tensor) -> None:
     """`held` are the layer's buffers, `of_ranks` (ranks, values) those of each rank one after the other."""
-    parts = of_ranks.split([buffer.numel() for buffer in held.values()], 1)
-    merged = {name: values.mean(0) for name, values in zip(held, parts, strict=True)}
+    parts = dict(zip(held, of_ranks.split([buffer.numel() for buffer in held.values()], 1), strict=True))
+    merged = {name: values.mean(0) for name, values in parts.items()}
     found = declaration(layer)
     if (found is None or found.batch_stats) and {"running_mean", "running_var"} <= held.keys():
-        means = dict(zip(held, parts, strict=True))["running_mean"]
-        merged["running_var"] += means.var(0, correction=0)
+        merged["running_var"] += parts["running_mean"].var(0, correction=0)
     for name, buffer in held.items():
         buffer.copy_(merged[name].view_as(buffer))
 
@@ -98,7 +97,7 @@ def _merge(layer: nn.Module, held: dict[str, Tensor], of_ranks: Tensor) -> None:
 class _Synchronised(BatchMoments, _BatchNorm):
     """torch's batch norm, with the statistics of all ranks in training where there are several."""
 
-    plain: ClassVar[type[_BatchNorm]]
+    plain: ClassVar[type[_BatchNorm]]  # the class that the layer had
 
     @property
     def declaration(self) -> Declaration:
@@ -139,8 +138,8 @@ def _check_synchronisable(network: nn.Module) -> None:
     if refused:
         listed = " and ".join(f"{kind} ({', '.join(names)})" for kind, names in refused.items())
         raise ValueError(
-            f"{listed} has batch statistics that cannot be taken over processes: choose a norm that docs/norms.md says "
-            "syncs, or one of each sample, or set trainer.sync_batchnorm=false"
+            f"{listed} {'has' if len(refused) == 1 else 'have'} batch statistics that cannot be taken over processes: "
+            "choose a norm with `syncs` in docs/norms.md or one of each sample, or set trainer.sync_batchnorm=false"
         )
 
 
