@@ -95,7 +95,9 @@ def test_what_only_the_first_process_sees_ends_all_of_them(tmp_path):
     (tmp_path / "outputs" / "a" / "checkpoints" / "last.ckpt").touch()
     _, errors = finish(torchrun(*settings, cwd=tmp_path), 1)  # torchrun's own code for any that is not 0
     assert errors.count("refused: this run was begun on 3 devices and would go on on 2") == 1
-    assert set(re.findall(r"exitcode *: *(-?[0-9]+)", errors)) == {"2"}
+    codes = re.findall(r"exitcode *: *(-?[0-9]+)", errors)
+    assert "2" in codes
+    assert set(codes) <= {"2", "-15"}  # torchrun ends the one that is slower to leave
     result = json.loads((tmp_path / "outputs" / "a" / "result.json").read_text())
     assert result["status"] == "refused"
 

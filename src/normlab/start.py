@@ -7,7 +7,7 @@ import socket
 from datetime import timedelta
 from types import TracebackType
 
-from torch import distributed
+from torch.distributed.rendezvous import rendezvous
 
 from normlab import joined
 from normlab.errors import ConfigError, PeerError
@@ -60,14 +60,12 @@ class Start:
         self.told = True
         place = environment()
         os.environ.update(MASTER_ADDR=place.main_address, MASTER_PORT=str(place.main_port))
-        store, rank, processes = next(
-            distributed.rendezvous("env://", place.global_rank(), place.world_size(), timeout=PATIENCE)
-        )
-        store = distributed.PrefixStore(f"normlab/{next(self.numbers)}", store)
+        store, rank, processes = next(rendezvous("env://", place.global_rank(), place.world_size(), timeout=PATIENCE))
+        start = f"normlab/start/{next(self.numbers)}"
         said = error and {"refused": isinstance(error, ConfigError), "message": str(error)}
-        store.set(f"said/{rank}", json.dumps(said))
-        heard = [json.loads(store.get(f"said/{other}")) for other in range(processes)]
-        store.set(f"heard/{rank}", "")
+        store.set(f"{start}/said/{rank}", json.dumps(said))
+        heard = [json.loads(store.get(f"{start}/said/{other}")) for other in range(processes)]
+        store.set(f"{start}/heard/{rank}", "")
         if rank == 0:  # the store may end with the first process
-            store.wait([f"heard/{other}" for other in range(processes)])
+            store.wait([f"{start}/heard/{other}" for other in range(processes)])
         return heard
