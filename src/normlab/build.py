@@ -190,7 +190,7 @@ def _trainer(config: DictConfig, folder: Path, record: Record, processes: int) -
     every_step = int("lr_monitor" in config.callbacks)  # of our own metrics there are only an epoch's
     settings = OmegaConf.create({"log_every_n_steps": every_step, **config.trainer})
     for key in ("overfit_batches", "sync_batchnorm", "max_restarts"):
-        del settings[key]
+        settings.pop(key, None)  # a folder from before these keys may be looked at
     if config.action == "fit":
         following = {"monitor": record.score, "mode": record.mode}
         added = [_offer(node, f"callbacks.{name}", following) for name, node in config.callbacks.items()]
@@ -202,16 +202,19 @@ def _trainer(config: DictConfig, folder: Path, record: Record, processes: int) -
     if _steps(config) > 1:
         settings.limit_train_batches = 1.0  # Chunks keeps the limit, in batches
         _refuse_per_batch(added, config.steps_per_execution)
+    plugins: list[Any] = [world.environment()]
     if processes > 1:
         core.append(SameConfig(config_hash(config)))
-        if not config.trainer.sync_batchnorm:
+    if processes > 1 and config.action == "fit":
+        if config.trainer.sync_batchnorm:
+            plugins.append(Synchronise())
+        else:
             core.append(MergeStatistics())
     nodes = world.nodes()
     settings.devices, settings.num_nodes = processes // nodes, nodes
-    synchronised = processes > 1 and config.trainer.sync_batchnorm
     own = {
         "strategy": DDPStrategy(**OWN_BUFFERS) if processes > 1 else "auto",
-        "plugins": [world.environment(), *([Synchronise()] if synchronised else [])],
+        "plugins": plugins,
         "use_distributed_sampler": False,  # our data has parts of its own
         "callbacks": core + added,
         "logger": loggers,

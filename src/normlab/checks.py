@@ -92,7 +92,7 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
         raise ConfigError(f"score_mode={config.score_mode} without a score: set score= too")
     if config.steps_per_execution > 1:
         _check_single_step_only(config)
-    if config.trainer.devices != 1 or config.trainer.num_nodes != 1:
+    if config.trainer.devices != 1 or config.trainer.get("num_nodes", 1) != 1:
         _check_single_process_only(config)
     if config.action == "fit" and config.ckpt is not None:
         raise ConfigError(f"ckpt={config.ckpt} with action=fit: a fit resumes by its name=")

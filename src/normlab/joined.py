@@ -61,7 +61,8 @@ def check_sweep() -> None:
 
 def check(config: DictConfig) -> None:
     """Raises ConfigError where a configuration asks for another world than the one that is there."""
-    here, devices, nodes = found(), config.trainer.devices, config.trainer.num_nodes
+    here, devices = found(), config.trainer.devices
+    nodes = config.trainer.get("num_nodes", 1)  # a run folder may be older than the key
     if here is None:
         if nodes != 1:
             raise ConfigError(

@@ -41,8 +41,8 @@ class KilledError(ChildProcessError):
 class Launcher:
     """Runs an action in several processes and gives the outcome of the first.
 
-    A process that is killed is started again with its peers, up to `trainer.max_restarts` times: a fit then goes on
-    after its last finished epoch. `progress` is how far the first process came. Raises what a process raised,
+    Of a fit, a process that is killed is started again with its peers, up to `trainer.max_restarts` times, and goes on
+    after the last finished epoch. `progress` is how far the first process came. Raises what a process raised,
     KilledError where one was killed, KeyboardInterrupt on Ctrl-C.
     """
 
@@ -51,7 +51,7 @@ class Launcher:
         self.progress: dict[str, Any] = {}
 
     def run(self) -> Outcome:
-        most = self.config.trainer.max_restarts
+        most = self.config.trainer.max_restarts if self.config.action == "fit" else 0
         for restart in range(most + 1):
             try:
                 return self._attempt()

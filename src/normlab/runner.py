@@ -87,7 +87,7 @@ def _run(config: DictConfig, folder: str | Path | None, data: Any, start: Start)
         folders.write_environment(out, _devices(parts))
         start.ready()
         if parts.trainer.world_size > 1 and here is None:
-            from normlab.launch import Launcher  # imports that one process does not need
+            from normlab.launch import Launcher  # torch may be built without it
 
             launcher = Launcher(config, out, checkpoint, parts.trainer.world_size)
             recorded.built(parts, lambda: launcher.progress)

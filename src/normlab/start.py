@@ -7,8 +7,6 @@ import socket
 from datetime import timedelta
 from types import TracebackType
 
-from torch.distributed.rendezvous import rendezvous
-
 from normlab import joined
 from normlab.errors import ConfigError, PeerError
 from normlab.world import environment
@@ -57,6 +55,8 @@ class Start:
 
     def _tell(self, error: Exception | None) -> list[dict[str, str] | None]:
         """Tells the others how far this process came, and hears it of each."""
+        from torch.distributed.rendezvous import rendezvous  # torch may be built without it
+
         self.told = True
         place = environment()
         os.environ.update(MASTER_ADDR=place.main_address, MASTER_PORT=str(place.main_port))
