@@ -12,8 +12,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from normlab import config as configs
-from normlab import folder
-from normlab.errors import ConfigError
+from normlab import folder, joined
+from normlab.errors import ConfigError, PeerError
 
 
 def main() -> None:
@@ -37,12 +37,15 @@ def _only_shows(arguments: Namespace) -> bool:
 
 def _check(arguments: Namespace) -> None:
     """Refuses before Hydra makes a folder; puts the options of an old run in front of what was typed."""
+    if arguments.multirun:
+        joined.check_sweep()
     if arguments.config_path or arguments.config_name:
         return  # a run's config.yaml, replayed
     if arguments.multirun:
         configs.check_sweep(arguments.overrides)
         return
     config, overrides = configs.check(arguments.overrides)
+    joined.check(config)
     if config.action == "fit" and config.name is not None:
         path = folder.resolve(config.name)
         if (result := folder.finished(path, config)) is not None:
@@ -91,17 +94,26 @@ class Jobs:
 
 
 def _tell(error: Exception) -> int:
-    """Prints an error, a refusal without its traceback, and returns the exit code for it."""
+    """Prints an error, a refusal without its traceback, and returns the exit code for it.
+
+    Of several processes the first prints refusals, and each what failed in itself.
+    """
     sys.stdout.flush()
     if isinstance(error, ConfigError):
-        print(f"refused: {error}", file=sys.stderr)
+        _say(f"refused: {error}")
         return 2
-    traceback.print_exception(error)
+    if joined.is_first() or not isinstance(error, PeerError):
+        traceback.print_exception(error)
     return 1
 
 
 def _leave(code: int, message: str = "") -> None:
     sys.stdout.flush()
     if message:
-        print(message, file=sys.stderr)
+        _say(message)
     sys.exit(code)
+
+
+def _say(message: str) -> None:
+    if joined.is_first():
+        print(message, file=sys.stderr)

@@ -202,15 +202,16 @@ def _trainer(config: DictConfig, folder: Path, record: Record, processes: int) -
     if _steps(config) > 1:
         settings.limit_train_batches = 1.0  # Chunks keeps the limit, in batches
         _refuse_per_batch(added, config.steps_per_execution)
-    plugins: list[Any] = []
+    plugins: list[Any] = [world.environment()]
     if processes > 1:
         core.append(SameConfig(config_hash(config)))
-        settings.devices = processes
     if processes > 1 and config.action == "fit":
         if config.trainer.sync_batchnorm:
             plugins.append(Synchronise())
         else:
             core.append(MergeStatistics())
+    nodes = world.nodes()
+    settings.devices, settings.num_nodes = processes // nodes, nodes
     own = {
         "strategy": DDPStrategy(**OWN_BUFFERS) if processes > 1 else "auto",
         "plugins": plugins,

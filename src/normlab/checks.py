@@ -28,7 +28,6 @@ OWN_TRAINER_KEYS = {
     "fast_dev_run": "choose trainer=debug",
     "barebones": "set steps_per_execution= for speed",
     "strategy": "it follows trainer.devices",
-    "num_nodes": "there is one machine so far",
     "plugins": "set trainer.precision and trainer.sync_batchnorm",
     "use_distributed_sampler": "each process always has a part of its own",
 }
@@ -93,7 +92,7 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
         raise ConfigError(f"score_mode={config.score_mode} without a score: set score= too")
     if config.steps_per_execution > 1:
         _check_single_step_only(config)
-    if config.trainer.devices != 1:
+    if config.trainer.devices != 1 or config.trainer.get("num_nodes", 1) != 1:
         _check_single_process_only(config)
     if config.action == "fit" and config.ckpt is not None:
         raise ConfigError(f"ckpt={config.ckpt} with action=fit: a fit resumes by its name=")
@@ -143,7 +142,8 @@ def _check_single_step_only(config: DictConfig) -> None:
 
 
 def _check_single_process_only(config: DictConfig) -> None:
-    devices = f"trainer.devices={config.trainer.devices}"
+    key = "devices" if config.trainer.devices != 1 else "num_nodes"
+    devices = f"trainer.{key}={config.trainer[key]}"
     if config.steps_per_execution > 1:
         raise ConfigError(f"steps_per_execution={config.steps_per_execution} cannot be combined with {devices}; use 1")
     if config.nonfinite == "skip":

@@ -1,5 +1,9 @@
-"""The one error that people cause and can mend."""
+"""Errors that the end of a run tells apart."""
 
 
 class ConfigError(ValueError):
     """A run refused because of what was typed. The message names the key, what was found and what to do."""
+
+
+class PeerError(RuntimeError):
+    """The cause lies in another process, which tells it."""

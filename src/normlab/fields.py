@@ -96,6 +96,7 @@ RULES: dict[str, tuple[Number | Words, ...]] = {
     # trainer and callbacks
     "accelerator": (Words(["auto", "cpu", "gpu", "mps"]),),
     "devices": (COUNT, Words(["auto"])),
+    "num_nodes": (COUNT, Words(["auto"])),
     "max_restarts": (Number(0, whole=True),),
     "precision": (Words(["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"]),),
     "max_epochs": (COUNT,),

@@ -17,6 +17,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from normlab import joined
 from normlab.errors import ConfigError
 from normlab.fields import show
 from normlab.identity import config_hash, numbers
@@ -43,7 +44,8 @@ hydra:
 def resolve(name: object, action: str = "fit", ckpt: str | None = None) -> Path:
     """The run folder: `outputs/<name>`, that of the checkpoint looked at, or else a new one.
 
-    Raises ConfigError for a name that is no path under `outputs`, and for an action that is told no run.
+    Under SLURM the new one is called as the job, in all its processes. Raises ConfigError for a name that is no path
+    under `outputs`, for an action that is told no run, and under torchrun without a name.
     """
     if name is not None:
         if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", str(name)) or ".." in str(name).split("/"):
@@ -52,6 +54,8 @@ def resolve(name: object, action: str = "fit", ckpt: str | None = None) -> Path:
     if ckpt not in (None, "best", "last"):
         return Path(ckpt).parent.parent
     if action in ("fit", "sweep", "lr_find"):
+        if (given := joined.run_name()) is not None:
+            return ROOT / given
         now = datetime.now()
         return ROOT / now.strftime("%Y-%m-%d") / f"{now:%H-%M-%S}-{uuid.uuid4().hex[:6]}"
     raise ConfigError(f"action={action} needs a run: name=<run>, or ckpt=<run folder>/checkpoints/best.ckpt")
@@ -64,7 +68,8 @@ def shown(path: Path) -> Path:
 
 def check_fit(path: Path, config: DictConfig) -> None:
     """Raises ConfigError where `path` holds something else than an earlier part of this run."""
-    if not path.exists() or {entry.name for entry in path.iterdir()} <= UNTRAINED:
+    entries = {entry.name for entry in path.iterdir() if entry.suffix != ".part"} if path.exists() else set()
+    if entries <= UNTRAINED:
         return
     if not (path / "config.yaml").is_file():
         raise ConfigError(f"{shown(path)} exists and holds no run; choose another name=")
@@ -84,7 +89,9 @@ def finished(path: Path, config: DictConfig) -> dict[str, Any] | None:
 
 
 def tell_finished(path: Path, result: dict[str, Any]) -> None:
-    """Says that a finished run is left alone."""
+    """Says that a finished run is left alone; of several processes the first one says it."""
+    if not joined.is_first():
+        return
     score = "" if result["score"] is None else f": {result['score_name']} {result['score']:.4g}"
     print(f"{shown(path)} is finished{score}. To train on: extend=true with more trainer.max_epochs")
 

@@ -27,7 +27,9 @@ def numbers(config: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     trainer = {key: plain["trainer"].get(key) for key in TRAINER_KEYS}
-    if trainer["devices"] != 1:
+    if plain["trainer"].get("num_nodes", 1) != 1:  # a run folder may be older than the key
+        trainer["num_nodes"] = plain["trainer"]["num_nodes"]
+    if trainer["devices"] != 1 or "num_nodes" in trainer:
         trainer["sync_batchnorm"] = plain["trainer"].get("sync_batchnorm")
     callbacks = {name: keys for name, keys in plain["callbacks"].items() if name in GRADIENT_CALLBACKS}
     return dict(_flat({key: plain.get(key) for key in RUN_KEYS} | {"trainer": trainer, "callbacks": callbacks}))

@@ -23,8 +23,9 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from normlab.actions import ACTIONS, Outcome, progress
 from normlab.allocator import set_allocator
 from normlab.build import Parts, build
+from normlab.errors import PeerError
 from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning
-from normlab.world import PeerError, threads
+from normlab.world import threads
 
 log = logging.getLogger(__name__)
 

@@ -81,6 +81,8 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     # the meter of each stage has summed over all processes by itself
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+    # one process on a machine that has SLURM is no mistake
+    warnings.filterwarnings("ignore", message="The `srun` command is available")
     # nonfinite=skip returns no loss for a batch that it leaves out, and says so itself
     warnings.filterwarnings("ignore", message=".*`training_step` returned `None`.*")
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from normlab.errors import PeerError
 from normlab.norms import ranks
-from normlab.world import PeerError, everywhere
+from normlab.world import everywhere
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from lightning import LightningDataModule
 from omegaconf import DictConfig
 
 from normlab import folder as folders
+from normlab import joined
 from normlab.actions import ACTIONS, Outcome, progress
 from normlab.allocator import set_allocator
 from normlab.build import Parts, build
@@ -24,7 +25,8 @@ from normlab.checks import checkpoint_path
 from normlab.data.own import Datasets, adopt
 from normlab.errors import ConfigError
 from normlab.identity import config_hash
-from normlab.logs import closing_wandb, logging_to, quiet_lightning
+from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning
+from normlab.start import Start
 from normlab.world import threads
 
 log = logging.getLogger(__name__)
@@ -50,22 +52,32 @@ def run(
 
     folder: the run folder; None takes `outputs/<name>`, or a new one without a name. data: a LightningDataModule or
     (train, val[, test]) datasets in place of the configured data. Raises ConfigError where something cannot work,
-    before any training; the folder's result.json tells the end in any case.
+    before any training; the folder's result.json tells the end in any case. Of processes that torchrun or srun started
+    the first one writes it and all else, and the others train with it.
     """
+    with Start() as start:
+        return _run(config, folder, data, start)
+
+
+def _run(config: DictConfig, folder: str | Path | None, data: Any, start: Start) -> Result:
     path = Path(folder) if folder is not None else folders.resolve(config.name, config.action, config.ckpt)
     if data is not None:
         config = config.copy()
         data = adopt(data, config)
     checkpoint = checkpoint_path(config, path)
     out = path / config.action
+    here = joined.found()
     if config.action == "fit":
         folders.check_fit(path, config)
         if (result := folders.finished(path, config)) is not None:
             folders.tell_finished(path, result)
             return Result(path, result["score"], result["metrics"], None)
         out = path
-        (out / "checkpoints").mkdir(parents=True, exist_ok=True)
-    out.mkdir(parents=True, exist_ok=True)
+    if here is not None:
+        torch.set_num_threads(threads(here.local))
+    if here is not None and here.rank > 0:
+        return _follow(config, path, out, checkpoint, data, here.rank, start)
+    (path / "checkpoints" if config.action == "fit" else out).mkdir(parents=True, exist_ok=True)
     with _lock(out), logging_to(out / "train.log"), _Recorded(config, out) as recorded:
         quiet_lightning()
         set_allocator(config.allocator)
@@ -73,7 +85,8 @@ def run(
         _check_world(recorded.earlier, parts)
         folders.write_config(out, config)
         folders.write_environment(out, _devices(parts))
-        if parts.trainer.world_size > 1:
+        start.ready()
+        if parts.trainer.world_size > 1 and here is None:
             from normlab.launch import Launcher  # torch may be built without it
 
             launcher = Launcher(config, out, checkpoint, parts.trainer.world_size)
@@ -85,6 +98,19 @@ def run(
             with _keyboard_interrupt(), closing_wandb():
                 outcome = ACTIONS[config.action](parts, checkpoint, out)
         recorded.done(outcome)
+    return Result(path, outcome.score, outcome.metrics, parts.task)
+
+
+def _follow(
+    config: DictConfig, path: Path, out: Path, checkpoint: Path | None, data: Any, rank: int, start: Start
+) -> Result:
+    """What another process than the first does: its part of the training, and nothing that is seen."""
+    with no_logging(), closing_wandb():
+        quiet_lightning()
+        set_allocator(config.allocator)
+        parts = build(config, out, data, rank)
+        start.ready()
+        outcome = ACTIONS[config.action](parts, checkpoint, out)
     return Result(path, outcome.score, outcome.metrics, parts.task)
 
 
@@ -196,4 +222,5 @@ def _check_world(earlier: dict[str, Any], parts: Parts) -> None:
 def _devices(parts: Parts) -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     device, processes = parts.trainer.strategy.root_device, parts.trainer.world_size
-    return {"device": str(device), "processes": processes, "gpus": gpus, "threads": threads(processes)}
+    cores = threads(processes // parts.trainer.num_nodes)
+    return {"device": str(device), "processes": processes, "gpus": gpus, "threads": cores}

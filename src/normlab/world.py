@@ -3,34 +3,62 @@
 import os
 
 import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from omegaconf import DictConfig
 from torch import distributed
 
+from normlab import joined
 from normlab.errors import ConfigError
 from normlab.norms import ranks
 
 
-class PeerError(RuntimeError):
-    """The cause lies in another process, which tells it."""
-
-
 def count(config: DictConfig) -> int:
-    """How many processes a configuration asks for. Raises ConfigError for devices that are not there."""
-    devices, accelerator = config.trainer.devices, config.trainer.accelerator
+    """How many processes a configuration asks for. Raises ConfigError for devices or processes that are not there."""
+    joined.check(config)
+    here = joined.found()
+    if here is not None:
+        return _on_this_node(here.local, config.trainer.accelerator) * here.nodes
+    return _on_this_node(config.trainer.devices, config.trainer.accelerator)
+
+
+def nodes() -> int:
+    """How many machines take part."""
+    here = joined.found()
+    return 1 if here is None else here.nodes
+
+
+def _on_this_node(devices: int | str, accelerator: str) -> int:
     if devices == 1:
         return 1
     gpus = torch.cuda.device_count()
     if accelerator == "cpu" or (accelerator == "auto" and not gpus):
-        if devices == "auto":
+        if isinstance(devices, str):
             raise ConfigError("trainer.devices=auto counts GPUs: on the CPU say how many processes, trainer.devices=2")
         return devices
     if not gpus:
         raise ConfigError(f"trainer.devices={devices}: there is no GPU; trainer=ddp_cpu trains on the CPU")
-    if devices == "auto":
+    if isinstance(devices, str):
         return gpus
     if devices > gpus:
         raise ConfigError(f"trainer.devices={devices}: asked for {devices} GPUs, found {gpus}")
     return devices
+
+
+def environment() -> ClusterEnvironment:
+    """Where Lightning learns of this process's place.
+
+    Named instead of left to Lightning, which takes any process in a SLURM job for one of srun's.
+    """
+    here = joined.found()
+    if here is None:
+        return LightningEnvironment()
+    if here.starter == "torchrun":
+        return TorchElasticEnvironment()
+    os.environ["SLURM_NTASKS_PER_NODE"] = str(here.local)  # srun -n does not set it, and Lightning insists
+    return SLURMEnvironment(auto_requeue=False)
 
 
 def threads(processes: int) -> int:

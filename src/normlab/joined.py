@@ -1,0 +1,82 @@
+"""The world that is already there: processes that torchrun or srun started around this one, told without torch."""
+
+import os
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+
+from normlab.errors import ConfigError
+
+INTERACTIVE = ("bash", "interactive")  # names of SLURM jobs in which a person types; Lightning goes by the same
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among the others. starter: torchrun or srun. rank: counted from 0 over all nodes."""
+
+    starter: str
+    rank: int
+    processes: int
+    nodes: int
+
+    @property
+    def local(self) -> int:
+        """How many processes a node has."""
+        return self.processes // self.nodes
+
+
+def found() -> World | None:
+    """The world that the environment tells of; None where this process stands alone and may start others itself."""
+    told = os.environ
+    if "TORCHELASTIC_RUN_ID" in told:  # before SLURM's, which may have started torchrun on each node
+        return World("torchrun", *(int(told[key]) for key in ("RANK", "WORLD_SIZE", "GROUP_WORLD_SIZE")))
+    if "SLURM_STEP_ID" not in told or told.get("SLURM_JOB_NAME") in INTERACTIVE or int(told["SLURM_NTASKS"]) == 1:
+        return None
+    return World("srun", *(int(told[key]) for key in ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_NNODES")))
+
+
+def is_first() -> bool:
+    """Whether this process speaks and writes for all; one that stands alone does."""
+    here = found()
+    return here is None or here.rank == 0
+
+
+def run_name() -> str | None:
+    """The name of a run that was given none: SLURM's job; None where this process stands alone.
+
+    Raises ConfigError under torchrun, which gives its processes nothing that a restart would bring back.
+    """
+    here = found()
+    if here is not None and here.starter == "torchrun":
+        raise ConfigError("under torchrun set name=: its processes share the folder of that name, and resume from it")
+    return here and os.environ["SLURM_JOB_ID"]
+
+
+def check_sweep() -> None:
+    """Raises ConfigError for a sweep in processes that belong to one run."""
+    here = found()
+    if here is not None:
+        raise ConfigError(f"-m under {here.starter}: launchers do that job; start python train.py -m without it")
+
+
+def check(config: DictConfig) -> None:
+    """Raises ConfigError where a configuration asks for another world than the one that is there."""
+    here, devices = found(), config.trainer.devices
+    nodes = config.trainer.get("num_nodes", 1)  # a run folder may be older than the key
+    if here is None:
+        if nodes != 1:
+            raise ConfigError(
+                f"trainer.num_nodes={nodes}: torchrun or srun starts the processes of several nodes, and neither did; "
+                "for this machine alone set trainer.num_nodes=1 and trainer.devices="
+            )
+        return
+    if here.processes % here.nodes:
+        raise ConfigError(
+            f"{here.starter} started {here.processes} processes on {here.nodes} nodes: each node must have as many"
+        )
+    if devices not in ("auto", here.local) or nodes not in ("auto", here.nodes):
+        option = {"torchrun": "torchrun", "srun": "slurm"}[here.starter]
+        raise ConfigError(
+            f"trainer.devices={devices}, trainer.num_nodes={nodes}: {here.starter} started {here.local} on each of "
+            f"{here.nodes}; trainer={option} takes what is there"
+        )

@@ -1,0 +1,145 @@
+"""A real SLURM of two nodes on this machine: one run of two processes, a node each.
+
+pytest -m slurm, as root, after: apt-get install -y --no-install-recommends slurm-wlm munge
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from test_torchrun import assert_same_weights
+
+from normlab import compose, run
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "sinfo")
+MISSING = [program for program in PROGRAMS if shutil.which(program) is None]
+WINE = ["model=net", "data=wine", "logger=none", "trainer.max_epochs=3", "trainer.accelerator=cpu"]
+
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (apt-get install slurm-wlm munge)"),
+    pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="SLURM's daemons here run as root"),
+]
+
+CONFIG = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+AuthInfo=socket={folder}/munge.socket
+SlurmUser=root
+SlurmdUser=root
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+ReturnToService=2
+MpiDefault=none
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool.%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.%n.log
+SlurmctldPort={ports[0]}
+NodeName=n1 NodeAddr=127.0.0.1 NodeHostname={host} Port={ports[1]} CPUs=2
+NodeName=n2 NodeAddr=127.0.0.1 NodeHostname={host} Port={ports[2]} CPUs=2
+PartitionName=all Nodes=n1,n2 Default=YES State=UP
+"""
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory) -> Iterator[dict[str, str]]:
+    """The environment in which SLURM's commands reach a cluster of two nodes that lives in a temporary folder."""
+    folder = tmp_path_factory.mktemp("slurm")
+    (folder / "state").mkdir()
+    (folder / "munge.key").write_bytes(os.urandom(128))
+    (folder / "munge.key").chmod(0o600)
+    config = folder / "slurm.conf"
+    config.write_text(CONFIG.format(folder=folder, host=socket.gethostname().split(".")[0], ports=free_ports(3)))
+    files = {"socket": "munge.socket", "key-file": "munge.key", "pid-file": "munge.pid", "seed-file": "munge.seed"}
+    munge = ["munged", "--foreground", "--force", f"--log-file={folder}/munge.log"]
+    environment = os.environ | {"SLURM_CONF": str(config), "MASTER_ADDR": "127.0.0.1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    with ExitStack() as daemons:
+        daemons.enter_context(daemon([*munge, *(f"--{key}={folder / name}" for key, name in files.items())]))
+        wait(lambda: (folder / "munge.socket").exists(), "munged gave no socket")
+        daemons.enter_context(daemon(["slurmctld", "-D", "-f", str(config)], environment))
+        for node in ("n1", "n2"):
+            daemons.enter_context(daemon(["slurmd", "-D", "-N", node, "-f", str(config)], environment))
+        wait(lambda: ask("sinfo", "-h", "-o", "%D %t", env=environment) == "2 idle", f"no two nodes: {folder}")
+        yield environment
+
+
+@contextmanager
+def daemon(command: list[str], environment: dict[str, str] | None = None) -> Iterator[None]:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, env=environment, **quiet)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def free_ports(number: int) -> list[int]:
+    with ExitStack() as sockets:
+        held = [sockets.enter_context(socket.socket()) for _ in range(number)]
+        for one in held:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in held]
+
+
+def ask(*command: str, env: dict[str, str]) -> str:
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
+
+
+def wait(condition, message: str, seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, message
+        time.sleep(0.1)
+
+
+def submit(*arguments: str, cwd: Path, env: dict[str, str], code: int = 0) -> tuple[str, str]:
+    """Runs scripts/train.sbatch where a person would; gives the job's number and messages, asserts its exit code."""
+    if not (cwd / "train.py").exists():
+        (cwd / "train.py").symlink_to(ROOT / "train.py")
+    command = ["sbatch", "--wait", "--parsable", "--time=2", "--cpus-per-task=1"]
+    command += [str(ROOT / "scripts" / "train.sbatch"), *arguments]
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=180, check=False)
+    job = done.stdout.strip()
+    said = (cwd / f"slurm-{job}.out").read_text()
+    assert done.returncode == code, done.stderr + said
+    return job, said
+
+
+def test_two_nodes_make_one_folder_called_as_the_job_with_the_weights_of_ddp_cpu(tmp_path, slurm):
+    job, said = submit(*WINE, cwd=tmp_path, env=slurm)
+    assert said.count(f"383 parameters, on 2 processes, cpu, in outputs/{job}") == 1
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == [job]
+    folder = tmp_path / "outputs" / job
+    made = {path.name for path in folder.iterdir()} - {".lock"}
+    assert made == {"config.yaml", "metrics.csv", "result.json", "environment.json", "train.log", "checkpoints"}
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["status"], result["world_size"], result["epochs"]) == ("finished", 2, 3)
+    started = run(compose([*WINE, "trainer=ddp_cpu"]), folder=tmp_path / "started")
+    assert_same_weights(folder, tmp_path / "started")
+    assert (result["metrics"], result["score"]) == (started.metrics, started.score)
+
+
+def test_refusals_are_said_once_and_end_the_job(tmp_path, slurm):
+    _, said = submit(*WINE, "trainer.num_nodes=3", cwd=tmp_path, env=slurm, code=2)
+    assert said.count("refused: trainer.devices=auto, trainer.num_nodes=3: srun started 1 on each of 2") == 1
+    nameless = {key: value for key, value in slurm.items() if key != "MASTER_ADDR"}
+    _, said = submit(*WINE, cwd=tmp_path, env=nameless, code=2)
+    assert said.count("refused: node n1 has no address") == 1
+    assert "set MASTER_ADDR" in said
