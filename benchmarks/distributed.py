@@ -21,6 +21,7 @@ from common import machine, table
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from normlab.allocator import set_allocator
 from normlab.config import read_option
 from normlab.norms.batch import Batch
 from normlab.norms.synchronise import Synchronise
@@ -33,7 +34,8 @@ LATENCY, BANDWIDTH = 20e-6, 25e9  # a collective's hop in seconds, and bytes a s
 
 def built(name: str) -> nn.Module:
     torch.manual_seed(0)
-    return hydra.utils.instantiate(read_option("model", name), norm=Batch(), input_shape=(3, 32, 32), out_features=10)
+    network = hydra.utils.instantiate(read_option("model", name), _partial_=True)
+    return network(norm=Batch(), input_shape=(3, 32, 32), out_features=10)
 
 
 def steps(network: nn.Module, x: torch.Tensor, y: torch.Tensor, count: int) -> float:
@@ -51,6 +53,7 @@ def steps(network: nn.Module, x: torch.Tensor, y: torch.Tensor, count: int) -> f
 
 def process(rank: int, folder: str, count: int, rounds: int) -> None:
     torch.set_num_threads(1)
+    set_allocator("fast")
     distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
     found: dict[str, dict[str, list[float]]] = {}
     for name, batch in NETWORKS.items():
