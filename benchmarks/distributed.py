@@ -22,6 +22,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from normlab.allocator import set_allocator
+from normlab.build import OWN_BUFFERS
 from normlab.config import read_option
 from normlab.norms.batch import Batch
 from normlab.norms.synchronise import Synchronise
@@ -62,8 +63,8 @@ def process(rank: int, folder: str, count: int, rounds: int) -> None:
         networks = {
             "alone": plain,
             "side by side": plain,
-            "DDP": DistributedDataParallel(built(name), broadcast_buffers=False),
-            "DDP, synchronised": DistributedDataParallel(Synchronise().apply(built(name)), broadcast_buffers=False),
+            "DDP": DistributedDataParallel(built(name), **OWN_BUFFERS),
+            "DDP, synchronised": DistributedDataParallel(Synchronise().apply(built(name)), **OWN_BUFFERS),
         }
         found[name] = {way: [] for way in WAYS}
         for _ in range(rounds):

@@ -12,7 +12,7 @@ from normlab.norms.base import Norm
 from normlab.norms.checkpointing import moves_statistics
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.moments import moments
-from normlab.norms.rows import affine, of_rows, positive_part, row_sums, space_axes
+from normlab.norms.rows import affine, of_rows, pooled, positive_part, row_sums, space_axes
 
 
 class _ByTheLarger(torch.autograd.Function):
@@ -70,7 +70,7 @@ class EvoNormB0Layer(ActivatingNorm):
         values = x.numel() // self.num_features
         if values < 2:
             raise ValueError(f"norm=evonorm_b0: Expected more than 1 value per channel, got shape {tuple(x.shape)}")
-        batch_var = (var + (mean - mean.mean(0)).square()).mean(0)
+        batch_var = pooled(mean, var, 0)[1][0]
         if moves_statistics():
             unbiased = batch_var.detach() * (values / (values - 1))
             self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)

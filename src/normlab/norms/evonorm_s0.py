@@ -12,7 +12,7 @@ from normlab.norms.base import Norm
 from normlab.norms.declaration import SAMPLE, Declaration
 from normlab.norms.group import number_of_groups
 from normlab.norms.own import per_channel
-from normlab.norms.rows import of_rows, row_moments, row_sums, space_axes
+from normlab.norms.rows import of_rows, pooled, row_moments, row_sums, space_axes
 
 
 class _EvoNormS0(torch.autograd.Function):
@@ -29,8 +29,8 @@ class _EvoNormS0(torch.autograd.Function):
             _, mean, rstd = torch.native_group_norm(x, None, None, n, c, space, groups, eps)
         else:  # in channels_last it takes E[x²] - μ², which cancels
             row_mean, row_var = (rows.view(n, groups, -1) for rows in row_moments(x))
-            mean = row_mean.mean(2)
-            rstd = ((row_var + (row_mean - mean.unsqueeze(2)).square()).mean(2) + eps).rsqrt()
+            mean, var = (of_groups.squeeze(2) for of_groups in pooled(row_mean, row_var, 2))
+            rstd = (var + eps).rsqrt()
         ctx.save_for_backward(x, weight, v, mean, rstd)
         scale = weight * _of_channels(rstd, x)
         return (v * x).sigmoid_().mul_(x).mul_(scale).add_(bias)

@@ -28,6 +28,12 @@ def row_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (x - of_rows(mean, x)).square_().sum(axes).div_(space)
 
 
+def pooled(mean: Tensor, var: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of the rows along `axis` taken together, from their own; all are of one size."""
+    together = mean.mean(axis, keepdim=True)
+    return together, (var + (mean - together).square()).mean(axis, keepdim=True)
+
+
 def row_sums(g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Σ g and Σ g x (N, C) over space, of 32 bits at least; `g` and `x` (N, C, *space)."""
     if not (has_fast_rows(x) and g.is_contiguous()):

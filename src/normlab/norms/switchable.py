@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.moments import affine_map, moments
+from normlab.norms.rows import pooled
 from normlab.norms.running import RunningNorm
 
 
@@ -28,21 +29,15 @@ class SwitchableLayer(RunningNorm):
         if self.training and values < 2:
             raise ValueError(f"norm=switchable: Expected more than 1 value per channel, got shape {tuple(x.shape)}")
         x, mean, var = moments(x, None)  # of each sample's channels, (N, C): the other two follow
-        layer_mean, layer_var = _pooled(mean, var, 1)
+        layer_mean, layer_var = pooled(mean, var, 1)
         if self.training:
-            batch_mean, batch_var = _pooled(mean, var, 0)
+            batch_mean, batch_var = pooled(mean, var, 0)
             self.track(batch_mean[0], batch_var[0] * (values / (values - 1)))
         else:
             batch_mean, batch_var = self.running_mean.unsqueeze(0), self.running_var.unsqueeze(0)
         mixed_mean = _mix(self.mean_weight, mean, layer_mean, batch_mean)
         mixed_var = _mix(self.var_weight, var, layer_var, batch_var)
         return affine_map(x, None, mixed_mean, self.weight * (mixed_var + self.eps).rsqrt(), self.bias)
-
-
-def _pooled(mean: Tensor, var: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of the rows along `axis` taken together, from their own; all are of one size."""
-    pooled = mean.mean(axis, keepdim=True)
-    return pooled, (var + (mean - pooled).square()).mean(axis, keepdim=True)
 
 
 def _mix(logits: Tensor, *statistics: Tensor) -> Tensor:
