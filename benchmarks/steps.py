@@ -24,7 +24,8 @@ from torch import nn
 import normlab
 from normlab import build
 from normlab.callbacks import progress
-from normlab.data.base import Batches, EpochOrder, TensorData
+from normlab.data.base import DataModule
+from normlab.data.batches import Batches, EpochOrder
 from normlab.models.net import Net
 from normlab.norms.batch import Batch
 from normlab.tasks.base import parameter_groups
@@ -32,7 +33,7 @@ from normlab.tasks.base import parameter_groups
 SAMPLES, BATCH = 50_000, 100
 
 
-class Made(TensorData):
+class Made(DataModule):
     """Random features and classes."""
 
     task, input_shape, out_features = "classify", (10,), 10

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from normlab import build as build_module
 from normlab import compose, run
 from normlab.build import build
-from normlab.data.base import TensorData
+from normlab.data.base import DataModule
 from normlab.models.net import Net
 from normlab.nonfinite import Guard, explain
 from normlab.norms.batch import Batch
@@ -23,7 +23,7 @@ SETTINGS = ["model=net", "logger=none", "trainer=cpu", "trainer.max_epochs=2"]
 BATCHES = 8
 
 
-class Table(TensorData):
+class Table(DataModule):
     """Eight training batches of 16; `spoil` changes (x, y) of the training part, whose order is known."""
 
     task, input_shape, out_features = "classify", (5,), 3

@@ -9,6 +9,7 @@ import torch
 from conftest import QUICK
 from lightning import Callback
 from sklearn import metrics as sklearn_metrics
+from sklearn.utils import class_weight
 from torch import nn
 from torch.nn import functional as F
 
@@ -46,6 +47,27 @@ def test_classification_metrics_are_scikit_learns(scale):
     assert got["f1"] == pytest.approx(sklearn_metrics.f1_score(targets, predicted, average="macro"))
     expected = sklearn_metrics.roc_auc_score(targets, probabilities, multi_class="ovr", average="macro")
     assert got["auroc"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_shares_of_classes_are_a_loss_of_each():
+    """What mixing gives: the loss is linear in the shares, and metrics take the larger one."""
+    outputs, shares = torch.randn(5, 3), torch.tensor([0.7, 0.3, 0.0]).expand(5, 3)
+    task = Classify(nn.Identity(), SGD, constant, num_classes=3)
+    first, second = (F.cross_entropy(outputs, torch.full((5,), c)) for c in (0, 1))
+    torch.testing.assert_close(task.loss(outputs, shares), 0.7 * first + 0.3 * second)
+    assert task.label(shares).tolist() == [0] * 5
+
+
+def test_balanced_class_weights_are_scikit_learns(tmp_path):
+    parts = build(compose([*QUICK, "model=net", "data=breast_cancer", "task.class_weights=balanced"]), tmp_path)
+    outputs, targets = torch.randn(7, 2), torch.tensor([0, 1, 1, 1, 0, 1, 1])
+    everything = parts.data.splits["train"][1].numpy()
+    weights = class_weight.compute_class_weight("balanced", classes=np.array([0, 1]), y=everything)
+    each = F.cross_entropy(outputs, targets, reduction="none").double() * torch.from_numpy(weights)[targets]
+    torch.testing.assert_close(parts.task.loss(outputs, targets).double(), each.mean(), rtol=1e-6, atol=0)
+    quick = compose([*QUICK, "model=net", "data=diabetes", "task.class_weights=balanced"])
+    with pytest.raises(ConfigError, match="task.class_weights=balanced: this data has no classes"):
+        build(quick, tmp_path)
 
 
 @pytest.mark.parametrize("width", [1, 2])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from normlab.config import compose
-    from normlab.data.base import TensorData
+    from normlab.data.base import DataModule
     from normlab.errors import ConfigError
     from normlab.norms.base import Norm
     from normlab.norms.declaration import Declaration, declaration
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Classify",
     "ConfigError",
+    "DataModule",
     "Declaration",
     "Norm",
     "Regress",
-    "TensorData",
     "compose",
     "declaration",
     "replace_norms",
@@ -39,7 +39,7 @@ HOMES = {
     "Declaration": "norms.declaration",
     "Norm": "norms.base",
     "Regress": "tasks.regress",
-    "TensorData": "data.base",
+    "DataModule": "data.base",
     "compose": "config",
     "declaration": "norms.declaration",
     "replace_norms": "norms.replace",

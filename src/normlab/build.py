@@ -83,10 +83,10 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     if data is not None and processes > 1:
         raise ConfigError(f"own data is not cut into parts for {processes} processes: use trainer.devices=1")
     data = data or make(config, "data")
-    _check_input_dims(config, data.input_shape)
     data.seed, data.rank, data.processes = config.seed, rank, processes
     data.prepare_data()
     data.setup("fit")
+    _check_input_dims(config, data.input_shape)
 
     norm = make(config, "norm")
     network = make(config, "model", norm=norm, input_shape=data.input_shape, out_features=data.out_features)
@@ -165,9 +165,18 @@ def _task(config: DictConfig, network: nn.Module, data: Any) -> Task:
         "nonfinite": config.nonfinite if config.action == "fit" else "stop",
     }
     if data.task == "classify":
-        return Classify(**shared, num_classes=data.out_features)
+        return Classify(**shared, num_classes=data.out_features, class_weights=_class_weights(config, data))
+    if config.task.get("class_weights") is not None:
+        raise ConfigError(f"task.class_weights={config.task.class_weights}: this data has no classes")
     mean, std = data.target_statistics()
     return Regress(**shared, target_mean=mean, target_std=std)
+
+
+def _class_weights(config: DictConfig, data: Any) -> Tensor | None:
+    if config.task.get("class_weights") is None:
+        return None
+    counts = data.class_counts()
+    return counts.sum() / (len(counts) * counts.clamp(min=1))
 
 
 def _steps(config: DictConfig) -> int:

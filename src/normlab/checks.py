@@ -88,6 +88,8 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
             f"data.val_fraction={data.val_fraction} and data.test_fraction={data.test_fraction} "
             "leave nothing to train on"
         )
+    if data.get("folds") is not None and data.fold >= data.folds:
+        raise ConfigError(f"data.fold={data.fold}: of data.folds={data.folds}, the last is {data.folds - 1}")
     if config.score_mode is not None and config.score is None:
         raise ConfigError(f"score_mode={config.score_mode} without a score: set score= too")
     if config.steps_per_execution > 1:

@@ -69,6 +69,11 @@ RULES: dict[str, tuple[Number | Words, ...]] = {
     "val_fraction": (PART,),
     "test_fraction": (PART,),
     "split_seed": (SEED,),
+    "folds": (Number(2, whole=True), NULL),
+    "fold": (Number(0, whole=True),),
+    "subset": (Number(0, 1, open_low=True), Number(2, whole=True)),
+    "label_noise": (Number(0, 1),),
+    "class_weights": (Words(["balanced"]), NULL),
     # networks and norms
     "order": (Words(["norm_act", "act_norm"]),),
     "depth": (Number(8, whole=True),),

@@ -19,6 +19,8 @@ TRAINER_KEYS = (
     "limit_train_batches",
     "overfit_batches",
 )
+# Keys that runs may be older than, with the value that leaves everything as it was before them.
+NEUTRAL = {"data.folds": None, "data.fold": 0, "data.subset": 1, "data.label_noise": 0, "task.class_weights": None}
 GRADIENT_CALLBACKS = ("agc",)  # those that change what the optimizer sees
 
 
@@ -32,7 +34,8 @@ def numbers(config: DictConfig) -> dict[str, Any]:
     if trainer["devices"] != 1 or "num_nodes" in trainer:
         trainer["sync_batchnorm"] = plain["trainer"].get("sync_batchnorm")
     callbacks = {name: keys for name, keys in plain["callbacks"].items() if name in GRADIENT_CALLBACKS}
-    return dict(_flat({key: plain.get(key) for key in RUN_KEYS} | {"trainer": trainer, "callbacks": callbacks}))
+    flat = dict(_flat({key: plain.get(key) for key in RUN_KEYS} | {"trainer": trainer, "callbacks": callbacks}))
+    return {key: value for key, value in flat.items() if key not in NEUTRAL or value != NEUTRAL[key]}
 
 
 def config_hash(config: DictConfig) -> str:

@@ -1,105 +1,33 @@
-"""Data sets held as tensors: deterministic splits, and batches cut by index."""
+"""What every data set shares: facts, keys, deterministic splits and loaders."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
-from sklearn.model_selection import train_test_split
 from torch import Tensor
-from torch.utils.data import Sampler
 
-from normlab.seeds import generator
+from normlab.data.batches import Augment, Batches, EpochOrder, Mix, Source
+from normlab.data.splits import Splitter, parts, with_noise
+from normlab.errors import ConfigError
 
-Augment = Callable[[Tensor, Tensor, int], Tensor]
-
-
-class EpochOrder(Sampler[int]):
-    """A permutation of 0 … size-1 that depends on (seed, epoch) alone, so that a resumed run sees the same batches."""
-
-    def __init__(self, size: int, seed: int):
-        self.size, self.seed, self.epoch = size, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:  # called by Lightning before each epoch
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.size
-
-    def permutation(self) -> Tensor:
-        return torch.randperm(self.size, generator=generator(self.seed, self.epoch))
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.permutation().tolist())
+GPU_SHARE = 4  # a split lies on the GPU where it takes no more than one part in so many of its free memory
 
 
-class Batches:
-    """(x, y) pairs cut from tensors by index: no sample is touched on its own, which a DataLoader would do.
+class DataModule(LightningDataModule):
+    """A data set, split once by `split_seed`; the run's seed decides order and augmentation.
 
-    `sampler` gives the order, None the stored one. `augment(x, index, epoch)` changes a batch of samples; index holds
-    their places in the training set. Several `processes` share batches of processes · batch_size samples, each taking
-    the block of its `rank`; the blocks of a last, smaller batch are as equal as can be, and may be empty.
+    Subclasses write `load` and state the facts below, in their class or when they have loaded. Parts that a set does
+    not come with are cut from its training part: `test_fraction` and `val_fraction` of it, or as the validation part
+    the `fold`-th of `folds`. Of the training part `subset` is used, a fraction or a number of samples, and a fraction
+    `label_noise` of its labels is wrong. Raises ConfigError where a part would be empty or lack a class.
     """
 
-    batch_sampler = None  # Lightning asks every loader that has a sampler
-
-    def __init__(
-        self,
-        x: Tensor,
-        y: Tensor,
-        batch_size: int,
-        sampler: EpochOrder | None = None,
-        drop_last: bool = False,
-        augment: Augment | None = None,
-        rank: int = 0,
-        processes: int = 1,
-    ):
-        self.x, self.y, self.batch_size = x, y, batch_size
-        self.sampler, self.drop_last, self.augment = sampler, drop_last, augment
-        self.rank, self.processes = rank, processes
-        self.dataset = range(len(x))  # for whoever asks a loader for its number of samples
-
-    def __len__(self) -> int:
-        joint = self.batch_size * self.processes
-        return len(self.x) // joint if self.drop_last else -(-len(self.x) // joint)
-
-    def weight(self, step: int) -> float:
-        """What this process's mean loss counts by, so that the mean over all processes is that of the joint batch."""
-        start, stop, samples = self._block(step)
-        return (stop - start) * self.processes / samples
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        blocks = (self._block(step)[:2] for step in range(len(self)))
-        if self.sampler is None:
-            for start, stop in blocks:
-                yield self.x[start:stop], self.y[start:stop]
-            return
-        epoch, order = self.sampler.epoch, self.sampler.permutation()
-        for start, stop in blocks:
-            index = order[start:stop]
-            x = self.x[index]
-            yield (x if self.augment is None else self.augment(x, index, epoch)), self.y[index]
-
-    def _block(self, step: int) -> tuple[int, int, int]:
-        """Where this process's samples of a step begin and end, and how many samples all processes have in it."""
-        joint = self.batch_size * self.processes
-        first = step * joint
-        samples = min(joint, len(self.x) - first)
-        start, stop = (first + rank * samples // self.processes for rank in (self.rank, self.rank + 1))
-        return start, stop, samples
-
-
-class TensorData(LightningDataModule):
-    """A data set that fits into memory, split once by `split_seed`; the run's seed decides order and augmentation.
-
-    Subclasses state the facts below and write `load`. Facts are known before anything is loaded. Raises ValueError
-    where a split would be empty.
-    """
-
-    task: ClassVar[Literal["classify", "regress"]]
+    task: Literal["classify", "regress"]
     input_shape: tuple[int, ...]  # of one sample: (C, H, W) or (features,)
     out_features: int  # classes, or width of the target
+    class_names: Sequence[str] = ()  # "0", "1", … where the set has none
 
     def __init__(
         self,
@@ -107,43 +35,70 @@ class TensorData(LightningDataModule):
         val_fraction: float = 0.15,
         test_fraction: float = 0.2,
         split_seed: int = 0,
+        folds: int | None = None,
+        fold: int = 0,
+        subset: float = 1.0,
+        label_noise: float = 0.0,
         drop_last: bool = False,
     ):
         super().__init__()
         self.batch_size, self.drop_last = batch_size, drop_last
         self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
+        self.folds, self.fold, self.subset, self.label_noise = folds, fold, subset, label_noise
         self.seed = 0  # the run's, set where the parts meet, as are the two below
         self.rank, self.processes = 0, 1
-        self.splits: dict[str, tuple[Tensor, Tensor]] = {}
+        self.splits: dict[str, tuple[Any, Tensor]] = {}
 
     @abstractmethod
-    def load(self) -> tuple[Tensor, Tensor]:
-        """All samples (N, *input_shape), float32, and targets: (N,) int64 classes or (N, out_features) float32."""
+    def load(self) -> dict[str, tuple[Tensor | Source, Tensor]]:
+        """Samples and targets of the parts that the set comes with: `train`, and `val` and `test` if it has them.
 
-    def preprocess(self, train: Tensor) -> Callable[[Tensor], Tensor]:
-        """The preprocessing of x, fitted on the training part `train`."""
+        Samples (N, *input_shape) or a `Source` of them; targets (N,) int64 classes or (N, out_features) float32.
+        """
+
+    def preprocess(self, train: Any) -> Callable[[Any], Any]:
+        """What every part goes through once, fitted on the training part's samples."""
         return lambda x: x
 
+    def transform(self) -> Callable[[Tensor], Tensor] | None:
+        """What every batch goes through, of any part."""
+        return None
+
     def augmentation(self) -> Augment | None:
-        """What changes training batches."""
+        """What changes training batches before `transform`."""
+        return None
+
+    def mixing(self) -> Mix | None:
+        """What mixes training batches after `transform`."""
         return None
 
     def setup(self, stage: str | None = None) -> None:
         if self.splits:
             return
-        x, y = self.load()
-        parts = self._split(y)
-        transform = self.preprocess(x[parts["train"]])
-        self.splits = {name: (transform(x[index]), y[index]) for name, index in parts.items()}
+        loaded = self.load()
+        classes = self._class_names() if self.task == "classify" else ()
+        splitter = Splitter(self.val_fraction, self.test_fraction, self.split_seed, self.folds, self.fold, classes)
+        found = parts(loaded, splitter, self.subset)
+        if self.label_noise:
+            found["train"] = found["train"][0], self._with_noise(found["train"][1])
+        transform = self.preprocess(found["train"][0])
+        self.splits = {name: (transform(x), y) for name, (x, y) in found.items()}
+        if "test" not in self.splits:
+            self.test_dataloader = None  # pyright: ignore  # how Lightning is told that there is none
 
     def target_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (out_features,) of the training part's target."""
         std, mean = torch.std_mean(self.splits["train"][1], dim=0, correction=0)
         return mean, std
 
+    def class_counts(self) -> Tensor:
+        """How many samples of each class the training part has, (classes,)."""
+        return torch.bincount(self.splits["train"][1], minlength=self.out_features)
+
     def train_dataloader(self) -> Batches:
-        order = EpochOrder(len(self.splits["train"][0]), self.seed)
-        return self._batches("train", order, self.drop_last, self.augmentation())
+        order = EpochOrder(len(self.splits["train"][1]), self.seed)
+        changes = {"augment": self.augmentation(), "mix": self.mixing()}
+        return self._batches("train", sampler=order, drop_last=self.drop_last, **changes)
 
     def val_dataloader(self) -> Batches:
         return self._batches("val")
@@ -151,15 +106,25 @@ class TensorData(LightningDataModule):
     def test_dataloader(self) -> Batches:
         return self._batches("test")
 
-    def _batches(self, split: str, *options: Any) -> Batches:
-        return Batches(*self.splits[split], self.batch_size, *options, rank=self.rank, processes=self.processes)
+    def _batches(self, split: str, **options: Any) -> Batches:
+        x, y = self._placed(split)
+        options |= {"transform": self.transform(), "rank": self.rank, "processes": self.processes}
+        return Batches(x, y, self.batch_size, **options)
 
-    def _split(self, y: Tensor) -> dict[str, Tensor]:
-        stratify = y.numpy() if self.task == "classify" else None
-        everything = torch.arange(len(y)).numpy()
-        arguments: dict[str, Any] = {"random_state": self.split_seed}
-        rest, test = train_test_split(everything, test_size=self.test_fraction, stratify=stratify, **arguments)
-        fraction = self.val_fraction / (1 - self.test_fraction)
-        stratify = None if stratify is None else stratify[rest]
-        train, val = train_test_split(rest, test_size=fraction, stratify=stratify, **arguments)
-        return {"train": torch.from_numpy(train), "val": torch.from_numpy(val), "test": torch.from_numpy(test)}
+    def _placed(self, split: str) -> tuple[Any, Tensor]:
+        """A split, moved to the GPU that trains where it is small enough, so that no batch has to travel."""
+        x, y = self.splits[split]
+        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        if device.type == "cuda" and isinstance(x, Tensor) and x.device != device:
+            free, _ = torch.cuda.mem_get_info(device)
+            if x.nbytes * GPU_SHARE <= free:
+                self.splits[split] = x.to(device), y.to(device)
+        return self.splits[split]
+
+    def _class_names(self) -> Sequence[str]:
+        return self.class_names or [str(number) for number in range(self.out_features)]
+
+    def _with_noise(self, y: Tensor) -> Tensor:
+        if self.task != "classify":
+            raise ConfigError(f"data.label_noise={self.label_noise}: this data has no classes")
+        return with_noise(y, self.label_noise, self.out_features, self.split_seed)

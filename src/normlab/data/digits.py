@@ -8,11 +8,11 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F
 
-from normlab.data.base import Augment, TensorData
-from normlab.seeds import generator
+from normlab.data.base import DataModule
+from normlab.data.batches import Augment, Draws, Source
 
 
-class Digits(TensorData):
+class Digits(DataModule):
     """1,797 grey 8×8 images of ten digits (Alpaydin & Kaynak, UCI), enlarged to size×size, repeated in `channels`.
 
     Pixels are standardised with the training part's mean and deviation. Training images move by up to `shift` pixels
@@ -27,11 +27,11 @@ class Digits(TensorData):
         self.size, self.channels, self.shift = size, channels, shift
         self.input_shape = (channels, size, size)
 
-    def load(self) -> tuple[Tensor, Tensor]:
+    def load(self) -> dict[str, tuple[Tensor | Source, Tensor]]:
         bunch: Any = load_digits()
         images = torch.tensor(bunch.images, dtype=torch.float32).unsqueeze(1) / 16
         images = F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True)
-        return images.expand(-1, self.channels, -1, -1).contiguous(), torch.tensor(bunch.target)
+        return {"train": (images.expand(-1, self.channels, -1, -1).contiguous(), torch.tensor(bunch.target))}
 
     def preprocess(self, train: Tensor) -> Callable[[Tensor], Tensor]:
         std, mean = torch.std_mean(train, correction=0)
@@ -48,16 +48,14 @@ class Shift:
     """
 
     def __init__(self, samples: int, most: int, seed: int):
-        self.samples, self.most, self.seed = samples, most, seed
-        self.epoch, self.shifts = -1, torch.empty(0)
+        self.shifts = Draws(
+            "shift", seed, lambda random: torch.randint(-most, most + 1, (samples, 2), generator=random)
+        )
 
     def __call__(self, x: Tensor, index: Tensor, epoch: int) -> Tensor:
-        if epoch != self.epoch:
-            random = generator("shift", self.seed, epoch)
-            self.shifts = torch.randint(-self.most, self.most + 1, (self.samples, 2), generator=random)
-            self.epoch = epoch
         height, width = x.shape[2:]
-        down, right = self.shifts[index].T[:, :, None]  # (B, 1) each
-        rows = (torch.arange(height) - down).clamp(0, height - 1)  # (B, H)
-        columns = (torch.arange(width) - right).clamp(0, width - 1)  # (B, W)
-        return x[torch.arange(len(x))[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        down, right = self.shifts(index, epoch).T[:, :, None]  # (B, 1) each
+        rows = (torch.arange(height, device=x.device) - down).clamp(0, height - 1)  # (B, H)
+        columns = (torch.arange(width, device=x.device) - right).clamp(0, width - 1)  # (B, W)
+        images = torch.arange(len(x), device=x.device)[:, None, None]
+        return x[images, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

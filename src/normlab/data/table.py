@@ -6,20 +6,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normlab.data.base import TensorData
+from normlab.data.base import DataModule
+from normlab.data.batches import Source
 
 
-class BundledTable(TensorData):
+class BundledTable(DataModule):
     """A table that ships inside scikit-learn; features are standardised with the training part's mean and deviation."""
 
     def bunch(self) -> Any:
         """scikit-learn's loaded data set."""
         raise NotImplementedError
 
-    def load(self) -> tuple[Tensor, Tensor]:
+    def load(self) -> dict[str, tuple[Tensor | Source, Tensor]]:
         bunch = self.bunch()
         x, y = torch.tensor(bunch.data, dtype=torch.float32), torch.tensor(bunch.target)
-        return x, y.long() if self.task == "classify" else y.float().unsqueeze(1)
+        return {"train": (x, y.long() if self.task == "classify" else y.float().unsqueeze(1))}
 
     def preprocess(self, train: Tensor) -> Callable[[Tensor], Tensor]:
         std, mean = torch.std_mean(train, dim=0, correction=0)

@@ -79,6 +79,10 @@ class Task(LightningModule):
     def prediction(self, output: Tensor) -> Tensor:
         """What metrics see of the network's output."""
 
+    def label(self, target: Tensor) -> Tensor:
+        """What metrics see of a batch's target."""
+        return target
+
     def metric_names(self) -> list[str]:
         """What an epoch logs, in the order of metrics.csv."""
         names = ("loss", *self.train_meter.metrics.keys())
@@ -179,7 +183,7 @@ class Task(LightningModule):
         self.guard.remember()
         output, loss = self._step(batch)
         if self.guard.passes(loss, batch[0], batch[1]):
-            self.train_meter.update(loss, output, batch[1])
+            self.train_meter.update(loss, output, self.label(batch[1]))
             return loss
         self.trainer.should_stop |= self.guard.policy == "stop"
         return None
@@ -191,7 +195,7 @@ class Task(LightningModule):
         if not math.isfinite(loss.item()):
             cause = explain(self.network, batch[0], batch[1])
             raise FloatingPointError(f"{stage}/loss is {loss.item()} in {self._where()}: {cause}")
-        meter.update(loss, output, batch[1])
+        meter.update(loss, output, self.label(batch[1]))
 
     def _step(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """The network's output and its loss."""

@@ -12,7 +12,10 @@ from normlab.tasks.base import Task
 
 
 class Classify(Task):
-    """Cross-entropy on logits (N, classes) and classes (N,).
+    """Cross-entropy on logits (N, classes) and classes (N,), or shares of classes (N, classes) as mixing gives them.
+
+    `class_weights` (classes,) weigh each sample's loss by its class; the mean is over samples, not over weights, so
+    that it stays the mean of a batch's parts. Metrics take the class with the largest share.
 
     Metrics: acc (share of right samples), f1 (mean over classes), auroc (mean of one class against the rest; keeps all
     outputs of an epoch in memory).
@@ -21,9 +24,12 @@ class Classify(Task):
     score = "val/acc"
     default_metrics = ("acc", "f1")
 
-    def __init__(self, network, optimizer, scheduler, num_classes: int, **options):
+    class_weights: Tensor | None
+
+    def __init__(self, network, optimizer, scheduler, num_classes: int, class_weights: Tensor | None = None, **options):
         self.num_classes = num_classes
         super().__init__(network, optimizer, scheduler, **options)
+        self.register_buffer("class_weights", class_weights, persistent=False)
 
     def available_metrics(self) -> dict[str, Callable[[], Metric]]:
         classes = {"num_classes": self.num_classes, "validate_args": False}
@@ -34,7 +40,13 @@ class Classify(Task):
         }
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(output, target)
+        if self.class_weights is None:
+            return F.cross_entropy(output, target)
+        weights = self.class_weights.to(output.dtype)
+        return F.cross_entropy(output, target, weights, reduction="sum") / len(target)
+
+    def label(self, target: Tensor) -> Tensor:
+        return target.argmax(1) if target.ndim == 2 else target
 
     def prediction(self, output: Tensor) -> Tensor:
         """Logits (N, classes); probabilities where auroc is chosen, which would guess which of the two it is given."""
