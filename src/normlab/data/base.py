@@ -1,7 +1,9 @@
 """What every data set shares: facts, keys, deterministic splits and loaders."""
 
+import json
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -11,7 +13,9 @@ from torch import Tensor
 from normlab.data.batches import Augment, Batches, EpochOrder, Mix, Source
 from normlab.data.splits import Splitter, parts, with_noise
 from normlab.errors import ConfigError
+from normlab.folder import write_text
 
+FACTS = ("task", "input_shape", "out_features", "class_names")  # plain values
 GPU_SHARE = 4  # a split lies on the GPU where it takes no more than one part in so many of its free memory
 
 
@@ -94,6 +98,23 @@ class DataModule(LightningDataModule):
     def class_counts(self) -> Tensor:
         """How many samples of each class the training part has, (classes,)."""
         return torch.bincount(self.splits["train"][1], minlength=self.out_features)
+
+    def save(self, folder: Path) -> None:
+        """Keeps in a run folder what `restore` needs to read new samples without the data set: data.json."""
+        facts = {key: getattr(self, key) for key in FACTS}
+        write_text(folder / "data.json", json.dumps(facts, indent=2) + "\n")
+
+    def restore(self, folder: Path) -> None:
+        """Takes facts and fitted preprocessing from a run folder, in place of loading the data set."""
+        for key, value in json.loads((folder / "data.json").read_text()).items():
+            setattr(self, key, tuple(value) if isinstance(value, list) else value)
+
+    def read_input(self, path: Path) -> tuple[Tensor | Source, list[str]]:
+        """New samples from a file or folder, as `load` gives them but without targets, and what each is called.
+
+        Raises ConfigError where that cannot be read.
+        """
+        raise ConfigError(f"input={path}: {type(self).__name__} reads no files; without input= its test part is taken")
 
     def train_dataloader(self) -> Batches:
         order = EpochOrder(len(self.splits["train"][1]), self.seed)
