@@ -99,7 +99,7 @@ def test_every_data_set_trains(data, quick_run):
 @pytest.mark.parametrize("model", options("model"))
 def test_a_network_that_takes_images_refuses_a_table_and_names_others(model, quick_run):
     if getattr(target("model", model), "input_dims", None) == 3:
-        with pytest.raises(ConfigError, match=r"takes images.*networks that fit: custom_model, net"):
+        with pytest.raises(ConfigError, match=r"takes images.*networks that fit: custom_model, mlp, net"):
             quick_run(f"model={model}", "data=wine")
     else:
         quick_run(f"model={model}", "data=wine")

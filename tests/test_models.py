@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from normlab.models.custom_model import CustomModel
+from normlab.models.mlp import MLP
 from normlab.models.my_model import MyModel
 from normlab.models.mynet import MyNet
 from normlab.models.net import Net
@@ -68,6 +69,22 @@ class TutorialMyModel(nn.Module):
         x = torch.relu(self.bn1(self.conv1(x)))
         x = nn.functional.adaptive_avg_pool2d(x, 1).view(-1, 64)
         return self.bn2(self.fc1(x))
+
+
+class DenseNet(nn.Module):
+    """lightning-hydra-template's."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = nn.Sequential(
+            *(nn.Linear(784, 64), nn.BatchNorm1d(64), nn.ReLU()),
+            *(nn.Linear(64, 128), nn.BatchNorm1d(128), nn.ReLU()),
+            *(nn.Linear(128, 256), nn.BatchNorm1d(256), nn.ReLU()),
+            nn.Linear(256, 10),
+        )
+
+    def forward(self, x):
+        return self.model(x.view(x.size(0), -1))
 
 
 IMAGE, TABLE = (3, 32, 32), (10,)
@@ -137,3 +154,14 @@ def test_resnet_has_the_depth_of_its_name(depth):
 def test_resnet_refuses_a_depth_that_no_blocks_give():
     with pytest.raises(ValueError, match="depth=9"):
         ResNet(Batch(), IMAGE, 10, depth=9)
+
+
+def test_mlp_is_the_dense_network_of_its_source():
+    theirs, ours, x = DenseNet(), MLP(Batch(), (1, 28, 28), 10), torch.randn(8, 1, 28, 28)
+    ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-6, atol=1e-6)
+    kinds = [type(m).__name__ for m in MLP(Batch(), TABLE, 10, hidden=[5], order="act_norm").hidden]
+    assert kinds == ["Linear", "ReLU", "BatchNorm1d"]
+    for hidden in ([], [0]):
+        with pytest.raises(ValueError, match=r"model.hidden=.*at least one hidden layer"):
+            MLP(Batch(), TABLE, 10, hidden=hidden)
