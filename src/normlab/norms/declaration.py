@@ -27,6 +27,7 @@ class Declaration:
     foldable: in evaluation it is a fixed affine map of each channel, which the layer before it can absorb.
     synchronisable: `Synchronise` can make its training on several processes that of one on the joined batch; not so if
         it splits a batch into a number of parts, or takes batch statistics in evaluation too.
+    selective: a batch may leave some of its parameters without a gradient.
     drop_in: it can replace a BatchNorm in any network.
     channels_last: its input is (N, *space, C).
     """
@@ -40,6 +41,7 @@ class Declaration:
     activation: bool = False
     foldable: bool = False
     synchronisable: bool = False
+    selective: bool = False
     drop_in: bool = True
     channels_last: bool = False
 
