@@ -1,4 +1,4 @@
-"""2 processes with batches of 4 train the network of 1 process with batches of 8: every norm that syncs × every network.
+"""2 processes × batch 4 train the network of 1 process × batch 8: every norm that syncs × every network of ours.
 
 One pair of processes trains all cases one after the other (`walk`, or this file where torchrun starts it) and leaves
 what each of the two ended with; the test compares that with one process. 24 steps with momentum in float64; the last
