@@ -27,7 +27,7 @@ from normlab.callbacks.record import Record
 from normlab.callbacks.same_config import SameConfig
 from normlab.data.loaders import Chunks, Fixed
 from normlab.errors import ConfigError
-from normlab.guards import batch_sizes, check_batches, check_evaluation, check_forward, parts_of
+from normlab.guards import batch_sizes, check_batches, check_compile, check_evaluation, check_forward, parts_of
 from normlab.identity import config_hash
 from normlab.modes import ModeGuard
 from normlab.norms.declaration import declaration
@@ -132,7 +132,9 @@ def _make(node: DictConfig, key: str, **objects: Any) -> Any:
 def _check_training(
     config: DictConfig, network: nn.Module, norm_inputs: dict[str, Tensor], sizes: list[int], processes: int
 ) -> None:
-    """Raises ConfigError or ValueError for training batches of these sizes, of all processes together, as too small."""
+    """Raises ConfigError or ValueError for what cannot train; `sizes` are those of all processes' batches together."""
+    if config.compile:
+        check_compile(network)
     joint: dict[str, Tensor] = {}
     if processes > 1 and config.trainer.sync_batchnorm:
         synchronise = Synchronise()
