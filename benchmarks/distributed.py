@@ -2,9 +2,11 @@
 
     python benchmarks/distributed.py [--quick]
 
-Each process has one thread and the same batch, so that work grows with processes. Within one pair of processes the
-competitors take turns: one process alone, two that do not talk, DistributedDataParallel with plain batch norm, and the
-same with statistics over both. Then an estimate for GPUs from counts of collectives and bytes, with its assumptions.
+Each process has one thread and the same batch, so that work grows with processes; of two batches the larger is bound by
+computing. Within one pair of processes the competitors take turns: one process alone, two that do not talk,
+DistributedDataParallel with plain batch norm, and the same with statistics over both. Efficiency is of time; processor
+time, which gloo's threads are part of and waiting is not, tells how much of the rest is work. Then an estimate for GPUs
+from counts of collectives and bytes, with its assumptions.
 """
 
 import argparse
@@ -27,7 +29,7 @@ from normlab.config import read_option
 from normlab.norms.batch import Batch
 from normlab.norms.synchronise import Synchronise
 
-NETWORKS = {"mynet": 64, "resnet": 128}  # and the batch of each process
+CASES = [("mynet", 64), ("mynet", 256), ("resnet", 128), ("resnet", 512)]  # and the batch of each process
 WAYS = ("alone", "side by side", "DDP", "DDP, synchronised")
 LAYERS, CHANNELS = 53, 26_560  # batch norms of ResNet-50, and their channels
 LATENCY, BANDWIDTH = 20e-6, 25e9  # a collective's hop in seconds, and bytes a second of each GPU's link
@@ -39,25 +41,26 @@ def built(name: str) -> nn.Module:
     return network(norm=Batch(), input_shape=(3, 32, 32), out_features=10)
 
 
-def steps(network: nn.Module, x: torch.Tensor, y: torch.Tensor, count: int) -> float:
-    """Seconds of a training step, the median of `count`."""
+def steps(network: nn.Module, x: torch.Tensor, y: torch.Tensor, count: int) -> tuple[float, float]:
+    """Seconds of a training step and of the processor in it, medians of `count`."""
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
     taken = []
     for _ in range(count):
-        start = time.perf_counter()
+        start, worked = time.perf_counter(), time.process_time()
         optimizer.zero_grad()
         nn.functional.cross_entropy(network(x), y).backward()
         optimizer.step()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
+        taken.append((time.perf_counter() - start, time.process_time() - worked))
+    seconds, processor = zip(*taken, strict=True)
+    return statistics.median(seconds), statistics.median(processor)
 
 
 def process(rank: int, folder: str, count: int, rounds: int) -> None:
     torch.set_num_threads(1)
     set_allocator("fast")
     distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
-    found: dict[str, dict[str, list[float]]] = {}
-    for name, batch in NETWORKS.items():
+    found: dict[tuple[str, int], dict[str, list[tuple[float, float]]]] = {}
+    for name, batch in CASES:
         x, y = torch.randn(batch, 3, 32, 32), torch.randint(10, (batch,))
         plain = built(name)
         networks = {
@@ -66,15 +69,20 @@ def process(rank: int, folder: str, count: int, rounds: int) -> None:
             "DDP": DistributedDataParallel(built(name), **OWN_BUFFERS),
             "DDP, synchronised": DistributedDataParallel(Synchronise().apply(built(name)), **OWN_BUFFERS),
         }
-        found[name] = {way: [] for way in WAYS}
+        found[name, batch] = {way: [] for way in WAYS}
         for _ in range(rounds):
             for way in WAYS:
                 distributed.barrier()
                 if way != "alone" or rank == 0:
-                    found[name][way].append(steps(networks[way], x, y, count))
+                    found[name, batch][way].append(steps(networks[way], x, y, count))
     if rank == 0:
         torch.save(found, f"{folder}/found")
     distributed.destroy_process_group()
+
+
+def ratio(ours: list[tuple[float, float]], theirs: list[tuple[float, float]], which: int) -> float:
+    """The median over rounds of ours / theirs, of seconds (0) or of the processor's (1)."""
+    return statistics.median(a[which] / b[which] for a, b in zip(ours, theirs, strict=True))
 
 
 def estimate(gpus: int) -> tuple[float, float]:
@@ -93,15 +101,14 @@ def main() -> None:
         torch.multiprocessing.spawn(process, (folder, count, rounds), nprocs=2)
         found = torch.load(Path(folder, "found"))
     rows = []
-    for name, ways in found.items():
-        ratio = {way: statistics.median(a / b for a, b in zip(ways["alone"], ways[way], strict=True)) for way in WAYS}
-        sync = statistics.median(a / b for a, b in zip(ways["DDP, synchronised"], ways["DDP"], strict=True))
-        cells = [f"{min(ways[way]) * 1e3:.1f}" for way in WAYS]
-        rows.append(
-            [f"{name}, {NETWORKS[name]} a process", *cells, *(f"{ratio[w]:.2f}" for w in WAYS[1:]), f"{sync:.2f}"]
-        )
+    for (name, batch), ways in found.items():
+        cells = [f"{min(seconds for seconds, _ in ways[way]) * 1e3:.1f}" for way in WAYS]
+        cells += [f"{ratio(ways['alone'], ways[way], 0):.2f}" for way in WAYS[1:]]
+        cells += [f"{ratio(ways[way], ways['alone'], 1):.2f}" for way in WAYS[1:]]
+        rows.append([f"{name}, {batch}", *cells, f"{ratio(ways[WAYS[3]], ways[WAYS[2]], 0):.2f}"])
     print(f"{machine()}, of which each process takes one\n")
-    header = ["ms a step", *WAYS, *(f"efficiency, {way}" for way in WAYS[1:]), "synchronised / DDP"]
+    efficiency, work = ([f"{what}, {way}" for way in WAYS[1:]] for what in ("efficiency", "processor time"))
+    header = ["ms a step", *WAYS, *efficiency, *work, "synchronised / DDP"]
     print(table(header, rows), "\n")
     guesses = [[str(gpus), *(f"{seconds * 1e3:.1f}" for seconds in estimate(gpus))] for gpus in (8, 32, 128, 1024)]
     print(table(["GPUs, estimated", "forward, ms", "backward, ms"], guesses))

@@ -167,10 +167,16 @@ def test_a_gpu_that_is_not_there_is_said(quick_run):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("steps", [1, 4])
-def test_trains_on_a_gpu(precision, steps, quick_run):
-    settings = [f"trainer.precision={precision}", f"steps_per_execution={steps}"]
-    assert quick_run("trainer=gpu", "trainer.max_epochs=2", "model=my_model", *settings).score is not None
+@pytest.mark.parametrize("key", ["steps_per_execution=4", "compile=true", "channels_last=true", "channels_last=false"])
+def test_trains_on_a_gpu(precision, key, quick_run):
+    settings = ["trainer=gpu", "trainer.max_epochs=2", "model=my_model", f"trainer.precision={precision}", key]
+    assert quick_run(*settings).score is not None
+
+
+@pytest.mark.parametrize("norm", ["renorm", "mabn"])
+def test_what_torch_compiles_wrongly_is_refused(norm, quick_run):
+    with pytest.raises(ConfigError, match=r"compile=true: .* wrong gradients through bn1, a .*: set compile=false"):
+        quick_run("model=net", "data=wine", f"norm={norm}", "compile=true")
 
 
 def test_seed_zero_seeds():

@@ -139,6 +139,15 @@ def test_declared_samples_are_the_fewest_that_train(option, dims):
 
 
 @pytest.mark.parametrize(("option", "dims"), CASES)
+def test_declared_selective_layers_leave_parameters_out_of_a_batch(option, dims):
+    layer = layer_of(option, dims)
+    layer(sample(dims).requires_grad_()).sum().backward()
+    found = declaration(layer)
+    left_out = any(parameter.grad is None for parameter in layer.parameters())
+    assert left_out == (found is not None and found.selective)
+
+
+@pytest.mark.parametrize(("option", "dims"), CASES)
 def test_state_survives_a_round_trip_and_a_deep_copy(option, dims):
     layer, x = layer_of(option, dims), sample(dims)
     layer(x)

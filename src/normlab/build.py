@@ -27,7 +27,7 @@ from normlab.callbacks.record import Record
 from normlab.callbacks.same_config import SameConfig
 from normlab.data.loaders import Chunks, Fixed
 from normlab.errors import ConfigError
-from normlab.guards import batch_sizes, check_batches, check_evaluation, check_forward, parts_of
+from normlab.guards import batch_sizes, check_batches, check_compile, check_evaluation, check_forward, parts_of
 from normlab.identity import config_hash
 from normlab.modes import ModeGuard
 from normlab.norms.declaration import declaration
@@ -106,7 +106,7 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     score = config.score or task.score
     record = Record(folder, score, config.score_mode or task.direction(score), task.metric_names())
     _wrap_loaders(data, config)
-    trainer = _trainer(config, folder, record, processes)
+    trainer = _trainer(config, folder, record, network, processes)
     # Lightning converts only after it has loaded a checkpoint, which 64-true would lose half of its digits by
     trainer.precision_plugin.convert_module(task)
     return Parts(task, data, trainer, record)
@@ -132,7 +132,9 @@ def _make(node: DictConfig, key: str, **objects: Any) -> Any:
 def _check_training(
     config: DictConfig, network: nn.Module, norm_inputs: dict[str, Tensor], sizes: list[int], processes: int
 ) -> None:
-    """Raises ConfigError or ValueError for training batches of these sizes, of all processes together, as too small."""
+    """Raises ConfigError or ValueError for what cannot train; `sizes` are those of all processes' batches together."""
+    if config.compile:
+        check_compile(network)
     joint: dict[str, Tensor] = {}
     if processes > 1 and config.trainer.sync_batchnorm:
         synchronise = Synchronise()
@@ -192,7 +194,7 @@ def _wrap_loaders(data: LightningDataModule, config: DictConfig) -> None:
         data.train_dataloader = lambda: Chunks(single(), _steps(config), limit)
 
 
-def _trainer(config: DictConfig, folder: Path, record: Record, processes: int) -> Trainer:
+def _trainer(config: DictConfig, folder: Path, record: Record, network: nn.Module, processes: int) -> Trainer:
     core: list[Callback] = [ModeGuard(), EpochSeed(config.seed), TrainingProgress()]
     added: list[Callback] = []
     loggers: list[Any] = []
@@ -222,7 +224,7 @@ def _trainer(config: DictConfig, folder: Path, record: Record, processes: int) -
     nodes = world.nodes()
     settings.devices, settings.num_nodes = processes // nodes, nodes
     own = {
-        "strategy": DDPStrategy(**OWN_BUFFERS) if processes > 1 else "auto",
+        "strategy": _ddp(network) if processes > 1 else "auto",
         "plugins": plugins,
         "use_distributed_sampler": False,  # our data has parts of its own
         "callbacks": core + added,
@@ -239,6 +241,12 @@ def _trainer(config: DictConfig, folder: Path, record: Record, processes: int) -
         raise ConfigError(f"trainer: {error} ({device}, trainer.precision={settings.precision})") from error
     trainer.profiler.dirpath = folder  # where a profiler writes its table
     return trainer
+
+
+def _ddp(network: nn.Module) -> DDPStrategy:
+    declared = map(declaration, network.modules())
+    selective = any(found is not None and found.selective for found in declared)
+    return DDPStrategy(find_unused_parameters=selective, **OWN_BUFFERS)  # it takes time to look for them
 
 
 def _refuse_per_batch(callbacks: Sequence[Callback], steps: int) -> None:

@@ -88,22 +88,25 @@ def joined(dims: int, split: tuple[int, int], step: int = 0) -> torch.Tensor:
     return torch.randn(sum(split), 12, *SPACES[dims], dtype=torch.float64, generator=generator) * 2 + 5 - step
 
 
-def two_steps(layer: nn.Module, dims: int, split: tuple[int, int], last: bool, rank: int | None) -> dict:
+def two_steps(
+    layer: nn.Module, dims: int, split: tuple[int, int], last: bool, rank: int | None, device: str = "cpu"
+) -> dict:
     """Outputs, gradients and state of two batches, of `rank`'s part or of the whole; a domain layer's second domain."""
     outputs, of_x = [], []
     for step in range(2):
         if isinstance(layer, DomainLayer):
             set_domain(layer, step)
-        x, upstream = joined(dims, split, step), joined(dims, split, step + 2).sin()
+        x, upstream = joined(dims, split, step).to(device), joined(dims, split, step + 2).sin().to(device)
         if rank is not None:
             x, upstream = x.split(split)[rank], upstream.split(split)[rank]
         if last:
             x = x.to(memory_format=torch.channels_last)
         x = x.detach().requires_grad_()
         y = layer(x)
-        outputs.append(y.detach().clone())
+        outputs.append(y.detach().clone().cpu())
         F.relu(y, inplace=True).backward(upstream)
-        of_x.append(x.grad)
+        of_x.append(x.grad.cpu())
+    layer.cpu()
     gradients = {key: parameter.grad for key, parameter in layer.named_parameters()}
     return {"y": outputs, "x": of_x, "gradients": gradients, "state": layer.state_dict()}
 
@@ -153,11 +156,27 @@ def meet(rank: int, file: str, timeout: datetime.timedelta | None = None) -> Non
     distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=2, timeout=timeout)
 
 
-def in_a_rank(name: str, dims: int, split: tuple[int, int], last: bool, rank: int) -> dict:
-    layer = layer_of(name, dims, split)
+def in_a_rank(name: str, dims: int, split: tuple[int, int], last: bool, rank: int, device: str = "cpu") -> dict:
+    layer = layer_of(name, dims, split).to(device)
     if name != "sync":  # which synchronises by itself
         Synchronise().apply(layer)
-    return two_steps(layer, dims, split, last, rank)
+    return two_steps(layer, dims, split, last, rank, device)
+
+
+def walk_on_a_gpu(rank: int, folder: str, device: str) -> None:
+    """What each of two processes does that share a GPU; gloo carries its tensors, which NCCL would not on one."""
+    meet(rank, f"{folder}/meet")
+    ours = {case: in_a_rank(*case, rank, device) for case in cases()}
+    torchs = {}
+    for dims, split, last in OF_TORCH:
+        layer = nn.SyncBatchNorm.convert_sync_batchnorm(layer_of("batch", dims, split)).to(device)
+        torchs["batch", dims, split, last] = two_steps(layer, dims, split, last, rank, device)
+    with open(f"{folder}/{rank}.pickle", "wb") as file:
+        pickle.dump((ours, torchs), file)
+    distributed.destroy_process_group()
+
+
+OF_TORCH = [(dims, split, last) for name, dims, split, last in cases() if name == "batch" and 0 not in split]
 
 
 def collectives_of(name: str, rank: int) -> tuple[int, int]:
@@ -310,15 +329,30 @@ def check(ranks: list[dict], whole: dict) -> None:
         torch.testing.assert_close(rank["state"], whole["state"], **EXACT)
 
 
-@pytest.mark.parametrize("case", cases(), ids=str)
-def test_two_ranks_are_one_on_the_joined_batch(found, case):
-    name, dims, split, last = case
+def on_one(name: str, dims: int, split: tuple[int, int], last: bool) -> dict:
+    """The two steps of a layer in one process, on the joined batch."""
     layer = layer_of(name, dims, split)
     if name == "sync":
         state = layer.state_dict()
         layer = Batch()(12, dims).double()
         layer.load_state_dict(state)
-    check([rank["cases"][case] for rank in found], two_steps(layer, dims, split, last, None))
+    return two_steps(layer, dims, split, last, None)
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_two_ranks_are_one_on_the_joined_batch(found, case):
+    check([rank["cases"][case] for rank in found], on_one(*case))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_on_a_gpu_two_ranks_are_one_and_torchs_sync_batch_norm(tmp_path):
+    """The CPU's joined batch is the third that both are compared with."""
+    processes.spawn(walk_on_a_gpu, (str(tmp_path), "cuda"), nprocs=2)
+    ranks = [pickle.loads((tmp_path / f"{rank}.pickle").read_bytes()) for rank in range(2)]
+    for found in zip(*ranks, strict=True):  # ours, then torch's
+        assert found[0]
+        for case in found[0]:
+            check([rank[case] for rank in found], on_one(*case))
 
 
 @pytest.mark.parametrize("name", SYNCHRONISABLE)

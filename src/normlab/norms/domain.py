@@ -13,7 +13,7 @@ from normlab.norms.running import SeveralNorms
 class DomainLayer(SeveralNorms):
     """See `Domain`. `domain` is that of the next batch; `sets` has the state of an `nn.BatchNorm*d` for each."""
 
-    declaration = Declaration(BATCH, running_stats=True, foldable=True, synchronisable=True)
+    declaration = Declaration(BATCH, running_stats=True, foldable=True, synchronisable=True, selective=True)
 
     def __init__(self, num_features: int, dims: int, num_domains: int, eps: float, momentum: float | None):
         super().__init__("domain", num_features, dims, num_domains, eps, momentum)

@@ -68,7 +68,7 @@ class CentredLinear(nn.Linear):
 class MABNLayer(OwnLayer):
     """See `MABN`. Parameters weight, bias; buffers running_square (C,), squares, products (window, C)."""
 
-    declaration = Declaration(BATCH, running_stats=True, centred=False, foldable=True, drop_in=False)
+    declaration = Declaration(BATCH, running_stats=True, centred=False, foldable=True, compiles=False, drop_in=False)
     running_square: Tensor
     squares: Tensor
     products: Tensor

@@ -16,7 +16,7 @@ from normlab.norms.running import RunningNorm
 class RenormLayer(RunningNorm):
     """See `Renorm`. State as `nn.BatchNorm*d`; the counter of batches drives the ramps too."""
 
-    declaration = Declaration(BATCH, running_stats=True, foldable=True, synchronisable=True)
+    declaration = Declaration(BATCH, running_stats=True, foldable=True, synchronisable=True, compiles=False)
 
     def __init__(self, num_features: int, dims: int, option: "Renorm"):
         super().__init__("renorm", num_features, dims, option.eps, option.momentum)
