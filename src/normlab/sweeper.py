@@ -1,0 +1,170 @@
+"""`hydra/sweeper=optuna`: Optuna chooses the values of each job; the same command with the same name goes on."""
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from normlab import folder
+from normlab.errors import ConfigError
+from normlab.identity import numbers
+from normlab.space import Numbers, Space, grid, search_space
+
+if TYPE_CHECKING:  # it is an extra
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial, Trial
+
+log = logging.getLogger(__name__)
+
+N_TRIALS = 20  # where nobody says how many
+
+
+class OptunaSweeper(Sweeper):
+    """Searches the space of the command line and of `hydra.sweeper.params` for the best score.
+
+    sampler: one of Optuna's, without its seed. seed: each trial is drawn with a seed made of this one and its number, so
+    a sweep that was stopped goes on as if it had not been. n_trials: how many; None: 20, of a grid all. n_jobs: how many are launched together, which
+    then know nothing of each other's score.
+
+    The study is `study.db`, an SQLite file in the sweep's folder, and job k is its trial k. A trial that was
+    interrupted is run again, in its folder; one that failed counts. Raises ConfigError where the folder holds another
+    sweep, and after the last trial what the first failed one raised.
+    """
+
+    def __init__(
+        self,
+        sampler: "partial[BaseSampler]",
+        seed: int,
+        n_trials: int | None,
+        n_jobs: int,
+        params: DictConfig | None,
+    ):
+        self.make_sampler, self.seed, self.n_trials, self.n_jobs, self.params = sampler, seed, n_trials, n_jobs, params
+        self.config: DictConfig
+        self.launcher: Launcher
+        self.loader: ConfigLoader
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config, self.loader = config, hydra_context.config_loader
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        fixed, space = search_space(arguments, self.params, self.loader)
+        path = Path(self.config.hydra.sweep.dir)
+        path.mkdir(parents=True, exist_ok=True)
+        with folder.lock(path):
+            study = self._study(path, space)
+            OmegaConf.save(self.config, path / "multirun.yaml")
+            failed = [job for batch in self._batches(study, space) for job in self._launch(study, fixed, batch)]
+        if failed:
+            _ = failed[0].return_value  # raises
+        best = study.best_trial
+        values = ", ".join(f"{key}={value}" for key, value in best.params.items())
+        log.info(f"best of {len(study.trials)} jobs: {best.number}, score {best.value:.4g}, {values}")
+
+    def _study(self, path: Path, space: Space) -> "Study":
+        """The study in the sweep's folder, begun there or gone on with."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(
+            storage=f"sqlite:///{path.absolute() / 'study.db'}",
+            study_name="study",
+            direction="minimize" if self.config.score_mode == "min" else "maximize",
+            load_if_exists=True,
+        )
+        wanted = self._identity(space)
+        found = study.user_attrs.get("sweep", wanted)
+        if lines := folder.differences(found, wanted):
+            raise ConfigError("\n".join([f"{folder.shown(path)} holds another sweep; choose another name=", *lines]))
+        study.set_user_attr("sweep", wanted)
+        if self._is_grid():
+            for values in grid(space):
+                study.enqueue_trial(values, skip_if_exists=True)
+        return study
+
+    def _identity(self, space: Space) -> dict[str, Any]:
+        """What must not change between two starts: the jobs' common configuration, the space and what is sought."""
+        own = OmegaConf.masked_copy(self.config, [str(key) for key in self.config if key != "hydra"])
+        searched = {key: str(values) for key, values in space.items()}
+        return numbers(own) | searched | {"score": own.score, "score_mode": own.score_mode, "grid": self._is_grid()}
+
+    def _is_grid(self) -> bool:
+        """Whether each combination is asked for: Optuna's own sampler for it works in Optuna's own loop only."""
+        return self.make_sampler.func.__name__ == "GridSampler"
+
+    def _batches(self, study: "Study", space: Space) -> Iterator[Sequence["Trial | FrozenTrial"]]:
+        """The trials to launch together; those that were interrupted first."""
+        from optuna.trial import TrialState
+
+        interrupted = []
+        for trial in study.get_trials(states=(TrialState.RUNNING,)):
+            if trial.params.keys() == space.keys():
+                interrupted.append(trial)
+            else:  # its values were not chosen yet
+                study.tell(trial.number, state=TrialState.FAIL)
+        for start in range(0, len(interrupted), self.n_jobs):
+            yield interrupted[start : start + self.n_jobs]
+
+        distributions = {key: _distribution(values) for key, values in space.items()}
+        begun = sum(trial.params.keys() == space.keys() for trial in study.trials)
+        total = min(self.n_trials or math.inf, len(grid(space))) if self._is_grid() else self.n_trials or N_TRIALS
+        while begun < total:
+            number = min(self.n_jobs, int(total) - begun)
+            yield [self._ask(study, distributions) for _ in range(number)]
+            begun += number
+
+    def _ask(self, study: "Study", distributions: dict[str, "BaseDistribution"]) -> "Trial":
+        import numpy as np
+
+        if not self._is_grid():
+            own = np.random.SeedSequence([self.seed, len(study.trials)]).generate_state(1)
+            study.sampler = self.make_sampler(seed=int(own[0]))
+        return study.ask(distributions)
+
+    def _launch(
+        self, study: "Study", fixed: list[str], batch: Sequence["Trial | FrozenTrial"]
+    ) -> list[JobReturn]:
+        """Runs trials, tells the study of their scores, and returns the jobs that failed."""
+        from optuna.trial import TrialState
+
+        first = batch[0].number
+        assert [trial.number for trial in batch] == list(range(first, first + len(batch)))
+        jobs = [[*fixed, *(f"{key}={value}" for key, value in trial.params.items())] for trial in batch]
+        returned = self.launcher.launch(jobs, initial_job_idx=first)
+        for trial, job in zip(batch, returned, strict=True):
+            score = job.return_value if job.status == JobStatus.COMPLETED else None
+            if score is None or math.isnan(score):
+                study.tell(trial.number, state=TrialState.FAIL)
+            else:
+                study.tell(trial.number, score)
+        return [job for job in returned if job.status != JobStatus.COMPLETED]
+
+
+def _distribution(values: Any) -> "BaseDistribution":
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if not isinstance(values, Numbers):
+        return CategoricalDistribution(values.values)
+    if isinstance(values.low, int):
+        return IntDistribution(values.low, int(values.high), log=values.log, step=int(values.step or 1))
+    return FloatDistribution(values.low, values.high, log=values.log, step=values.step)
+
+
+# Hydra takes no plugin whose name starts otherwise. A module hydra_plugins of our own would do as well, but Hydra does
+# not find one in an editable installation.
+Plugins.instance().class_name_to_class["hydra_plugins.normlab.OptunaSweeper"] = OptunaSweeper
