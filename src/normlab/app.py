@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from normlab import config as configs
-from normlab import folder, joined, sweeper as _  # registers it with Hydra
+from normlab import folder, joined, sweeper
 from normlab.errors import ConfigError, JobError, PeerError
 
 
@@ -23,6 +23,7 @@ def main() -> None:
         arguments = get_args_parser().parse_args()
         if not _only_shows(arguments):
             _check(arguments)
+        sweeper.register()
         jobs = Jobs(arguments.overrides, arguments.multirun)
         jobs.start()
     except (ConfigError, HydraException) as error:

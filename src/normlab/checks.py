@@ -51,9 +51,7 @@ def check_extra(typed: str, extra: str) -> None:
     for line in importlib.metadata.requires("normlab") or []:
         requirement = Requirement(line)
         if _is_of_extra(requirement, extra) and not _installed(requirement.name):
-            raise ConfigError(
-                f"{typed} needs {requirement.name}, which is not installed: pip install -e '.[{extra}]'"
-            )
+            raise ConfigError(f"{typed} needs {requirement.name}, which is not installed: pip install -e '.[{extra}]'")
 
 
 def check_name(config: DictConfig, key: str, added: bool) -> None:

@@ -199,4 +199,3 @@ def _is_selection(override: Override) -> bool:
 
 def _is_hydras(override: Override) -> bool:
     return override.key_or_group.split("/")[0].split(".")[0] == "hydra"
-

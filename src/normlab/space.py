@@ -55,7 +55,7 @@ def parse(lines: Iterable[str], loader: ConfigLoader | None = None) -> list[Over
     parsed = []
     for line in lines:
         try:
-            parsed.append(parser.parse_override(line))
+            parsed += parser.parse_overrides([line])
         except HydraException as error:
             raise ConfigError(f"{line}: expected group=option or key=value ({str(error).splitlines()[0]})") from error
     return parsed
@@ -117,8 +117,8 @@ def _values(override: Override) -> Choices | Numbers:
     if not values:
         raise ConfigError(f"{line}: no value to choose")
     if isinstance(value, RangeSweep):
-        low, high = min(values), max(values)  # pyright: ignore[reportArgumentType]
-        return Numbers(low, high, step=abs(value.step))  # pyright: ignore[reportArgumentType]
+        ends = [_plain(number) for number in (values[0], values[-1])]
+        return Numbers(min(ends), max(ends), step=abs(value.step))
     return Choices(tuple(override.sweep_string_iterator()))
 
 
@@ -134,4 +134,10 @@ def _all(values: Choices | Numbers) -> Sequence[Any]:
     if isinstance(values, Choices):
         return values.values
     assert values.step is not None
-    return [values.low + number * values.step for number in range(round((values.high - values.low) / values.step) + 1)]
+    steps = round((values.high - values.low) / values.step)
+    return [_plain(values.low + number * values.step) for number in range(steps + 1)]
+
+
+def _plain(value: Any) -> int | float:
+    """0.3 for 0.1 + 0.1 + 0.1."""
+    return value if isinstance(value, int) else float(f"{value:.12g}")

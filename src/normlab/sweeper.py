@@ -34,9 +34,9 @@ N_TRIALS = 20  # where nobody says how many
 class OptunaSweeper(Sweeper):
     """Searches the space of the command line and of `hydra.sweeper.params` for the best score.
 
-    sampler: one of Optuna's, without its seed. seed: each trial is drawn with a seed made of this one and its number, so
-    a sweep that was stopped goes on as if it had not been. n_trials: how many; None: 20, of a grid all. n_jobs: how many are launched together, which
-    then know nothing of each other's score.
+    sampler: one of Optuna's, without its seed. seed: each trial is drawn with a seed of its own, made of this one and
+    its number, so that a sweep that was stopped goes on as if it had not been. n_trials: how many; None: 20, of a grid
+    all. n_jobs: how many are launched together; their values are chosen without each other's score.
 
     The study is `study.db`, an SQLite file in the sweep's folder, and job k is its trial k. A trial that was
     interrupted is run again, in its folder; one that failed counts. Raises ConfigError where the folder holds another
@@ -52,23 +52,23 @@ class OptunaSweeper(Sweeper):
         params: DictConfig | None,
     ):
         self.make_sampler, self.seed, self.n_trials, self.n_jobs, self.params = sampler, seed, n_trials, n_jobs, params
-        self.config: DictConfig
-        self.launcher: Launcher
+        self.settings: DictConfig
+        self.engine: Launcher
         self.loader: ConfigLoader
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.config, self.loader = config, hydra_context.config_loader
-        self.launcher = Plugins.instance().instantiate_launcher(
+        self.settings, self.loader = config, hydra_context.config_loader
+        self.engine = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
         fixed, space = search_space(arguments, self.params, self.loader)
-        path = Path(self.config.hydra.sweep.dir)
+        path = Path(self.settings.hydra.sweep.dir)
         path.mkdir(parents=True, exist_ok=True)
         with folder.lock(path):
             study = self._study(path, space)
-            OmegaConf.save(self.config, path / "multirun.yaml")
+            OmegaConf.save(self.settings, path / "multirun.yaml")
             failed = [job for batch in self._batches(study, space) for job in self._launch(study, fixed, batch)]
         if failed:
             _ = failed[0].return_value  # raises
@@ -84,7 +84,7 @@ class OptunaSweeper(Sweeper):
         study = optuna.create_study(
             storage=f"sqlite:///{path.absolute() / 'study.db'}",
             study_name="study",
-            direction="minimize" if self.config.score_mode == "min" else "maximize",
+            direction="minimize" if self.settings.score_mode == "min" else "maximize",
             load_if_exists=True,
         )
         wanted = self._identity(space)
@@ -99,7 +99,7 @@ class OptunaSweeper(Sweeper):
 
     def _identity(self, space: Space) -> dict[str, Any]:
         """What must not change between two starts: the jobs' common configuration, the space and what is sought."""
-        own = OmegaConf.masked_copy(self.config, [str(key) for key in self.config if key != "hydra"])
+        own = OmegaConf.masked_copy(self.settings, [str(key) for key in self.settings if key != "hydra"])
         searched = {key: str(values) for key, values in space.items()}
         return numbers(own) | searched | {"score": own.score, "score_mode": own.score_mode, "grid": self._is_grid()}
 
@@ -136,16 +136,14 @@ class OptunaSweeper(Sweeper):
             study.sampler = self.make_sampler(seed=int(own[0]))
         return study.ask(distributions)
 
-    def _launch(
-        self, study: "Study", fixed: list[str], batch: Sequence["Trial | FrozenTrial"]
-    ) -> list[JobReturn]:
+    def _launch(self, study: "Study", fixed: list[str], batch: Sequence["Trial | FrozenTrial"]) -> list[JobReturn]:
         """Runs trials, tells the study of their scores, and returns the jobs that failed."""
         from optuna.trial import TrialState
 
         first = batch[0].number
         assert [trial.number for trial in batch] == list(range(first, first + len(batch)))
         jobs = [[*fixed, *(f"{key}={value}" for key, value in trial.params.items())] for trial in batch]
-        returned = self.launcher.launch(jobs, initial_job_idx=first)
+        returned = self.engine.launch(jobs, initial_job_idx=first)
         for trial, job in zip(batch, returned, strict=True):
             score = job.return_value if job.status == JobStatus.COMPLETED else None
             if score is None or math.isnan(score):
@@ -165,6 +163,10 @@ def _distribution(values: Any) -> "BaseDistribution":
     return FloatDistribution(values.low, values.high, log=values.log, step=values.step)
 
 
-# Hydra takes no plugin whose name starts otherwise. A module hydra_plugins of our own would do as well, but Hydra does
-# not find one in an editable installation.
-Plugins.instance().class_name_to_class["hydra_plugins.normlab.OptunaSweeper"] = OptunaSweeper
+def register() -> None:
+    """Makes the sweeper known to Hydra under the name that conf/hydra/sweeper/optuna.yaml has.
+
+    Hydra takes no plugin whose name starts otherwise. It looks into a package hydra_plugins by itself, but finds none in
+    an editable installation, and two projects made of this one would overwrite each other's.
+    """
+    Plugins.instance().class_name_to_class["hydra_plugins.normlab.OptunaSweeper"] = OptunaSweeper
