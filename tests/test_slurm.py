@@ -191,8 +191,9 @@ def test_a_search_of_jobs_that_start_two_processes(launched):
     search = ["hydra/sweeper=optuna", "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=2"]
     sweep, _ = launched(*search, "hydra.sweeper.n_jobs=2", "trainer=ddp_cpu", "optimizer.lr=interval(0.01,0.1)")
     study = optuna.load_study(study_name="study", storage=f"sqlite:///{sweep / 'study.db'}")
-    assert len({trial.value for trial in study.trials} - {None}) == len(study.trials) == 2
+    assert len({trial.params["optimizer.lr"] for trial in study.trials}) == len(study.trials) == 2
     for trial in study.trials:
+        assert trial.value == json.loads((sweep / str(trial.number) / "result.json").read_text())["score"]
         assert_as_here(sweep / str(trial.number), f"optimizer.lr={trial.params['optimizer.lr']}")
 
 

@@ -52,6 +52,15 @@ class FakeLauncher:
         return returned
 
 
+class Scoreless(FakeLauncher):
+    """Two jobs without a score, and then one with the lowest."""
+
+    def launch(self, job_overrides, initial_job_idx):
+        returned = super().launch(job_overrides, initial_job_idx)
+        returned[0].return_value = [None, math.nan, 0.0][initial_job_idx]
+        return returned
+
+
 def search(path, launcher, typed=SPACE, *, sampler=RANDOM, n_trials=6, n_jobs=1, seed=0, params=None, config=()):
     """A sweep whose jobs are not run; gives its study."""
     sweeper = OptunaSweeper(partial(sampler), seed, n_trials, n_jobs, params)
@@ -172,12 +181,6 @@ def test_a_failed_job_is_told_at_the_end_and_counts(tmp_path):
 
 
 def test_a_job_without_a_score_is_no_success(tmp_path):
-    class Scoreless(FakeLauncher):
-        def launch(self, job_overrides, initial_job_idx):
-            returned = super().launch(job_overrides, initial_job_idx)
-            returned[0].return_value = [None, math.nan, 0.0][initial_job_idx]
-            return returned
-
     found = search(tmp_path, Scoreless(), n_trials=3)
     assert [trial.state.name for trial in found.trials] == ["FAIL", "FAIL", "COMPLETE"]
 
@@ -203,6 +206,30 @@ def test_another_sweep_is_refused(change, message, tmp_path):
     assert "holds another sweep; choose another name=" in str(refusal.value)
     assert launcher.launched == []
     assert len(study(tmp_path).trials) == 1
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "0").mkdir()
+    with pytest.raises(ConfigError, match="exists and holds no search; choose another name="):
+        search(tmp_path, FakeLauncher())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["0"]
+
+
+@pytest.mark.parametrize("sampler", [RANDOM, GRID])
+def test_a_trial_that_was_stopped_before_it_had_values_is_made_up_for(sampler, tmp_path):
+    typed = ["optimizer.lr=0.1,0.2,0.3", "model=net,custom_model"]
+    whole = search(tmp_path / "whole", FakeLauncher(), typed, sampler=sampler)
+    with pytest.raises(Stop):
+        search(tmp_path / "parts", FakeLauncher(stops=2), typed, sampler=sampler)
+    study(tmp_path / "parts").ask()
+    parts = search(tmp_path / "parts", FakeLauncher(), typed, sampler=sampler)
+    assert [trial.state.name for trial in parts.trials] == ["COMPLETE"] * 3 + ["FAIL"] + ["COMPLETE"] * 3
+    assert [trial.params for trial in parts.trials if trial.params] == [trial.params for trial in whole.trials]
+
+
+def test_jobs_without_any_score_are_no_answer(tmp_path):
+    with pytest.raises(ConfigError, match="has a score"):
+        search(tmp_path, Scoreless(), n_trials=2)
 
 
 def test_two_commands_do_not_share_a_study(tmp_path):

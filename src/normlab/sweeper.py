@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from normlab import folder
 from normlab.errors import ConfigError
 from normlab.identity import numbers
-from normlab.space import Numbers, Space, grid, search_space
+from normlab.space import Choices, Numbers, Space, grid, search_space
 
 if TYPE_CHECKING:  # it is an extra
     from optuna.distributions import BaseDistribution
@@ -65,6 +65,8 @@ class OptunaSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         fixed, space = search_space(arguments, self.params, self.loader)
         path = Path(self.settings.hydra.sweep.dir)
+        if path.exists() and not (path / "study.db").is_file() and {entry.name for entry in path.iterdir()} - {".lock"}:
+            raise ConfigError(f"{folder.shown(path)} exists and holds no search; choose another name=")
         path.mkdir(parents=True, exist_ok=True)
         with folder.lock(path):
             study = self._study(path, space)
@@ -72,6 +74,8 @@ class OptunaSweeper(Sweeper):
             failed = [job for batch in self._batches(study, space) for job in self._launch(study, fixed, batch)]
         if failed:
             _ = failed[0].return_value  # raises
+        if not any(trial.values for trial in study.trials):
+            raise ConfigError(f"no job in {folder.shown(path)} has a score; nothing is known about the space")
         best = study.best_trial
         values = ", ".join(f"{key}={value}" for key, value in best.params.items())
         log.info(f"best of {len(study.trials)} jobs: {best.number}, score {best.value:.4g}, {values}")
@@ -92,9 +96,6 @@ class OptunaSweeper(Sweeper):
         if lines := folder.differences(found, wanted):
             raise ConfigError("\n".join([f"{folder.shown(path)} holds another sweep; choose another name=", *lines]))
         study.set_user_attr("sweep", wanted)
-        if self._is_grid():
-            for values in grid(space):
-                study.enqueue_trial(values, skip_if_exists=True)
         return study
 
     def _identity(self, space: Space) -> dict[str, Any]:
@@ -104,7 +105,7 @@ class OptunaSweeper(Sweeper):
         return numbers(own) | searched | {"score": own.score, "score_mode": own.score_mode, "grid": self._is_grid()}
 
     def _is_grid(self) -> bool:
-        """Whether each combination is asked for: Optuna's own sampler for it works in Optuna's own loop only."""
+        """Whether each combination is taken in turn: Optuna's own sampler for it works in Optuna's own loop only."""
         return self.make_sampler.func.__name__ == "GridSampler"
 
     def _batches(self, study: "Study", space: Space) -> Iterator[Sequence["Trial | FrozenTrial"]]:
@@ -120,21 +121,25 @@ class OptunaSweeper(Sweeper):
         for start in range(0, len(interrupted), self.n_jobs):
             yield interrupted[start : start + self.n_jobs]
 
-        distributions = {key: _distribution(values) for key, values in space.items()}
         begun = sum(trial.params.keys() == space.keys() for trial in study.trials)
-        total = min(self.n_trials or math.inf, len(grid(space))) if self._is_grid() else self.n_trials or N_TRIALS
+        total = self.n_trials or N_TRIALS
+        if self._is_grid():
+            total = min(self.n_trials or math.inf, len(grid(space)))
         while begun < total:
-            number = min(self.n_jobs, int(total) - begun)
-            yield [self._ask(study, distributions) for _ in range(number)]
-            begun += number
+            batch = range(begun, int(min(begun + self.n_jobs, total)))
+            yield [self._ask(study, space, position) for position in batch]
+            begun += len(batch)
 
-    def _ask(self, study: "Study", distributions: dict[str, "BaseDistribution"]) -> "Trial":
+    def _ask(self, study: "Study", space: Space, position: int) -> "Trial":
+        """A new trial. position: how many went before it, without those that have no values."""
         import numpy as np
 
-        if not self._is_grid():
-            own = np.random.SeedSequence([self.seed, len(study.trials)]).generate_state(1)
+        if self._is_grid():
+            study.sampler = _given(grid(space)[position])
+        else:
+            own = np.random.SeedSequence([self.seed, position]).generate_state(1)
             study.sampler = self.make_sampler(seed=int(own[0]))
-        return study.ask(distributions)
+        return study.ask({key: _distribution(values) for key, values in space.items()})
 
     def _launch(self, study: "Study", fixed: list[str], batch: Sequence["Trial | FrozenTrial"]) -> list[JobReturn]:
         """Runs trials, tells the study of their scores, and returns the jobs that failed."""
@@ -153,10 +158,21 @@ class OptunaSweeper(Sweeper):
         return [job for job in returned if job.status != JobStatus.COMPLETED]
 
 
-def _distribution(values: Any) -> "BaseDistribution":
+def _given(chosen: dict[str, Any]) -> "BaseSampler":
+    """A sampler of these very values."""
+    from optuna.samplers import RandomSampler
+
+    class Given(RandomSampler):
+        def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+            return chosen[param_name]
+
+    return Given()
+
+
+def _distribution(values: Choices | Numbers) -> "BaseDistribution":
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    if not isinstance(values, Numbers):
+    if isinstance(values, Choices):
         return CategoricalDistribution(values.values)
     if isinstance(values.low, int):
         return IntDistribution(values.low, int(values.high), log=values.log, step=int(values.step or 1))
@@ -166,7 +182,7 @@ def _distribution(values: Any) -> "BaseDistribution":
 def register() -> None:
     """Makes the sweeper known to Hydra under the name that conf/hydra/sweeper/optuna.yaml has.
 
-    Hydra takes no plugin whose name starts otherwise. It looks into a package hydra_plugins by itself, but finds none in
-    an editable installation, and two projects made of this one would overwrite each other's.
+    Hydra takes no plugin whose name starts otherwise. It looks into a package hydra_plugins by itself, but finds none
+    in an editable installation, and two projects made of this one would overwrite each other's.
     """
     Plugins.instance().class_name_to_class["hydra_plugins.normlab.OptunaSweeper"] = OptunaSweeper
