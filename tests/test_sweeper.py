@@ -253,11 +253,12 @@ REFUSED = {
     "trainer.max_epochs=range(0,3)": "trainer.max_epochs=0: expected a whole number of at least 1",
     "optimizer.lr=0.1": "nothing to search; type key=interval(low,high) or choose sweep=",
     "seed=1,2 name=a,b": "name=choice(a,b): name is no setting of the jobs that could be searched",
+    "sweep=optuna,other": "sweep=choice(optuna,other): one search at a time",
     "seed=1,2 score=val/loss": "score=val/loss: for a search set score_mode=max or score_mode=min too",
     "seed=1,2 hydra.sweeper.n_trials=0": "hydra.sweeper.n_trials=0: expected a whole number of at least 1 or null",
     "seed=1,2 hydra.sweeper.n_trial=3": "Could not override 'hydra.sweeper.n_trial'",
     "seed=1,2 hydra/sweeper/sampler=bayes": "Could not find 'hydra/sweeper/sampler/bayes'",
-    "seed=1,2 +hydra.sweeper.sampler._partial_=false": "_partial_",
+    "seed=1,2 hydra.sweeper.sampler._partial_=false": "RandomSampler: its yaml needs _partial_: true",
     "hydra/sweeper/sampler=grid optimizer.lr=interval(0.1,1)": "a grid has no intervals; list values or use range",
     "action=lr_find seed=1,2": "action= with -m: only fits are swept",
 }

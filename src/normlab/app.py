@@ -79,6 +79,9 @@ class Jobs:
         except JobError as error:
             if not self.errors:  # a launcher ran it in another process
                 _leave(1, f"a job of the sweep failed: {error}")
+        except Exception:
+            if not self.errors:
+                raise
         if self.errors and self.multirun:
             _leave(1, f"{len(self.errors)} of the jobs failed")
         if self.errors:

@@ -60,6 +60,8 @@ def check_sweep(overrides: Sequence[str]) -> None:
     with _loader() as loader:
         engines = _hydras_own(overrides, loader)
         fixed, space = search_space(overrides, engines.sweeper.get("params"), loader)
+        if "sweep" in space:
+            raise ConfigError(f"sweep={space['sweep']}: one search at a time")
         searches = engines.sweeper._target_ != f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
         if searches:
             check_search(engines.sweeper, space)

@@ -18,8 +18,8 @@ EXTRAS = {
     "hydra/launcher=submitit_local": "submitit",
 }
 
-# A study of them compares what cannot be compared, or they are looked at before there are jobs.
-NOT_SEARCHED = ("action", "name", "score", "score_mode", "sweep")
+# Scores of jobs that differ in them cannot be compared, or they are looked at before there are jobs.
+NOT_SEARCHED = ("action", "name", "score", "score_mode")
 
 
 def check_engine(group: str, option: Any) -> None:

@@ -90,7 +90,7 @@ def jobs(fixed: list[str], space: Space) -> Iterator[list[str]]:
 
 
 def probes(fixed: list[str], space: Space) -> Iterator[list[str]]:
-    """Jobs with each choice and each end once: what all of them may have, no job of the sweep is refused for."""
+    """Jobs that between them have every choice and both ends of every interval, with the first of all other keys."""
     first = {key: f"{key}={values.ends[0]}" for key, values in space.items()}
     yield [*fixed, *first.values()]
     for key, values in space.items():
