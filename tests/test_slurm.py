@@ -21,7 +21,7 @@ from test_torchrun import assert_same_weights
 
 from normlab import compose, run
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "sinfo")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "sinfo", "squeue")
 MISSING = [program for program in PROGRAMS if shutil.which(program) is None]
 WINE = ["model=net", "data=wine", "logger=none", "trainer.max_epochs=3", "trainer.accelerator=cpu"]
 
@@ -78,6 +78,8 @@ def slurm(tmp_path_factory) -> Iterator[dict[str, str]]:
             daemons.enter_context(daemon(["slurmd", "-D", "-N", node, "-f", str(config)], environment))
         wait(lambda: ask("sinfo", "-h", "-o", "%D %t", env=environment) == "2 idle", f"no two nodes: {folder}")
         yield environment
+        # a sweep has its results before SLURM has seen its jobs end, and without daemons they never would
+        wait(lambda: ask("squeue", "-h", env=environment) == "", "jobs are left")
 
 
 @contextmanager
