@@ -11,11 +11,13 @@ from lightning import seed_everything
 from omegaconf import OmegaConf
 from torch import nn
 
-from normlab.config import GROUPS, compose, read_option
+from normlab.config import GROUPS, check_sweep, compose, read_option
 from normlab.errors import ConfigError
 from normlab.norms.batch import Batch
 from normlab.norms.declaration import declaration
 from normlab.norms.replace import replace_norms
+
+WHOLE = ("experiment", "sweep")  # groups whose options are of the whole configuration
 
 
 def target(group: str, option: str):
@@ -66,7 +68,7 @@ def drop_in(norm: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize(("group", "option"), [(g, o) for g in GROUPS if g != "experiment" for o in options(g)])
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g in GROUPS if g not in WHOLE for o in options(g)])
 def test_every_yaml_composes_and_binds_to_its_target(group, option):
     node = read_option(group, option)
     if not node:
@@ -78,6 +80,12 @@ def test_every_yaml_composes_and_binds_to_its_target(group, option):
     ours = {"overfit_batches", "max_restarts", "_target_", "_partial_"}
     keys = {key: value for key, value in OmegaConf.to_container(node).items() if key not in ours}
     inspect.signature(get_object(node["_target_"])).bind_partial(**keys)
+
+
+@pytest.mark.parametrize("sweep", options("sweep"))
+def test_every_search_space_fits_the_defaults(sweep):
+    pytest.importorskip("optuna")
+    check_sweep([f"sweep={sweep}"])
 
 
 @pytest.mark.parametrize("norm", options("norm"))

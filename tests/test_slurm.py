@@ -1,4 +1,4 @@
-"""A real SLURM of two nodes on this machine: one run of two processes, a node each.
+"""A real SLURM of two nodes on this machine: one run of two processes, a node each, and sweeps with a job each.
 
 pytest -m slurm, as root, after: apt-get install -y --no-install-recommends slurm-wlm munge
 """
@@ -15,12 +15,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, train
+from omegaconf import OmegaConf
 from test_torchrun import assert_same_weights
 
 from normlab import compose, run
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "sinfo")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "sinfo", "squeue")
 MISSING = [program for program in PROGRAMS if shutil.which(program) is None]
 WINE = ["model=net", "data=wine", "logger=none", "trainer.max_epochs=3", "trainer.accelerator=cpu"]
 
@@ -77,6 +78,8 @@ def slurm(tmp_path_factory) -> Iterator[dict[str, str]]:
             daemons.enter_context(daemon(["slurmd", "-D", "-N", node, "-f", str(config)], environment))
         wait(lambda: ask("sinfo", "-h", "-o", "%D %t", env=environment) == "2 idle", f"no two nodes: {folder}")
         yield environment
+        # a sweep has its results before SLURM has seen its jobs end, and without daemons they never would
+        wait(lambda: ask("squeue", "-h", env=environment) == "", "jobs are left")
 
 
 @contextmanager
@@ -143,3 +146,62 @@ def test_refusals_are_said_once_and_end_the_job(tmp_path, slurm):
     _, said = submit(*WINE, cwd=tmp_path, env=nameless, code=2)
     assert said.count("refused: node n1 has no address") == 1
     assert "set MASTER_ADDR" in said
+
+
+def test_a_sweep_inside_of_a_job_is_refused(tmp_path, slurm):
+    command = ["srun", "-N2", "--time=2", sys.executable, str(ROOT / "train.py"), "-m", *WINE, "seed=1,2"]
+    done = subprocess.run(command, cwd=tmp_path, env=slurm, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("refused: -m under srun: launchers do that job") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def launched(tmp_path, slurm, monkeypatch):
+    """Sweeps from this machine, as from a cluster's login node; gives the folder and what was said."""
+    pytest.importorskip("submitit")
+    for key, value in slurm.items():
+        monkeypatch.setenv(key, value)
+    short = ["hydra/launcher=slurm", "hydra.launcher.timeout_min=4", "hydra.launcher.cpus_per_task=1"]
+
+    def go(*overrides: str, code: int = 0) -> tuple[Path, str]:
+        done = train("-m", *short, *WINE, *overrides, "name=s", cwd=tmp_path, check=code)
+        return tmp_path / "outputs" / "s", done.stderr
+
+    return go
+
+
+def assert_as_here(job: Path, *overrides: str) -> None:
+    """A job of a sweep is the run of two processes that this machine makes with the same values."""
+    here = run(compose([*WINE, "trainer=ddp_cpu", *overrides]), folder=job.with_name(f"here{job.name}"))
+    result = json.loads((job / "result.json").read_text())
+    assert set(overrides) <= set(result["overrides"])
+    assert (result["world_size"], result["metrics"], result["score"]) == (2, here.metrics, here.score)
+    assert_same_weights(job, here.folder)
+
+
+def test_a_sweep_of_jobs_of_two_nodes(launched):
+    sweep, _ = launched("trainer=slurm", "trainer.accelerator=cpu", "hydra.launcher.nodes=2", "optimizer.lr=0.01,0.1")
+    assert sorted(path.name for path in sweep.iterdir()) == [".submitit", "0", "1", "multirun.yaml"]
+    for number, rate in enumerate((0.01, 0.1)):
+        assert OmegaConf.load(sweep / str(number) / "config.yaml").optimizer.lr == rate
+        assert_as_here(sweep / str(number), f"optimizer.lr={rate}")
+
+
+def test_a_search_of_jobs_that_start_two_processes(launched):
+    optuna = pytest.importorskip("optuna")
+    search = ["hydra/sweeper=optuna", "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=2"]
+    sweep, _ = launched(*search, "hydra.sweeper.n_jobs=2", "trainer=ddp_cpu", "optimizer.lr=interval(0.01,0.1)")
+    study = optuna.load_study(study_name="study", storage=f"sqlite:///{sweep / 'study.db'}")
+    assert len({trial.params["optimizer.lr"] for trial in study.trials}) == len(study.trials) == 2
+    for trial in study.trials:
+        assert trial.value == json.loads((sweep / str(trial.number) / "result.json").read_text())["score"]
+        assert_as_here(sweep / str(trial.number), f"optimizer.lr={trial.params['optimizer.lr']}")
+
+
+def test_a_job_that_is_refused_is_told_to_who_started_the_sweep(launched):
+    sweep, said = launched("trainer=cpu", "norm=instance,batch", code=1)
+    assert "a job of the sweep failed: ConfigError: norm=instance takes its statistics over space" in said
+    assert "Traceback" not in said
+    results = [json.loads((sweep / job / "result.json").read_text())["status"] for job in ("0", "1")]
+    assert results == ["refused", "finished"]

@@ -12,8 +12,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from normlab import config as configs
-from normlab import folder, joined
-from normlab.errors import ConfigError, PeerError
+from normlab import folder, joined, sweeper
+from normlab.errors import ConfigError, JobError, PeerError
 
 
 def main() -> None:
@@ -23,6 +23,7 @@ def main() -> None:
         arguments = get_args_parser().parse_args()
         if not _only_shows(arguments):
             _check(arguments)
+        sweeper.register()
         jobs = Jobs(arguments.overrides, arguments.multirun)
         jobs.start()
     except (ConfigError, HydraException) as error:
@@ -70,11 +71,14 @@ class Jobs:
                 self.errors.append(error)
                 if self.multirun:
                     _tell(error)
-                    raise  # a sweeper must know
+                    raise JobError(f"{type(error).__name__}: {error}") from None  # a sweeper must know
                 return None
 
         try:
             job()
+        except JobError as error:
+            if not self.errors:  # a launcher ran it in another process
+                _leave(1, f"a job of the sweep failed: {error}")
         except Exception:
             if not self.errors:
                 raise
@@ -89,7 +93,7 @@ class Jobs:
         settings = HydraConfig.get()
         if config.action != "fit":
             return run(configs.compose(self.typed)).score
-        config.overrides = list(settings.overrides.task)
+        config.overrides = [line for line in settings.overrides.task if not line.startswith("sweep=")]
         return run(config, settings.runtime.output_dir).score
 
 

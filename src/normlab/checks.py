@@ -43,17 +43,15 @@ def check_option(group: str, chosen: Any, available: Sequence[str]) -> None:
             raise ConfigError(
                 f"no option {option} in {group}{did_you_mean(str(option), available)} (options: {listed})"
             )
-        check_extra(group, str(option))
+        check_extra(f"{group}={option}", str(option))
 
 
-def check_extra(group: str, option: str) -> None:
-    """Raises ConfigError where the extra that bears an option's name is not installed."""
+def check_extra(typed: str, extra: str) -> None:
+    """Raises ConfigError where what was typed needs an extra, if there is one of that name, that is not installed."""
     for line in importlib.metadata.requires("normlab") or []:
         requirement = Requirement(line)
-        if _is_of_extra(requirement, option) and not _installed(requirement.name):
-            raise ConfigError(
-                f"{group}={option} needs {requirement.name}, which is not installed: pip install -e '.[{option}]'"
-            )
+        if _is_of_extra(requirement, extra) and not _installed(requirement.name):
+            raise ConfigError(f"{typed} needs {requirement.name}, which is not installed: pip install -e '.[{extra}]'")
 
 
 def check_name(config: DictConfig, key: str, added: bool) -> None:

@@ -11,7 +11,6 @@ import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
@@ -21,8 +20,10 @@ from omegaconf.errors import OmegaConfBaseException
 import normlab.conf  # pyright: ignore[reportMissingImports]  # conf/, mapped by pyproject.toml
 from normlab import folder
 from normlab.checks import check_config, check_name, check_option
+from normlab.engines import check_engine, check_launcher, check_score, check_search
 from normlab.errors import ConfigError
 from normlab.fields import check_value
+from normlab.space import jobs, parse, probes, search_space
 
 CONF = Path(normlab.conf.__path__[0])
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("__pycache__", "hydra"))
@@ -38,8 +39,7 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     With `action=validate` and the like it is the configuration of the run that `name` or `ckpt` points to, changed by
     the overrides. Raises ConfigError.
     """
-    with _loader() as loader:
-        return _compose(list(overrides), loader)[0]
+    return check(overrides)[0]
 
 
 def check(overrides: Sequence[str]) -> tuple[DictConfig, list[str]]:
@@ -47,17 +47,33 @@ def check(overrides: Sequence[str]) -> tuple[DictConfig, list[str]]:
 
     These are the given ones; an action on an old run has that run's options put in front. Raises ConfigError.
     """
+    if (space := _typed(parse(overrides), "sweep")) is not None:
+        raise ConfigError(f"sweep={space}: a search is started with -m")
     with _loader() as loader:
-        return _compose(list(overrides), loader)
+        config, composing = _compose(list(overrides), loader)
+    _check_folder(config)
+    return config, composing
 
 
 def check_sweep(overrides: Sequence[str]) -> None:
-    """Looks at every job of a sweep before the first starts. Raises ConfigError."""
+    """Looks at every job of a sweep before the first starts, and of a search at the ends. Raises ConfigError."""
     with _loader() as loader:
-        for number, job in enumerate(_jobs(overrides)):
-            if _typed(_parse(job), "action", "fit") != "fit":
+        engines = _hydras_own(overrides, loader)
+        fixed, space = search_space(overrides, engines.sweeper.get("params"), loader)
+        if "sweep" in space:
+            raise ConfigError(f"sweep={space['sweep']}: one search at a time")
+        searches = engines.sweeper._target_ != f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
+        if searches:
+            check_search(engines.sweeper, space)
+        for number, job in enumerate(probes(fixed, space) if searches else jobs(fixed, space)):
+            if _typed(parse(job), "action", "fit") != "fit":
                 raise ConfigError("action= with -m: only fits are swept; look at one run at a time")
-            _compose(job, loader, sweep_number=number)
+            config = _compose(job, loader)[0]
+            if searches:
+                check_score(config)
+            else:  # of a search the sweeper looks into the folder
+                _check_folder(config, number)
+            check_launcher(engines.launcher, config)
 
 
 def restore(fresh: DictConfig, overrides: Iterable[str], run_folder: Path) -> DictConfig:
@@ -68,7 +84,7 @@ def restore(fresh: DictConfig, overrides: Iterable[str], run_folder: Path) -> Di
     if not (run_folder / "config.yaml").is_file():
         return fresh
     saved = folder.read_config(run_folder)
-    for override in _parse(overrides):
+    for override in parse(overrides):
         key = override.key_or_group
         if key == "experiment":
             raise ConfigError(f"experiment={override.value()}: an old run keeps its settings; change single keys")
@@ -98,26 +114,36 @@ def _loader() -> Iterator[ConfigLoader]:
         restore_gh_from_backup(outer)
 
 
-def _compose(
-    overrides: list[str], loader: ConfigLoader, sweep_number: int | None = None
-) -> tuple[DictConfig, list[str]]:
+def _compose(overrides: list[str], loader: ConfigLoader) -> tuple[DictConfig, list[str]]:
     """One job's checked configuration, and the overrides that let Hydra compose it."""
-    parsed = _parse(overrides)
+    parsed = parse(overrides)
+    if swept := [override.input_line for override in parsed if override.is_sweep_override()]:
+        raise ConfigError(f"{swept[0]}: several values make a sweep, and that is started with -m")
     action, name = _typed(parsed, "action", "fit"), _typed(parsed, "name")
     check_value("action", action, "fit")
     run_folder = folder.resolve(name, action, _typed(parsed, "ckpt"))
     if action in ("validate", "test"):
         folder.check_action(run_folder, action)
     inherited = [] if action == "fit" else _inherited(run_folder, parsed)
-    config = _apply(_parse(inherited) + parsed, loader)
+    config = _apply(parse(inherited) + parsed, loader)
     config.overrides = overrides
     if action != "fit":
         config = restore(config, overrides, run_folder)
     check_config(config, run_folder)
-    if action == "fit" and name is not None:
-        numbered = run_folder if sweep_number is None else run_folder / str(sweep_number)
-        folder.check_fit(numbered, config)
     return config, inherited + overrides
+
+
+def _check_folder(config: DictConfig, number: int | None = None) -> None:
+    """Raises ConfigError where the folder of a fit with a name, or of a job of a sweep, holds something else."""
+    if config.action == "fit" and config.name is not None:
+        path = folder.resolve(config.name)
+        folder.check_fit(path if number is None else path / str(number), config)
+
+
+def _hydras_own(overrides: Sequence[str], loader: ConfigLoader) -> DictConfig:
+    """Hydra's own part of the configuration of a sweep: its sweeper and its launcher."""
+    chosen = _selections([override for override in parse(overrides) if not override.is_sweep_override()], loader)
+    return _hydra_compose(tuple(o.input_line for o in chosen if o.input_line), own=True)
 
 
 def _typed(parsed: list[Override], key: str, default: Any = None) -> Any:
@@ -129,18 +155,14 @@ def _inherited(run_folder: Path, parsed: list[Override]) -> list[str]:
     """The options that the run in a folder was made with, if there is one, but for those typed anew."""
     if not (run_folder / "config.yaml").is_file():
         return []
-    made_with = _parse(folder.read_config(run_folder).overrides)
+    made_with = parse(folder.read_config(run_folder).overrides)
     typed = {override.key_or_group for override in parsed}
     return [o.input_line for o in made_with if _is_selection(o) and o.key_or_group not in typed and o.input_line]
 
 
 def _apply(parsed: list[Override], loader: ConfigLoader) -> DictConfig:
     """The composed options with the typed values put in, each name and value checked on the way."""
-    selections = [override for override in parsed if _is_selection(override) or _is_hydras(override)]
-    for override in selections:
-        if override.key_or_group in GROUPS and not override.is_delete():
-            available = loader.get_group_options(override.key_or_group)
-            check_option(override.key_or_group, override.value(), available)
+    selections = _selections(parsed, loader)
     config = copy.deepcopy(_hydra_compose(tuple(o.input_line for o in selections if o.input_line)))
     for override in parsed:
         if override not in selections:
@@ -151,23 +173,25 @@ def _apply(parsed: list[Override], loader: ConfigLoader) -> DictConfig:
     return config
 
 
+def _selections(parsed: list[Override], loader: ConfigLoader) -> list[Override]:
+    """The overrides that are Hydra's to compose, each option checked."""
+    selections = [override for override in parsed if _is_selection(override) or _is_hydras(override)]
+    for override in selections:
+        group, option = override.key_or_group, override.value()
+        check_engine(group, option)
+        if group in GROUPS and not override.is_delete():
+            check_option(group, option, loader.get_group_options(group))
+    return selections
+
+
 @cache
-def _hydra_compose(overrides: tuple[str, ...]) -> DictConfig:
+def _hydra_compose(overrides: tuple[str, ...], own: bool = False) -> DictConfig:
+    """What Hydra composes; own: the part that is called hydra."""
     try:
-        return hydra.compose("train", overrides=list(overrides))
+        config = hydra.compose("train", overrides=list(overrides), return_hydra_config=own)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(str(error).strip()) from error
-
-
-def _parse(overrides: Iterable[str]) -> list[Override]:
-    parser = OverridesParser.create()
-    parsed = []
-    for line in overrides:
-        try:
-            parsed.append(parser.parse_override(line))
-        except HydraException as error:
-            raise ConfigError(f"{line}: expected group=option or key=value ({str(error).splitlines()[0]})") from error
-    return parsed
+    return config.hydra if own else config
 
 
 def _is_selection(override: Override) -> bool:
@@ -177,8 +201,3 @@ def _is_selection(override: Override) -> bool:
 
 def _is_hydras(override: Override) -> bool:
     return override.key_or_group.split("/")[0].split(".")[0] == "hydra"
-
-
-def _jobs(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of each job of a grid."""
-    return BasicSweeper.split_arguments(_parse(overrides), max_batch_size=None)[0]

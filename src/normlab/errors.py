@@ -7,3 +7,7 @@ class ConfigError(ValueError):
 
 class PeerError(RuntimeError):
     """The cause lies in another process, which tells it."""
+
+
+class JobError(Exception):
+    """A job of a sweep failed or was refused; it has told so itself, and this is what its sweeper sees."""

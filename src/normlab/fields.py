@@ -61,6 +61,9 @@ RULES: dict[str, tuple[Number | Words, ...]] = {
     "nonfinite": (Words(["raise", "skip"]),),
     "channels_last": (Words(["auto", True, False]),),
     "allocator": (Words(["fast", "default"]),),
+    # a search
+    "n_trials": (COUNT, NULL),
+    "n_jobs": (COUNT,),
     # data
     "batch_size": (COUNT,),
     "size": (COUNT,),

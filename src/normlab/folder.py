@@ -10,11 +10,14 @@ import platform
 import re
 import subprocess
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from normlab import joined
@@ -74,12 +77,18 @@ def check_fit(path: Path, config: DictConfig) -> None:
     if not (path / "config.yaml").is_file():
         raise ConfigError(f"{shown(path)} exists and holds no run; choose another name=")
     found, wanted = numbers(read_config(path)), numbers(config)
-    differing = [key for key in sorted(found | wanted) if found.get(key) != wanted.get(key)]
-    longer = differing == ["trainer.max_epochs"] and wanted["trainer.max_epochs"] > found["trainer.max_epochs"]
-    if differing and not (longer and config.extend):
+    lines = differences(found, wanted)
+    epochs = "trainer.max_epochs"
+    longer = not differences(found | {epochs: wanted[epochs]}, wanted) and wanted[epochs] > found[epochs]
+    if lines and not (longer and config.extend):
         remedy = "extend=true trains on" if longer else "to train this one, choose another name="
-        lines = [f"  {key}: {show(found.get(key))} there, {show(wanted.get(key))} here" for key in differing]
         raise ConfigError("\n".join([f"{shown(path)} holds another run; {remedy}", *lines]))
+
+
+def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """The keys that differ, a line each, as a refusal shows them."""
+    differing = [key for key in sorted(found | wanted) if found.get(key) != wanted.get(key)]
+    return [f"  {key}: {show(found.get(key))} there, {show(wanted.get(key))} here" for key in differing]
 
 
 def finished(path: Path, config: DictConfig) -> dict[str, Any] | None:
@@ -94,6 +103,19 @@ def tell_finished(path: Path, result: dict[str, Any]) -> None:
         return
     score = "" if result["score"] is None else f": {result['score_name']} {result['score']:.4g}"
     print(f"{shown(path)} is finished{score}. To train on: extend=true with more trainer.max_epochs")
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Keeps other processes out of a folder. Raises ConfigError where one is in it."""
+    own = FileLock(path / ".lock")
+    try:
+        with own.acquire(timeout=0):
+            yield
+    except Timeout as error:
+        raise ConfigError(
+            f"another process is writing to {shown(path)}; wait for it, or choose another name="
+        ) from error
 
 
 def check_action(path: Path, action: str) -> None:

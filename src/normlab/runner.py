@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from lightning import LightningDataModule
 from omegaconf import DictConfig
 
@@ -78,7 +77,7 @@ def _run(config: DictConfig, folder: str | Path | None, data: Any, start: Start)
     if here is not None and here.rank > 0:
         return _follow(config, path, out, checkpoint, data, here.rank, start)
     (path / "checkpoints" if config.action == "fit" else out).mkdir(parents=True, exist_ok=True)
-    with _lock(out), logging_to(out / "train.log"), _Recorded(config, out) as recorded:
+    with folders.lock(out), logging_to(out / "train.log"), _Recorded(config, out) as recorded:
         quiet_lightning()
         set_allocator(config.allocator)
         parts = build(config, out, data)
@@ -184,18 +183,6 @@ def _say(metrics: dict[str, float], score_name: str, score: float | None, out: P
     tested = ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k.startswith("test/"))
     best = f"best {score_name} {score:.4g}" if score is not None else ""
     log.info(", ".join(part for part in (tested, best, f"{seconds:.1f} s, {folders.shown(out)}") if part))
-
-
-@contextmanager
-def _lock(out: Path) -> Iterator[None]:
-    lock = FileLock(out / ".lock")
-    try:
-        with lock.acquire(timeout=0):
-            yield
-    except Timeout as error:
-        raise ConfigError(
-            f"another process is writing to {folders.shown(out)}; wait for it, or choose another name="
-        ) from error
 
 
 @contextmanager

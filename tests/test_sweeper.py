@@ -1,0 +1,374 @@
+"""`hydra/sweeper=optuna`: what is searched, what is refused, and a sweep that goes on."""
+
+import json
+import math
+import subprocess
+import sys
+from contextlib import nullcontext
+from functools import partial
+
+import pytest
+import torch
+from conftest import train
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
+
+from normlab import checks, compose, folder, run
+from normlab.config import check_sweep
+from normlab.errors import ConfigError, JobError
+from normlab.sweeper import OptunaSweeper
+from normlab.tasks.classify import Classify
+from normlab.tasks.regress import Regress
+
+optuna = pytest.importorskip("optuna")
+
+RANDOM, TPE, GRID = (getattr(optuna.samplers, f"{name}Sampler") for name in ("Random", "TPE", "Grid"))
+SEARCH = ["hydra/sweeper=optuna", "hydra/sweeper/sampler=random"]
+SPACE = ["optimizer.lr=tag(log,interval(0.01,0.1))", "model=net,custom_model", "data.batch_size=int(interval(8,16))"]
+SMALL = ["model=net", "data=wine", "logger=none", "trainer.max_epochs=1", "trainer.precision=64-true"]
+
+
+class Stop(BaseException):
+    """As Ctrl-C: no failure of a job."""
+
+
+class FakeLauncher:
+    """Knows the score of each job without training. broken: the jobs that fail; stops: the job at which it stops."""
+
+    def __init__(self, broken=(), stops=None):
+        self.broken, self.stops, self.launched = broken, stops, []
+
+    def launch(self, job_overrides, initial_job_idx):
+        returned = []
+        for number, overrides in enumerate(job_overrides, initial_job_idx):
+            if number == self.stops:
+                raise Stop
+            self.launched.append((number, overrides))
+            values = dict(line.split("=") for line in overrides)
+            score = float(values.get("optimizer.lr", 0)) + (values.get("model") == "net")
+            job = JobReturn(status=JobStatus.FAILED if number in self.broken else JobStatus.COMPLETED)
+            job.return_value = JobError(f"job {number}") if number in self.broken else score
+            returned.append(job)
+        return returned
+
+
+class Scoreless(FakeLauncher):
+    """Two jobs without a score, and then one with the lowest."""
+
+    def launch(self, job_overrides, initial_job_idx):
+        returned = super().launch(job_overrides, initial_job_idx)
+        returned[0].return_value = [None, math.nan, 0.0][initial_job_idx]
+        return returned
+
+
+def search(path, launcher, typed=SPACE, *, sampler=RANDOM, n_trials=6, n_jobs=1, seed=0, params=None, config=()):
+    """A sweep whose jobs are not run; gives its study."""
+    sweeper = OptunaSweeper(partial(sampler), seed, n_trials, n_jobs, params)
+    own = OmegaConf.to_container(compose(list(config)))
+    sweeper.settings = OmegaConf.create(own | {"hydra": {"sweep": {"dir": str(path)}}})
+    sweeper.loader, sweeper.engine = None, launcher
+    sweeper.sweep(typed)
+    return study(path)
+
+
+def study(path):
+    return optuna.load_study(study_name="study", storage=f"sqlite:///{path / 'study.db'}")
+
+
+def trials(found) -> list[tuple]:
+    return [(trial.number, trial.params, trial.values, trial.state.name) for trial in found.trials]
+
+
+def told(path) -> dict:
+    return json.loads((path / "result.json").read_text())
+
+
+def test_two_processes_of_a_job_get_the_values_of_its_trial(tmp_path):
+    """And train the network that one process trains with them; with a larger n_trials, the sweep goes on."""
+    command = ["-m", *SEARCH, *SMALL, "trainer=ddp_cpu", "data.batch_size=4", "optimizer.lr=interval(0.01,0.1)"]
+    train(*command, "hydra.sweeper.n_trials=1", "name=s", cwd=tmp_path)
+    sweep = tmp_path / "outputs" / "s"
+    before = (sweep / "0" / "result.json").read_text()
+    train(*command, "hydra.sweeper.n_trials=2", "name=s", cwd=tmp_path)
+    assert (sweep / "0" / "result.json").read_text() == before
+    assert sorted(path.name for path in sweep.iterdir() if path.is_dir()) == ["0", "1"]
+    found = study(sweep).trials
+    assert len({trial.params["optimizer.lr"] for trial in found}) == len(found) == 2
+    for trial in found:
+        rate, job = trial.params["optimizer.lr"], sweep / str(trial.number)
+        assert 0.01 <= rate <= 0.1
+        assert OmegaConf.load(job / "config.yaml").optimizer.lr == rate
+        result = told(job)
+        assert f"optimizer.lr={rate}" in result["overrides"]
+        assert (result["world_size"], result["score"]) == (2, trial.value)
+        alone = tmp_path / f"alone{trial.number}"
+        run(compose([*SMALL, "trainer=cpu", "data.batch_size=8", f"optimizer.lr={rate}"]), folder=alone)
+        one, two = (torch.load(p / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for p in (alone, job))
+        assert all(torch.allclose(two[key], value, rtol=0, atol=1e-10) for key, value in one.items())
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize(
+    ("sampler", "typed"),
+    [(RANDOM, SPACE), (TPE, SPACE), (GRID, ["optimizer.lr=range(0.1,0.35,0.1)", "model=net,custom_model"])],
+)
+def test_a_sweep_that_was_stopped_ends_as_one_that_was_not(sampler, typed, n_jobs, tmp_path):
+    settings = {"typed": typed, "sampler": sampler, "n_jobs": n_jobs, "n_trials": None if sampler is GRID else 14}
+    total = 6 if sampler is GRID else 14  # TPE looks at scores after ten
+    whole = search(tmp_path / "whole", FakeLauncher(), **settings)
+    for stops in (1, total - 2):
+        with pytest.raises(Stop):
+            search(tmp_path / "parts", FakeLauncher(stops=stops), **settings)
+    rest, again = FakeLauncher(), FakeLauncher()
+    assert trials(search(tmp_path / "parts", rest, **settings)) == trials(whole)
+    assert [number for number, _ in rest.launched] == [total - 2, total - 1]
+    assert len(search(tmp_path / "parts", again, **settings).trials) == total
+    assert again.launched == []
+
+
+def test_what_was_drawn_is_in_the_space_and_what_is_launched(tmp_path):
+    launcher = FakeLauncher()
+    found = search(tmp_path, launcher, [*SPACE, "+trainer.max_time=null", "data=wine"], n_trials=40)
+    assert {trial.params["model"] for trial in found.trials} == {"net", "custom_model"}
+    assert {trial.params["data.batch_size"] for trial in found.trials} == set(range(8, 17))
+    rates = [trial.params["optimizer.lr"] for trial in found.trials]
+    assert all(0.01 <= rate <= 0.1 for rate in rates)
+    assert sum(rate < 0.01**0.5 * 0.1**0.5 for rate in rates) in range(12, 29)  # the middle of a logarithm
+    for trial, (number, overrides) in zip(found.trials, launcher.launched, strict=True):
+        chosen = [f"{key}={value}" for key, value in trial.params.items()]
+        assert (number, overrides) == (trial.number, ["+trainer.max_time=null", "data=wine", *chosen])
+
+
+def test_seeds_are_different_searches(tmp_path):
+    drawn = []
+    for seed in (0, 1):
+        found = search(tmp_path / str(seed), FakeLauncher(), SPACE[:1], seed=seed)
+        drawn += [trial.params["optimizer.lr"] for trial in found.trials]
+    assert len(set(drawn)) == 12  # those of one are not those of the other, one trial later
+
+
+def test_tpe_looks_at_scores_and_random_does_not(tmp_path):
+    """The score is the learning rate: higher ones are found again, or lower ones with score_mode=min."""
+    means = {}
+    for sampler, mode in ((RANDOM, "max"), (TPE, "max"), (TPE, "min")):
+        settings = {"sampler": sampler, "n_trials": 30, "config": ["score=val/acc", f"score_mode={mode}"]}
+        found = search(tmp_path / sampler.__name__ / mode, FakeLauncher(), ["optimizer.lr=interval(0.1,1)"], **settings)
+        means[sampler, mode] = sum(trial.params["optimizer.lr"] for trial in found.trials[10:]) / 20
+    assert means[TPE, "max"] > means[RANDOM, "max"] + 0.15
+    assert means[TPE, "min"] < means[RANDOM, "max"] - 0.15
+
+
+def test_what_is_typed_goes_before_the_yaml(tmp_path):
+    params = {"optimizer.lr": "interval(0.1,1)", "optimizer.momentum": "choice(0.5,0.9)", "data": "wine"}
+    launcher = FakeLauncher()
+    typed = ["optimizer.lr=0.3", "model=net,custom_model"]
+    found = search(tmp_path, launcher, typed, params=params, sampler=GRID, n_trials=None)
+    assert [overrides for _, overrides in launcher.launched] == [
+        ["optimizer.lr=0.3", "data=wine", f"optimizer.momentum={momentum}", f"model={model}"]
+        for momentum in (0.5, 0.9)
+        for model in ("net", "custom_model")
+    ]
+    assert {trial.state.name for trial in found.trials} == {"COMPLETE"}
+
+
+def test_a_failed_job_is_told_at_the_end_and_counts(tmp_path):
+    for launcher in (FakeLauncher(broken=(1, 3)), FakeLauncher()):
+        with pytest.raises(JobError, match="job 1") if launcher.broken else nullcontext():
+            search(tmp_path, launcher)
+    found = study(tmp_path)
+    assert [trial.state.name for trial in found.trials] == ["COMPLETE", "FAIL"] * 2 + ["COMPLETE"] * 2
+    assert launcher.launched == []
+
+
+def test_a_job_without_a_score_is_no_success(tmp_path):
+    found = search(tmp_path, Scoreless(), n_trials=3)
+    assert [trial.state.name for trial in found.trials] == ["FAIL", "FAIL", "COMPLETE"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"typed": ["optimizer.lr=interval(0.01,0.2)", *SPACE[1:]]},
+            r"optimizer.lr: .*0.1.* there, interval.*0.2\) here",
+        ),
+        ({"typed": SPACE[:1]}, r"model: choice\(net,custom_model\) there"),
+        ({"config": ["norm=group"]}, "norm._target_"),
+        ({"config": ["score=val/f1", "score_mode=max"]}, "score: null there, val/f1 here"),
+        ({"sampler": GRID, "typed": ["model=net,custom_model"]}, "grid: false there, true here"),
+    ],
+)
+def test_another_sweep_is_refused(change, message, tmp_path):
+    search(tmp_path, FakeLauncher(), n_trials=1)
+    launcher = FakeLauncher()
+    with pytest.raises(ConfigError, match=message) as refusal:
+        search(tmp_path, launcher, **change)
+    assert "holds another sweep; choose another name=" in str(refusal.value)
+    assert launcher.launched == []
+    assert len(study(tmp_path).trials) == 1
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "0").mkdir()
+    with pytest.raises(ConfigError, match="exists and holds no search; choose another name="):
+        search(tmp_path, FakeLauncher())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["0"]
+
+
+@pytest.mark.parametrize("sampler", [RANDOM, GRID])
+def test_a_trial_that_was_stopped_before_it_had_values_is_made_up_for(sampler, tmp_path):
+    typed = ["optimizer.lr=0.1,0.2,0.3", "model=net,custom_model"]
+    whole = search(tmp_path / "whole", FakeLauncher(), typed, sampler=sampler)
+    with pytest.raises(Stop):
+        search(tmp_path / "parts", FakeLauncher(stops=2), typed, sampler=sampler)
+    study(tmp_path / "parts").ask()
+    parts = search(tmp_path / "parts", FakeLauncher(), typed, sampler=sampler)
+    assert [trial.state.name for trial in parts.trials] == ["COMPLETE"] * 3 + ["FAIL"] + ["COMPLETE"] * 3
+    assert [trial.params for trial in parts.trials if trial.params] == [trial.params for trial in whole.trials]
+
+
+def test_jobs_without_any_score_are_no_answer(tmp_path):
+    with pytest.raises(ConfigError, match="has a score"):
+        search(tmp_path, Scoreless(), n_trials=2)
+
+
+def test_two_commands_do_not_share_a_study(tmp_path):
+    with folder.lock(tmp_path), pytest.raises(ConfigError, match="another process is writing to"):
+        search(tmp_path, FakeLauncher())
+
+
+REFUSED = {
+    "optimizer.lr=interval(0.1,0.01)": "optimizer.lr=interval(0.1,0.01): the lower end 0.1 is above the upper end 0.01",
+    "optimizer.lr=interval(-1,0.1)": "optimizer.lr=-1.0: expected a number above 0",
+    "optimizer.momentum=interval(0.5,1)": "optimizer.momentum=1.0: expected a number of at least 0 and below 1",
+    "optimizer.lr=tag(log,interval(0,1))": "a logarithm needs a lower end above 0",
+    "optimizer.lr=tag(lgo,interval(0.1,1))": "the only tag is log, of an interval",
+    "optimizer.lr=tag(log,choice(0.1,1))": "the only tag is log, of an interval",
+    "optimizer.lr=range(2,1)": "optimizer.lr=range(2,1): no value to choose",
+    "optimizer.lr=range(1,2,0)": "optimizer.lr=range(1,2,0): range() arg 3 must not be zero",
+    "optimizer.ler=interval(0.1,1)": "no key ler in optimizer; did you mean lr?",
+    "modle=net,mynet": "no key modle; did you mean model?",
+    "model=net,mynett": "no option mynett in model; did you mean mynet?",
+    "data.batch_size=interval(8,16)": "data.batch_size=8.0: expected a whole number of at least 1",
+    "trainer.max_epochs=range(0,3)": "trainer.max_epochs=0: expected a whole number of at least 1",
+    "optimizer.lr=0.1": "nothing to search; type key=interval(low,high) or choose sweep=",
+    "seed=1,2 name=a,b": "name=choice(a,b): name is no setting of the jobs that could be searched",
+    "sweep=optuna,other": "sweep=choice(optuna,other): one search at a time",
+    "seed=1,2 score=val/loss": "score=val/loss: for a search set score_mode=max or score_mode=min too",
+    "seed=1,2 hydra.sweeper.n_trials=0": "hydra.sweeper.n_trials=0: expected a whole number of at least 1 or null",
+    "seed=1,2 hydra.sweeper.n_trial=3": "Could not override 'hydra.sweeper.n_trial'",
+    "seed=1,2 hydra/sweeper/sampler=bayes": "Could not find 'hydra/sweeper/sampler/bayes'",
+    "seed=1,2 hydra.sweeper.sampler._partial_=false": "RandomSampler: its yaml needs _partial_: true",
+    "hydra/sweeper/sampler=grid optimizer.lr=interval(0.1,1)": "a grid has no intervals; list values or use range",
+    "action=lr_find seed=1,2": "action= with -m: only fits are swept",
+}
+
+
+@pytest.mark.parametrize("typed", REFUSED)
+def test_refused_before_the_first_job(typed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as refusal:
+        check_sweep([*SEARCH, *typed.split()])
+    assert REFUSED[typed] in str(refusal.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_search_is_looked_at_at_its_ends_only():
+    """A thousand trials have no jobs to look at one by one."""
+    check_sweep([*SEARCH, *SPACE, "seed=range(0,1000)", "data.split_seed=range(0,1000)"])
+    check_sweep(["sweep=optuna", "model=net", "data=wine", "optimizer.lr=0.1"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["optimizer.lr=interval(0.1,1)"], "an interval is searched, by hydra/sweeper=optuna; or list its values"),
+        (["optimizer.lr=tag(log,interval(0.1,1))", "seed=1,2"], "optimizer.lr=tag(log,interval(0.1,1.0)): an interval"),
+    ],
+)
+def test_a_plain_sweep_has_no_intervals(typed, message):
+    with pytest.raises(ConfigError) as refusal:
+        check_sweep(typed)
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "typed", ["optimizer.lr=interval(0.1,1)", "optimizer.lr=0.1,0.2", "norm=glob(*)", "sweep=optuna"]
+)
+def test_one_run_has_one_value(typed):
+    with pytest.raises(ConfigError, match=r"started with -m$") as refusal:
+        compose([typed])
+    assert str(refusal.value).startswith(typed)
+
+
+def test_a_glob_sweeps_all_options():
+    check_sweep(["norm=glob(*)", "model=net", "data=wine"])
+    with pytest.raises(ConfigError, match="no value to choose"):
+        check_sweep(["norm=glob(x*)"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "needs", "extra"),
+    [
+        ("hydra/sweeper=optuna", "optuna", "optuna"),
+        ("sweep=optuna", "optuna", "optuna"),
+        ("hydra/launcher=slurm", "hydra-submitit-launcher", "submitit"),
+        ("hydra/launcher=submitit_slurm", "hydra-submitit-launcher", "submitit"),
+        ("hydra/launcher=submitit_local", "hydra-submitit-launcher", "submitit"),
+    ],
+)
+def test_a_missing_extra_is_named_before_hydra_looks_for_it(typed, needs, extra, monkeypatch):
+    monkeypatch.setattr(checks, "_installed", lambda distribution: False)
+    with pytest.raises(ConfigError) as refusal:
+        check_sweep([typed, "seed=1,2"])
+    assert str(refusal.value) == f"{typed} needs {needs}, which is not installed: pip install -e '.[{extra}]'"
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["trainer=slurm"], "torchrun or srun starts the processes of several nodes, and neither did"),
+        (["hydra/launcher=slurm", "trainer=slurm"], "torchrun or srun starts the processes of several nodes"),
+        (
+            ["hydra/launcher=slurm", "hydra.launcher.tasks_per_node=2"],
+            "trainer.devices=1, trainer.num_nodes=1: .*tasks_per_node=2 .*nodes=1 start 2 on each of 1; trainer=slurm",
+        ),
+        (["hydra/launcher=slurm", "hydra.launcher.nodes=2", "trainer=ddp_cpu"], "start 1 on each of 2; trainer=slurm"),
+        (
+            ["hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=2"],
+            "hydra.launcher.tasks_per_node=2: outside of SLURM they would be runs apart; set 1 and trainer.devices=2",
+        ),
+    ],
+)
+def test_a_launcher_starts_the_processes_that_the_trainer_expects(typed, message):
+    pytest.importorskip("submitit")
+    with pytest.raises(ConfigError, match=message):
+        check_sweep([*typed, "seed=1,2"])
+    check_sweep(["hydra/launcher=slurm", "hydra.launcher.tasks_per_node=2", "trainer=slurm", "seed=1,2"])
+    check_sweep(["hydra/launcher=submitit_local", "trainer=ddp_cpu", "seed=1,2"])
+
+
+@pytest.mark.parametrize("task", [Classify, Regress])
+def test_a_task_s_own_score_is_one_to_be_raised(task):
+    """The sweeper takes it to be so where no score_mode is set."""
+    options = {"num_classes": 2} if task is Classify else {"target_mean": torch.zeros(1), "target_std": torch.ones(1)}
+    built = task(torch.nn.Linear(1, 1), partial(torch.optim.SGD, lr=1), lambda *_: None, **options)
+    assert built.direction(task.score) == "max"
+
+
+def test_optuna_is_imported_by_a_search_only():
+    code = "import sys, normlab.app; print({'optuna', 'torch', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+@pytest.mark.slow
+def test_jobs_in_other_processes_of_this_machine(tmp_path):
+    """A refused one is told by the exit code, and the other is done."""
+    pytest.importorskip("submitit")
+    command = ["-m", "hydra/launcher=submitit_local", *SMALL, "norm=instance,batch", "name=s"]
+    done = train(*command, cwd=tmp_path, check=1)
+    assert "a job of the sweep failed: ConfigError: norm=instance takes its statistics over space" in done.stderr
+    assert [told(tmp_path / "outputs" / "s" / job)["status"] for job in ("0", "1")] == ["refused", "finished"]
+    alone = run(compose([*SMALL]), folder=tmp_path / "alone")
+    assert told(tmp_path / "outputs" / "s" / "1")["metrics"] == alone.metrics
