@@ -26,7 +26,9 @@ from normlab.callbacks.progress import TrainingProgress
 from normlab.callbacks.record import Record
 from normlab.callbacks.same_config import SameConfig
 from normlab.data.loaders import Chunks, Fixed
+from normlab.checks import check_several
 from normlab.errors import ConfigError
+from normlab.fsdp import FullyShard, HalfButNorms, check_shardable
 from normlab.guards import batch_sizes, check_batches, check_evaluation, check_forward, parts_of
 from normlab.identity import config_hash
 from normlab.modes import ModeGuard
@@ -97,6 +99,8 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
         check_evaluation(network, norm_inputs, parts_of(batch_sizes(data.val_dataloader(), processes), processes))
     if config.action in ("fit", "test") and is_overridden("test_dataloader", data):
         check_evaluation(network, norm_inputs, parts_of(batch_sizes(data.test_dataloader(), processes), processes))
+    if config.trainer.get("strategy") == "fsdp" and processes > 1:
+        check_shardable(network)
     if _uses_channels_last(config, network):
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if config.compile:
@@ -189,7 +193,7 @@ def _trainer(config: DictConfig, folder: Path, record: Record, processes: int) -
     loggers: list[Any] = []
     every_step = int("lr_monitor" in config.callbacks)  # of our own metrics there are only an epoch's
     settings = OmegaConf.create({"log_every_n_steps": every_step, **config.trainer})
-    for key in ("overfit_batches", "sync_batchnorm", "max_restarts"):
+    for key in ("overfit_batches", "sync_batchnorm", "max_restarts", "strategy"):
         settings.pop(key, None)  # a folder from before these keys may be looked at
     if config.action == "fit":
         following = {"monitor": record.score, "mode": record.mode}
@@ -210,10 +214,13 @@ def _trainer(config: DictConfig, folder: Path, record: Record, processes: int) -
             plugins.append(Synchronise())
         else:
             core.append(MergeStatistics())
+    if config.trainer.get("strategy") == "fsdp" and settings.precision == "bf16-true":
+        plugins.append(HalfButNorms())
+        settings.precision = None
     nodes = world.nodes()
     settings.devices, settings.num_nodes = processes // nodes, nodes
     own = {
-        "strategy": DDPStrategy(**OWN_BUFFERS) if processes > 1 else "auto",
+        "strategy": _strategy(config, processes),
         "plugins": plugins,
         "use_distributed_sampler": False,  # our data has parts of its own
         "callbacks": core + added,
@@ -230,6 +237,14 @@ def _trainer(config: DictConfig, folder: Path, record: Record, processes: int) -
         raise ConfigError(f"trainer: {error} ({device}, trainer.precision={settings.precision})") from error
     trainer.profiler.dirpath = folder  # where a profiler writes its table
     return trainer
+
+
+def _strategy(config: DictConfig, processes: int) -> Any:
+    if config.trainer.get("strategy") == "fsdp":
+        check_several(config, processes)
+    if processes == 1:
+        return "auto"
+    return FullyShard() if config.trainer.get("strategy") == "fsdp" else DDPStrategy(**OWN_BUFFERS)
 
 
 def _refuse_per_batch(callbacks: Sequence[Callback], steps: int) -> None:
