@@ -25,8 +25,8 @@ from normlab.callbacks.merge_statistics import MergeStatistics
 from normlab.callbacks.progress import TrainingProgress
 from normlab.callbacks.record import Record
 from normlab.callbacks.same_config import SameConfig
-from normlab.data.loaders import Chunks, Fixed
 from normlab.checks import check_several
+from normlab.data.loaders import Chunks, Fixed
 from normlab.errors import ConfigError
 from normlab.fsdp import FullyShard, HalfButNorms, check_shardable
 from normlab.guards import batch_sizes, check_batches, check_evaluation, check_forward, parts_of
@@ -207,6 +207,7 @@ def _trainer(config: DictConfig, folder: Path, record: Record, processes: int) -
         settings.limit_train_batches = 1.0  # Chunks keeps the limit, in batches
         _refuse_per_batch(added, config.steps_per_execution)
     plugins: list[Any] = [world.environment()]
+    strategy = _strategy(config, processes)
     if processes > 1:
         core.append(SameConfig(config_hash(config)))
     if processes > 1 and config.action == "fit":
@@ -214,13 +215,13 @@ def _trainer(config: DictConfig, folder: Path, record: Record, processes: int) -
             plugins.append(Synchronise())
         else:
             core.append(MergeStatistics())
-    if config.trainer.get("strategy") == "fsdp" and settings.precision == "bf16-true":
+    if isinstance(strategy, FullyShard) and settings.precision == "bf16-true":
         plugins.append(HalfButNorms())
         settings.precision = None
     nodes = world.nodes()
     settings.devices, settings.num_nodes = processes // nodes, nodes
     own = {
-        "strategy": _strategy(config, processes),
+        "strategy": strategy,
         "plugins": plugins,
         "use_distributed_sampler": False,  # our data has parts of its own
         "callbacks": core + added,
@@ -285,4 +286,6 @@ def _check_input_dims(config: DictConfig, input_shape: Sequence[int]) -> None:
 def _uses_channels_last(config: DictConfig, network: nn.Module) -> bool:
     if config.channels_last != "auto":
         return config.channels_last
+    if config.trainer.get("strategy") == "fsdp":
+        return False  # fully_shard cuts contiguous parameters only
     return "16" in str(config.trainer.precision) and any(isinstance(m, nn.Conv2d) for m in network.modules())

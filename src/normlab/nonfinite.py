@@ -140,11 +140,11 @@ class Guard:
 
 def explain(network: nn.Module, x: Tensor, target: Tensor) -> str:
     """Why the loss of a batch is not finite: the data, or the first layer that makes NaN or inf of finite numbers."""
+    found = _first_layer(network, x)  # whatever the data, as other processes may wait for this one
     for name, values in (("x", x), ("target", target)):
         bad = sum(not _is_finite(sample) for sample in values)
         if bad:
             return f"{bad} of the batch's {len(values)} samples hold NaN or inf in {name}; clean the data"
-    found = _first_layer(network, x)
     if found is None:
         return "the network's output is finite, and the loss of it is not; look at the target's range"
     name, layer = found
