@@ -75,9 +75,9 @@ class Guard:
         if self.policy != "raise" and self.epoch_skipped > 1:
             return False  # the first cause of an epoch is told, the others only counted
         with self._same_random_numbers():
-            cause = explain(self.network, x, target)  # in all processes: layers may synchronise
+            cause = explain(self.network, x, target, together=True)
         self._restore()
-        if math.isfinite(value):
+        if math.isfinite(value) or cause is None:
             raise PeerError(f"the loss of another process is not finite in {self.where()}")
         message = f"train/loss is {value} in {self.where()}: {cause}"
         if self.policy == "raise":
@@ -138,13 +138,26 @@ class Guard:
             yield
 
 
-def explain(network: nn.Module, x: Tensor, target: Tensor) -> str:
-    """Why the loss of a batch is not finite: the data, or the first layer that makes NaN or inf of finite numbers."""
-    found = _first_layer(network, x)  # whatever the data, as other processes may wait for this one
+def explain(network: nn.Module, x: Tensor, target: Tensor, together: bool = False) -> str | None:
+    """Why the loss of a batch is not finite: the data, or the first layer that makes NaN or inf of finite numbers.
+
+    together: all processes ask, so that they can go through layers that synchronise. None where it is another's data.
+    """
+    bad_data = _bad_samples(x, target)
+    clean = everywhere(bad_data is None, x.device) if together else bad_data is None
+    return _bad_layer(network, x) if clean else bad_data
+
+
+def _bad_samples(x: Tensor, target: Tensor) -> str | None:
     for name, values in (("x", x), ("target", target)):
         bad = sum(not _is_finite(sample) for sample in values)
         if bad:
             return f"{bad} of the batch's {len(values)} samples hold NaN or inf in {name}; clean the data"
+    return None
+
+
+def _bad_layer(network: nn.Module, x: Tensor) -> str:
+    found = _first_layer(network, x)
     if found is None:
         return "the network's output is finite, and the loss of it is not; look at the target's range"
     name, layer = found

@@ -53,7 +53,7 @@ class Synchronise(LayerSync):
         for layer in model.modules():
             if isinstance(layer, BatchMoments):
                 vars(layer).pop("synchronised", None)
-                layer.__class__ = _exchanged(type(layer), PLAIN)
+                layer.__class__ = _exchanged(type(layer), PLAIN)  # pyright: ignore[reportAttributeAccessIssue]
         return model
 
 
@@ -140,7 +140,8 @@ def _exchanged(kind: type[nn.Module], others: Mapping[type[nn.Module], type[nn.M
         return other if kind is found else kind
     SHARDED[found] = kind
     if other not in SHARDED:
-        SHARDED[other] = type(f"FSDP{other.__name__}", (kind.__bases__[0], other), {"__deepcopy__": kind.__deepcopy__})
+        kept = {"__deepcopy__": vars(kind)["__deepcopy__"]}
+        SHARDED[other] = type(f"FSDP{other.__name__}", (kind.__bases__[0], other), kept)
     return SHARDED[other]
 
 

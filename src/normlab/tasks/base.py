@@ -202,8 +202,8 @@ class Task(LightningModule):
         finite = math.isfinite(value)
         if everywhere(finite, loss.device) if cut else finite:
             return
-        cause = explain(self.network, x, target)
-        if finite:
+        cause = explain(self.network, x, target, together=cut)
+        if finite or cause is None:
             raise PeerError(f"{stage}/loss of another process is not finite in {self._where()}")
         raise FloatingPointError(f"{stage}/loss is {value} in {self._where()}: {cause}")
 
