@@ -24,12 +24,13 @@ from normlab import compose, run, world
 from normlab.config import read_option
 from normlab.errors import ConfigError
 from normlab.folder import write_config
-from normlab.fsdp import HalfButNorms, blocks, check_shardable, norm_layers
+from normlab.fsdp import HalfButNorms
 from normlab.models.resnet import ResNet
 from normlab.norms.batch import Batch
 from normlab.norms.declaration import declaration
 from normlab.norms.domain import Domain
 from normlab.norms.synchronise import Synchronise
+from normlab.parts import blocks, check_shardable, norm_layers
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 COMMON = ["name=x", "logger=none", "trainer.accelerator=cpu"]

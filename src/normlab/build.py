@@ -28,12 +28,12 @@ from normlab.callbacks.same_config import SameConfig
 from normlab.checks import check_several
 from normlab.data.loaders import Chunks, Fixed
 from normlab.errors import ConfigError
-from normlab.fsdp import FullyShard, HalfButNorms, check_shardable
 from normlab.guards import batch_sizes, check_batches, check_evaluation, check_forward, parts_of
 from normlab.identity import config_hash
 from normlab.modes import ModeGuard
 from normlab.norms.declaration import declaration
 from normlab.norms.synchronise import Synchronise
+from normlab.parts import check_shardable
 from normlab.schedulers import constant
 from normlab.tasks.base import Task
 from normlab.tasks.classify import Classify
@@ -207,7 +207,6 @@ def _trainer(config: DictConfig, folder: Path, record: Record, processes: int) -
         settings.limit_train_batches = 1.0  # Chunks keeps the limit, in batches
         _refuse_per_batch(added, config.steps_per_execution)
     plugins: list[Any] = [world.environment()]
-    strategy = _strategy(config, processes)
     if processes > 1:
         core.append(SameConfig(config_hash(config)))
     if processes > 1 and config.action == "fit":
@@ -215,13 +214,10 @@ def _trainer(config: DictConfig, folder: Path, record: Record, processes: int) -
             plugins.append(Synchronise())
         else:
             core.append(MergeStatistics())
-    if isinstance(strategy, FullyShard) and settings.precision == "bf16-true":
-        plugins.append(HalfButNorms())
-        settings.precision = None
     nodes = world.nodes()
     settings.devices, settings.num_nodes = processes // nodes, nodes
     own = {
-        "strategy": strategy,
+        "strategy": _strategy(config, processes),
         "plugins": plugins,
         "use_distributed_sampler": False,  # our data has parts of its own
         "callbacks": core + added,
@@ -245,7 +241,11 @@ def _strategy(config: DictConfig, processes: int) -> Any:
         check_several(config, processes)
     if processes == 1:
         return "auto"
-    return FullyShard() if config.trainer.get("strategy") == "fsdp" else DDPStrategy(**OWN_BUFFERS)
+    if config.trainer.get("strategy") != "fsdp":
+        return DDPStrategy(**OWN_BUFFERS)
+    from normlab.fsdp import FullyShard, HalfButNorms  # torch may be built without it
+
+    return FullyShard(precision_plugin=HalfButNorms() if config.trainer.precision == "bf16-true" else None)
 
 
 def _refuse_per_batch(callbacks: Sequence[Callback], steps: int) -> None:

@@ -5,7 +5,7 @@ gathered for its forward and its backward pass, and its gradients averaged and c
 statistics, are whole in every process.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -24,9 +24,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from normlab.norms.declaration import declaration
-from normlab.parts import cut_like
-
-CONTAINERS = (nn.Sequential, nn.ModuleList)  # exactly these: a subclass is a block of its own
+from normlab.parts import blocks, cut_like, norm_layers
 
 
 class FullyShard(DDPStrategy):
@@ -152,44 +150,3 @@ def shard(network: nn.Module, mesh: DeviceMesh, precision: str) -> None:
         if name not in apart:
             fully_shard(block, mesh=mesh, mp_policy=other)
     fully_shard(network, mesh=mesh, mp_policy=other)
-
-
-def check_shardable(network: nn.Module) -> None:
-    """Raises ValueError for parameters that cannot be cut: single numbers, and those that two units share."""
-    units = [name for name, _ in blocks(network)]
-    users: dict[nn.Parameter, dict[str, str]] = {}
-    for name, parameter in network.named_parameters(remove_duplicate=False):
-        if parameter.ndim == 0:
-            raise ValueError(
-                f"trainer.strategy=fsdp cannot cut {name}, which is a single number without an axis: give it the shape "
-                "(1,), or use trainer.strategy=ddp"
-            )
-        unit = next((unit for unit in units if name.startswith(f"{unit}.")), "")
-        users.setdefault(parameter, {})[unit] = name
-    for names in users.values():
-        if len(names) > 1:
-            raise ValueError(
-                f"{' and '.join(names.values())} are one parameter, in units that trainer.strategy=fsdp gathers at "
-                "different times: use trainer.strategy=ddp"
-            )
-
-
-def blocks(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The elements with parameters of Sequentials and ModuleLists, by name; an element that is one has its own."""
-    for key, child in network.named_children():
-        name = prefix + key
-        if type(child) not in CONTAINERS and (type(network) in CONTAINERS or declaration(child)):
-            if type(network) in CONTAINERS and any(True for _ in child.parameters()):
-                yield name, child
-        else:
-            yield from blocks(child, f"{name}.")
-
-
-def norm_layers(network: nn.Module) -> dict[str, nn.Module]:
-    """The norm layers with parameters, by name; not those that are within another."""
-    found: dict[str, nn.Module] = {}
-    for name, layer in network.named_modules():
-        inner = any(name.startswith(f"{outer}.") for outer in found)
-        if declaration(layer) and not inner and any(True for _ in layer.parameters()):
-            found[name] = layer
-    return found
