@@ -200,7 +200,7 @@ def test_ctrl_c_ends_all_processes(tmp_path):
         (["action=lr_find", "name=a"], "action=lr_find cannot be combined with trainer.devices=2"),
         (["trainer.devices=0"], "trainer.devices=0: expected a whole number of at least 1 or auto"),
         (["trainer.max_restarts=-1"], "trainer.max_restarts=-1: expected a whole number of at least 0"),
-        (["+trainer.strategy=fsdp"], "trainer.strategy is normlab's own; it follows trainer.devices"),
+        (["+trainer.strategy=deepspeed"], "trainer.strategy=deepspeed: expected ddp or fsdp"),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused_without_torch(typed, message):
@@ -280,8 +280,8 @@ def test_a_run_from_before_these_keys_is_still_known(tmp_path, monkeypatch, caps
     fitted = run(compose([*SMALL, "name=a"]))
     file = tmp_path / "outputs" / "a" / "config.yaml"
     lines = file.read_text().splitlines(keepends=True)
-    older = [line for line in lines if "sync_batchnorm" not in line and "max_restarts" not in line]
-    assert len(older) == len(lines) - 2
+    older = [line for line in lines if not any(key in line for key in ("sync_batchnorm", "max_restarts", "strategy"))]
+    assert len(older) == len(lines) - 3
     file.write_text("".join(older))
     assert run(compose(["action=test", "name=a"])).metrics["test/acc"] == fitted.metrics["test/acc"]
     run(compose([*SMALL, "name=a"]))

@@ -25,6 +25,7 @@ from normlab.callbacks.merge_statistics import MergeStatistics
 from normlab.callbacks.progress import TrainingProgress
 from normlab.callbacks.record import Record
 from normlab.callbacks.same_config import SameConfig
+from normlab.checks import check_several
 from normlab.data.loaders import Chunks, Fixed
 from normlab.errors import ConfigError
 from normlab.guards import batch_sizes, check_batches, check_compile, check_evaluation, check_forward, parts_of
@@ -32,6 +33,7 @@ from normlab.identity import config_hash
 from normlab.modes import ModeGuard
 from normlab.norms.declaration import declaration
 from normlab.norms.synchronise import Synchronise
+from normlab.parts import check_shardable
 from normlab.schedulers import constant
 from normlab.tasks.base import Task
 from normlab.tasks.classify import Classify
@@ -97,6 +99,8 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
         check_evaluation(network, norm_inputs, parts_of(batch_sizes(data.val_dataloader(), processes), processes))
     if config.action in ("fit", "test") and is_overridden("test_dataloader", data):
         check_evaluation(network, norm_inputs, parts_of(batch_sizes(data.test_dataloader(), processes), processes))
+    if config.trainer.get("strategy") == "fsdp" and processes > 1:
+        check_shardable(network)
     if _uses_channels_last(config, network):
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if config.compile:
@@ -200,7 +204,7 @@ def _trainer(config: DictConfig, folder: Path, record: Record, network: nn.Modul
     loggers: list[Any] = []
     every_step = int("lr_monitor" in config.callbacks)  # of our own metrics there are only an epoch's
     settings = OmegaConf.create({"log_every_n_steps": every_step, **config.trainer})
-    for key in ("overfit_batches", "sync_batchnorm", "max_restarts"):
+    for key in ("overfit_batches", "sync_batchnorm", "max_restarts", "strategy"):
         settings.pop(key, None)  # a folder from before these keys may be looked at
     if config.action == "fit":
         following = {"monitor": record.score, "mode": record.mode}
@@ -224,7 +228,7 @@ def _trainer(config: DictConfig, folder: Path, record: Record, network: nn.Modul
     nodes = world.nodes()
     settings.devices, settings.num_nodes = processes // nodes, nodes
     own = {
-        "strategy": _ddp(network) if processes > 1 else "auto",
+        "strategy": _strategy(config, network, processes),
         "plugins": plugins,
         "use_distributed_sampler": False,  # our data has parts of its own
         "callbacks": core + added,
@@ -243,7 +247,16 @@ def _trainer(config: DictConfig, folder: Path, record: Record, network: nn.Modul
     return trainer
 
 
-def _ddp(network: nn.Module) -> DDPStrategy:
+def _strategy(config: DictConfig, network: nn.Module, processes: int) -> Any:
+    fsdp = config.trainer.get("strategy") == "fsdp"
+    if fsdp:
+        check_several(config, processes)
+    if processes == 1:
+        return "auto"
+    if fsdp:
+        from normlab.fsdp import FullyShard, HalfButNorms  # torch may be built without it
+
+        return FullyShard(precision_plugin=HalfButNorms() if config.trainer.precision == "bf16-true" else None)
     declared = map(declaration, network.modules())
     selective = any(found is not None and found.selective for found in declared)
     return DDPStrategy(find_unused_parameters=selective, **OWN_BUFFERS)  # it takes time to look for them
@@ -287,4 +300,6 @@ def _check_input_dims(config: DictConfig, input_shape: Sequence[int]) -> None:
 def _uses_channels_last(config: DictConfig, network: nn.Module) -> bool:
     if config.channels_last != "auto":
         return config.channels_last
+    if config.trainer.get("strategy") == "fsdp":
+        return False  # fully_shard cuts contiguous parameters only
     return "16" in str(config.trainer.precision) and any(isinstance(m, nn.Conv2d) for m in network.modules())

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from normlab.errors import ConfigError
+from normlab.parts import cut_like
 
 
 def load_weights(task: nn.Module, path: Path) -> dict[str, Any]:
@@ -32,5 +33,5 @@ def load_weights(task: nn.Module, path: Path) -> dict[str, Any]:
         lines = [f"  {line}" for line in sorted(differences)[:5]]
         more = [f"  and {len(differences) - 5} more"] if len(differences) > 5 else []
         raise ConfigError("\n".join([f"{path} belongs to another network:", *lines, *more]))
-    task.load_state_dict(found)
+    task.load_state_dict({key: cut_like(value, expected[key]) for key, value in found.items()})
     return checkpoint

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from packaging.requirements import Requirement
 
 from normlab.errors import ConfigError
+from normlab.fields import show
 
 # What acts on each single step, with the value that turns it off.
 SINGLE_STEP_ONLY = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
@@ -27,7 +28,6 @@ OWN_TRAINER_KEYS = {
     "enable_checkpointing": "best and last are always kept",
     "fast_dev_run": "choose trainer=debug",
     "barebones": "set steps_per_execution= for speed",
-    "strategy": "it follows trainer.devices",
     "plugins": "set trainer.precision and trainer.sync_batchnorm",
     "use_distributed_sampler": "each process always has a part of its own",
 }
@@ -94,6 +94,8 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
         _check_single_step_only(config)
     if config.trainer.devices != 1 or config.trainer.get("num_nodes", 1) != 1:
         _check_single_process_only(config)
+    if config.trainer.get("strategy") == "fsdp":
+        _check_fsdp(config)
     if config.action == "fit" and config.ckpt is not None:
         raise ConfigError(f"ckpt={config.ckpt} with action=fit: a fit resumes by its name=")
     checkpoint = checkpoint_path(config, run_folder)
@@ -153,6 +155,27 @@ def _check_single_process_only(config: DictConfig) -> None:
             f"action=lr_find cannot be combined with {devices}: search with trainer.devices=1 and data.batch_size= of "
             "all processes together"
         )
+
+
+def check_several(config: DictConfig, processes: int | str) -> None:
+    """Raises ConfigError for a fit that is to cut a network over a single process."""
+    if config.action in ("fit", "lr_find") and processes == 1:
+        raise ConfigError(
+            "trainer.strategy=fsdp cuts a network over several processes, and there is one: set trainer.devices=2 or "
+            "more, on the CPU with trainer.accelerator=cpu, or trainer.strategy=ddp"
+        )
+
+
+def _check_fsdp(config: DictConfig) -> None:
+    if config.trainer.get("num_nodes", 1) == 1:
+        check_several(config, config.trainer.devices)
+    for key, value, remedy in (
+        ("trainer.precision", "16-mixed", "bf16-mixed"),  # which scales gradients by what one process sees
+        ("channels_last", True, "false"),  # fully_shard cuts contiguous parameters only
+        ("compile", True, "false"),
+    ):
+        if OmegaConf.select(config, key) == value:
+            raise ConfigError(f"{key}={show(value)} cannot be combined with trainer.strategy=fsdp; use {remedy}")
 
 
 def _is_of_extra(requirement: Requirement, extra: str) -> bool:

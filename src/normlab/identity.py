@@ -33,6 +33,8 @@ def numbers(config: DictConfig) -> dict[str, Any]:
         trainer["num_nodes"] = plain["trainer"]["num_nodes"]
     if trainer["devices"] != 1 or "num_nodes" in trainer:
         trainer["sync_batchnorm"] = plain["trainer"].get("sync_batchnorm")
+    if plain["trainer"].get("strategy", "ddp") != "ddp":  # likewise
+        trainer["strategy"] = plain["trainer"]["strategy"]
     callbacks = {name: keys for name, keys in plain["callbacks"].items() if name in GRADIENT_CALLBACKS}
     flat = dict(_flat({key: plain.get(key) for key in RUN_KEYS} | {"trainer": trainer, "callbacks": callbacks}))
     return {key: value for key, value in flat.items() if key not in NEUTRAL or value != NEUTRAL[key]}

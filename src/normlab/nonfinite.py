@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from normlab.errors import PeerError
 from normlab.norms import ranks
+from normlab.norms.declaration import beneath
+from normlab.parts import own_part
 from normlab.world import everywhere
 
 log = logging.getLogger(__name__)
@@ -48,7 +50,7 @@ class Guard:
         self.epoch_skipped = self.epoch_batches = 0
         buffers = ((module._buffers, name) for module in self.network.modules() for name in module._buffers)
         self.slots = [(held, name) for held, name in buffers if held[name] is not None]
-        self.device = next((parameter.device for parameter in self.network.parameters()), self.device)
+        self.device = self._device()
 
     def remember(self) -> None:
         """Keeps the buffers, and the random numbers that the forward pass is about to draw from."""
@@ -73,9 +75,9 @@ class Guard:
         if self.policy != "raise" and self.epoch_skipped > 1:
             return False  # the first cause of an epoch is told, the others only counted
         with self._same_random_numbers():
-            cause = explain(self.network, x, target)  # in all processes: layers may synchronise
+            cause = explain(self.network, x, target, together=True)
         self._restore()
-        if math.isfinite(value):
+        if math.isfinite(value) or cause is None:
             raise PeerError(f"the loss of another process is not finite in {self.where()}")
         message = f"train/loss is {value} in {self.where()}: {cause}"
         if self.policy == "raise":
@@ -103,14 +105,21 @@ class Guard:
         """Raises FloatingPointError where what a checkpoint would save is not finite, as no loss may have shown."""
         if self.policy == "stop":
             return
-        for name, value in self.network.state_dict().items():
-            if isinstance(value, Tensor) and not _is_finite(value):
-                layer, _, key = name.rpartition(".")
-                kind = type(self.network.get_submodule(layer)).__name__
-                raise FloatingPointError(
-                    f"{layer or 'the network'} ({kind}) holds NaN or inf in {key} in {self.where()}, which no loss has "
-                    f"shown: {REMEDY}, or look for a branch of the network that does not reach the loss"
-                )
+        state = self.network.state_dict().items()
+        bad = next((name for name, value in state if isinstance(value, Tensor) and not _is_finite(value)), None)
+        if everywhere(bad is None, self._device()):
+            return
+        if bad is None:
+            raise PeerError(f"what another process holds is not finite in {self.where()}")
+        layer, _, key = bad.rpartition(".")
+        raise FloatingPointError(
+            f"{layer or 'the network'} ({_kind(self.network.get_submodule(layer))}) holds NaN or inf in {key} in "
+            f"{self.where()}, which no loss has shown: {REMEDY}, or look for a branch of the network that does not "
+            "reach the loss"
+        )
+
+    def _device(self) -> torch.device:
+        return next((parameter.device for parameter in self.network.parameters()), torch.device("cpu"))
 
     @torch.no_grad()
     def _restore(self) -> None:
@@ -129,17 +138,30 @@ class Guard:
             yield
 
 
-def explain(network: nn.Module, x: Tensor, target: Tensor) -> str:
-    """Why the loss of a batch is not finite: the data, or the first layer that makes NaN or inf of finite numbers."""
+def explain(network: nn.Module, x: Tensor, target: Tensor, together: bool = False) -> str | None:
+    """Why the loss of a batch is not finite: the data, or the first layer that makes NaN or inf of finite numbers.
+
+    together: all processes ask, so that they can go through layers that synchronise. None where it is another's data.
+    """
+    bad_data = _bad_samples(x, target)
+    clean = everywhere(bad_data is None, x.device) if together else bad_data is None
+    return _bad_layer(network, x) if clean else bad_data
+
+
+def _bad_samples(x: Tensor, target: Tensor) -> str | None:
     for name, values in (("x", x), ("target", target)):
         bad = sum(not _is_finite(sample) for sample in values)
         if bad:
             return f"{bad} of the batch's {len(values)} samples hold NaN or inf in {name}; clean the data"
+    return None
+
+
+def _bad_layer(network: nn.Module, x: Tensor) -> str:
     found = _first_layer(network, x)
     if found is None:
         return "the network's output is finite, and the loss of it is not; look at the target's range"
     name, layer = found
-    named = f"{name or 'the network'} ({type(layer).__name__})"
+    named = f"{name or 'the network'} ({_kind(layer)})"
     own = (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False))
     bad_state = ", ".join(key for key, value in own if not _is_finite(value))
     if bad_state:
@@ -174,10 +196,14 @@ def _first_layer(network: nn.Module, x: Tensor) -> tuple[str, nn.Module] | None:
     return found[0] if found else None
 
 
+def _kind(layer: nn.Module) -> str:
+    return beneath(type(layer)).__name__
+
+
 def _is_finite(tree: Any) -> bool:
     """Whether all numbers of a tensor, or of all tensors of a nested structure, are finite."""
     if isinstance(tree, Tensor):
-        return bool(torch.isfinite(tree).all())
+        return bool(torch.isfinite(own_part(tree)).all())
     if isinstance(tree, Mapping):
         return _is_finite(tuple(tree.values()))
     return all(map(_is_finite, tree)) if isinstance(tree, list | tuple) else True

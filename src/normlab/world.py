@@ -19,9 +19,8 @@ def count(config: DictConfig) -> int:
     """How many processes a configuration asks for. Raises ConfigError for devices or processes that are not there."""
     joined.check(config)
     here = joined.found()
-    if here is not None:
-        return _on_this_node(here.local, config.trainer.accelerator) * here.nodes
-    return _on_this_node(config.trainer.devices, config.trainer.accelerator)
+    devices = config.trainer.devices if here is None else here.local
+    return _on_this_node(devices, config.trainer) * nodes()
 
 
 def nodes() -> int:
@@ -30,16 +29,19 @@ def nodes() -> int:
     return 1 if here is None else here.nodes
 
 
-def _on_this_node(devices: int | str, accelerator: str) -> int:
+def _on_this_node(devices: int | str, trainer: DictConfig) -> int:
     if devices == 1:
         return 1
+    accelerator = trainer.accelerator
     gpus = torch.cuda.device_count()
     if accelerator == "cpu" or (accelerator == "auto" and not gpus):
         if isinstance(devices, str):
             raise ConfigError("trainer.devices=auto counts GPUs: on the CPU say how many processes, trainer.devices=2")
         return devices
     if not gpus:
-        raise ConfigError(f"trainer.devices={devices}: there is no GPU; trainer=ddp_cpu trains on the CPU")
+        fsdp = trainer.get("strategy") == "fsdp"
+        option = "trainer=fsdp trainer.accelerator=cpu trainer.devices=2" if fsdp else "trainer=ddp_cpu"
+        raise ConfigError(f"trainer.devices={devices}: there is no GPU; {option} trains on the CPU")
     if isinstance(devices, str):
         return gpus
     if devices > gpus:

@@ -68,8 +68,8 @@ def clip(parameter: Tensor, clipping: float, eps: float) -> None:
     """Clips the gradient of one parameter, unit by unit."""
     gradient = parameter.grad
     assert gradient is not None
-    most = unit_norms(parameter).clamp_(min=eps).mul_(clipping)
-    gradient.mul_((most / unit_norms(gradient).clamp_(min=LEAST_GRADIENT)).clamp_(max=1))
+    most = unit_norms(parameter).clamp(min=eps) * clipping  # in place, a vector cut over processes could not
+    gradient.mul_((most / unit_norms(gradient).clamp(min=LEAST_GRADIENT)).clamp(max=1))
 
 
 def unit_norms(x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """What a normalization layer says about itself, read by guards, synchronisation, callbacks and export.
 
 Own layers carry a `declaration` attribute; torch's layers are known here by their exact type, so that a subclass,
-whose behaviour nobody vouched for, is not taken for its base.
+whose behaviour nobody vouched for, is not taken for its base. fully_shard's subclasses behave as theirs.
 """
 
 import math
@@ -101,6 +101,13 @@ TORCH: dict[type[nn.Module], Callable[..., Declaration]] = {
 
 def declaration(layer: nn.Module) -> Declaration | None:
     """The declaration of a normalization layer; None for any other module."""
-    if type(layer) in TORCH:
-        return TORCH[type(layer)](layer)
+    kind = beneath(type(layer))
+    if kind in TORCH:
+        return TORCH[kind](layer)
     return getattr(layer, "declaration", None)
+
+
+def beneath(kind: type) -> type:
+    """The class that fully_shard has put its own on top of; `kind` itself where it has not."""
+    top, *below = kind.__bases__
+    return below[0] if top.__name__ == "FSDPModule" else kind  # by its name: torch may be built without it

@@ -5,6 +5,7 @@
 or `Synchronise().apply(network)` where Lightning does not call it, before the network is wrapped.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from normlab.norms import ranks
-from normlab.norms.declaration import TORCH, Declaration, declaration
+from normlab.norms.declaration import TORCH, Declaration, beneath, declaration
 from normlab.norms.own import OwnLayer
 from normlab.norms.running import BatchMoments
 
@@ -38,7 +39,7 @@ class Synchronise(LayerSync):
         for name, layer in model.named_modules():
             found = declaration(layer)
             if found is not None and found.synchronisable:
-                layer.__class__ = SWITCHED.get(type(layer), type(layer))
+                layer.__class__ = _exchanged(type(layer), SWITCHED)
                 for its_name, part in layer.named_modules(prefix=name):  # a layer may hold several sets of statistics
                     if isinstance(part, BatchMoments):
                         part.synchronised = its_name or type(layer).__name__
@@ -47,13 +48,12 @@ class Synchronise(LayerSync):
     def revert(self, model: nn.Module) -> nn.Module:
         """Puts back exactly what was, in `model` or a copy of it.
 
-        A class that another wrapper has put on top of a layer since, such as fully_shard's, stays.
+        A class that another wrapper has put on top of a layer since stays; beneath fully_shard's it is the old one.
         """
         for layer in model.modules():
             if isinstance(layer, BatchMoments):
                 vars(layer).pop("synchronised", None)
-                if isinstance(layer, _Synchronised) and type(layer) in SWITCHED.values():
-                    layer.__class__ = layer.plain  # pyright: ignore[reportAttributeAccessIssue]
+                layer.__class__ = _exchanged(type(layer), PLAIN)  # pyright: ignore[reportAttributeAccessIssue]
         return model
 
 
@@ -127,6 +127,22 @@ class SynchronisedBatchNorm3d(_Synchronised, nn.BatchNorm3d):
 SWITCHED: dict[type[nn.Module], type[_Synchronised]] = {
     kind.plain: kind for kind in (SynchronisedBatchNorm1d, SynchronisedBatchNorm2d, SynchronisedBatchNorm3d)
 }
+PLAIN: dict[type[nn.Module], type[nn.Module]] = {kind: plain for plain, kind in SWITCHED.items()}
+
+SHARDED: dict[type[nn.Module], type[nn.Module]] = {}  # fully_shard's class of those that were exchanged beneath it
+
+
+def _exchanged(kind: type[nn.Module], others: Mapping[type[nn.Module], type[nn.Module]]) -> type[nn.Module]:
+    """What `others` has for a class, or beneath fully_shard's for the one that it has put its own on top of."""
+    found = beneath(kind)
+    other = others.get(found, found)
+    if other is found or kind is found:
+        return other if kind is found else kind
+    SHARDED[found] = kind
+    if other not in SHARDED:
+        kept = {"__deepcopy__": vars(kind)["__deepcopy__"]}
+        SHARDED[other] = type(f"FSDP{other.__name__}", (kind.__bases__[0], other), kept)
+    return SHARDED[other]
 
 
 def _check_synchronisable(network: nn.Module) -> None:

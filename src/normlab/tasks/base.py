@@ -14,10 +14,13 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric, MetricCollection
 
 from normlab.data.loaders import Chunks
+from normlab.errors import PeerError
 from normlab.nonfinite import REMEDY, Guard, Policy, explain
 from normlab.norms.declaration import declaration
 from normlab.norms.domain import set_domain
+from normlab.parts import is_cut
 from normlab.tasks.meter import Meter
+from normlab.world import everywhere
 
 # What of a schedule's state is progress; the rest is its plan, which the configuration says anew.
 SCHEDULE_PROGRESS = ("last_epoch", "_step_count", "_last_lr", "lr_lambdas")
@@ -189,13 +192,24 @@ class Task(LightningModule):
         return None
 
     def _evaluate(self, stage: str, batch: Sequence[Tensor], meter: Meter) -> None:
-        if not len(batch[1]):
-            return  # of a last batch with fewer samples than processes
-        output, loss = self._step(batch)
-        if not math.isfinite(loss.item()):
-            cause = explain(self.network, batch[0], batch[1])
-            raise FloatingPointError(f"{stage}/loss is {loss.item()} in {self._where()}: {cause}")
-        meter.update(loss, output, self.label(batch[1]))
+        x, target = batch[0], batch[1]
+        cut = is_cut(self.network)  # then all processes call it or none, as each holds a part of it
+        if len(target):
+            output, loss = self._step(batch)
+            meter.update(loss, output, self.label(target))
+        elif cut:  # of a last batch with fewer samples than processes
+            x, loss = x.new_zeros(2, *x.shape[1:]), x.new_zeros(())
+            self.network(x)
+        else:
+            return
+        value = loss.item()
+        finite = math.isfinite(value)
+        if everywhere(finite, loss.device) if cut else finite:
+            return
+        cause = explain(self.network, x, target, together=cut)
+        if finite or cause is None:
+            raise PeerError(f"{stage}/loss of another process is not finite in {self._where()}")
+        raise FloatingPointError(f"{stage}/loss is {value} in {self._where()}: {cause}")
 
     def _step(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """The network's output and its loss."""
