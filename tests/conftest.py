@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from normlab import config
 
@@ -23,6 +25,41 @@ def options(group: str) -> list[str]:
     found = config.options(group)
     assert found, f"conf/{group} holds no option"
     return found
+
+
+def data_files(option: str, folder: Path) -> list[str]:
+    """The overrides of an option of data that needs files: small ones, made in `folder`. Skips where none can be."""
+    if option == "image_folder":
+        return [f"data.path={image_folder(folder / 'images')}"]
+    if option in ("mnist", "fashion_mnist"):
+        return [f"data.root={idx_files(folder, 'MNIST' if option == 'mnist' else 'FashionMNIST')}"]
+    if option in ("cifar10", "cifar100", "svhn"):
+        pytest.skip(f"{option} takes its original files alone; test_standard.py makes others")
+    return []
+
+
+def image_folder(folder: Path, classes: str = "ab", images: int = 20, size: tuple[int, int] = (8, 8)) -> Path:
+    """`<folder>/<class>/<number>.png` of random pixels, another for each class and number; width and height `size`."""
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for number in range(images):
+            random = np.random.default_rng([ord(name), number])
+            pixels = random.integers(0, 256, (*reversed(size), 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number:03}.png")
+    return folder
+
+
+def idx_files(root: Path, name: str) -> Path:
+    """MNIST's files, with 200 images to train and 50 to test on."""
+    raw = root / name / "raw"
+    raw.mkdir(parents=True)
+    for part, count in (("train", 200), ("t10k", 50)):
+        pixels = np.random.default_rng(count).integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        for kind, array in (("images-idx3", pixels), ("labels-idx1", labels)):
+            head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+            (raw / f"{part}-{kind}-ubyte").write_bytes(head + array.tobytes())
+    return root
 
 
 def train(*overrides: str, cwd: Path, check: int = 0) -> subprocess.CompletedProcess[str]:

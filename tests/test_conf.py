@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from conftest import options
+from conftest import data_files, options
 from hydra.utils import get_object, instantiate
 from lightning import seed_everything
 from omegaconf import OmegaConf
@@ -92,8 +92,9 @@ def test_every_model_trains_with_every_norm(model, norm, quick_run):
 
 
 @pytest.mark.parametrize("data", options("data"))
-def test_every_data_set_trains(data, quick_run):
-    assert quick_run("model=net", f"data={data}", "data.drop_last=true").score is not None
+def test_every_data_set_trains(data, quick_run, tmp_path):
+    files = data_files(data, tmp_path)
+    assert quick_run("model=net", f"data={data}", "data.drop_last=true", *files).score is not None
 
 
 @pytest.mark.parametrize("model", options("model"))

@@ -83,6 +83,7 @@ def check_name(config: DictConfig, key: str, added: bool) -> None:
 def check_config(config: DictConfig, run_folder: Path) -> None:
     """Raises ConfigError where settings do not go together or name a file that is not there."""
     data = config.data
+    _check_path(data)
     if "val_fraction" in data and data.val_fraction + data.test_fraction >= 1:
         raise ConfigError(
             f"data.val_fraction={data.val_fraction} and data.test_fraction={data.test_fraction} "
@@ -101,6 +102,16 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
     checkpoint = checkpoint_path(config, run_folder)
     if checkpoint is not None and not checkpoint.is_file():
         raise ConfigError(f"ckpt={config.ckpt}: there is no file {checkpoint}")
+
+
+def _check_path(data: DictConfig) -> None:
+    """Raises ConfigError for data of a person's own that is not named, or not there."""
+    if "path" not in data:
+        return
+    if data.path is None:
+        raise ConfigError("data.path=null: say where the data lies")
+    if not Path(data.path).exists():
+        raise ConfigError(f"data.path={data.path}: there is no such file or folder")
 
 
 def checkpoint_path(config: DictConfig, run_folder: Path) -> Path | None:

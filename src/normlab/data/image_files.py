@@ -1,0 +1,146 @@
+"""Finds image files in folders: those of classes, and those of parts."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from normlab.data.decoding import SUFFIXES
+from normlab.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+@dataclass
+class Found:
+    """Image files of each part, relative to `root`, with the numbers of their classes."""
+
+    root: Path
+    classes: list[str]
+    files: dict[str, list[str]]
+    labels: dict[str, list[int]]
+
+
+def find_classes(root: Path) -> Found:
+    """`<class>/…/<image>`, or `train/<class>/…/<image>` and the same for val (or valid, validation) and test.
+
+    There are parts where `train` holds folders itself. Classes are those of the training part, in the order of their
+    names. Hidden files and folders are passed over; what is no image by its name is counted in the log. Raises
+    ConfigError where that leaves nothing to learn.
+    """
+    parts = _parts(root)
+    classes = _folders(parts["train"])
+    if not classes:
+        expected = "expected <class>/<image> there, or train/<class>/<image>"
+        raise ConfigError(f"data.path={root}: no folder of a class in {parts['train']}; {expected}")
+    found = Found(root, classes, {}, {})
+    ignored: Counter[str] = Counter()
+    for part, folder in parts.items():
+        if unknown := sorted(set(_folders(folder)) - set(classes)):
+            raise ConfigError(f"data.path={root}: classes that the training part lacks, in {folder}: {_few(unknown)}")
+        pairs = [(file, number) for number, name in enumerate(classes) for file in _images(folder / name, ignored)]
+        found.files[part] = [os.path.relpath(file, root) for file, _ in pairs]
+        found.labels[part] = [number for _, number in pairs]
+        outside = sum(not entry.name.startswith(".") and not _is_folder(entry) for entry in _entries(folder))
+        if outside:
+            log.warning(f"{folder}: {outside} files beside the folders of classes are left out")
+    if ignored:
+        kinds = ", ".join(f"{suffix} {count}" for suffix, count in ignored.most_common())
+        log.warning(f"{root}: {ignored.total()} files are no images by their names and are left out ({kinds})")
+    return found
+
+
+def check_classes(found: Found) -> None:
+    """Raises ConfigError for a single class, and for classes without an image to learn from."""
+    counts = Counter(found.labels["train"])
+    if not counts:
+        raise ConfigError(f"data.path={found.root}: no images; they end in {' '.join(SUFFIXES)}")
+    if empty := [name for number, name in enumerate(found.classes) if not counts[number]]:
+        raise ConfigError(f"data.path={found.root}: folders of classes without an image: {_few(empty)}; remove them")
+    if len(found.classes) == 1:
+        raise ConfigError(f"data.path={found.root}: a single class, {found.classes[0]}; it takes two to tell apart")
+    for part, labels in found.labels.items():
+        if not labels:
+            raise ConfigError(f"data.path={found.root}: no images in its part {part}")
+        there = set(labels)
+        if absent := [name for number, name in enumerate(found.classes) if number not in there]:
+            log.warning(f"{found.root}: its part {part} has no images of {_few(absent)}")
+
+
+def find_images(path: Path) -> tuple[Path, list[str]]:
+    """A folder, and the names in it of the image file `path`, or of all images under the folder `path`."""
+    if not path.is_dir():
+        return path.parent, [path.name]
+    ignored: Counter[str] = Counter()
+    names = [os.path.relpath(file, path) for file in _images(path, ignored)]
+    if not names:
+        raise ConfigError(f"{path} holds no images; they end in {' '.join(SUFFIXES)}")
+    if ignored:
+        log.warning(f"{path}: {ignored.total()} files are no images by their names and are left out")
+    return path, names
+
+
+def _parts(root: Path) -> dict[str, Path]:
+    """The folder of each part; that of the training part alone where the set comes in one."""
+    if not root.is_dir():
+        raise ConfigError(f"data.path={root}: {'a file; expected a folder' if root.exists() else 'no such folder'}")
+    folders = _folders(root)
+    if "train" not in folders or not _folders(root / "train"):
+        if folders and set(folders) <= PARTS.keys() and len(folders) > 1:
+            raise ConfigError(f"data.path={root}: {', '.join(folders)} and no train/<class>/<image>")
+        return {"train": root}
+    parts: dict[str, Path] = {}
+    for name in folders:
+        if name not in PARTS:
+            log.warning(f"{root}: {name}, beside train, is no part and is left out")
+        elif PARTS[name] in parts:
+            raise ConfigError(f"data.path={root}: two folders of the part {PARTS[name]}: keep one")
+        else:
+            parts[PARTS[name]] = root / name
+    return {name: parts[name] for name in ("train", "val", "test") if name in parts}
+
+
+def _folders(folder: Path) -> list[str]:
+    return [entry.name for entry in _entries(folder) if not entry.name.startswith(".") and _is_folder(entry)]
+
+
+def _images(folder: Path, ignored: Counter[str], above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
+    """Every image under a folder, links followed, in the order of names. Raises ConfigError for a loop of links."""
+    if not folder.is_dir():
+        return
+    status = folder.stat()
+    place = (status.st_dev, status.st_ino)
+    if place in above:
+        raise ConfigError(f"{folder} is a link back to a folder that it lies in: remove it")
+    for entry in _entries(folder):
+        if entry.name.startswith("."):
+            continue
+        if _is_folder(entry):
+            yield from _images(Path(entry.path), ignored, (*above, place))
+        elif entry.name.lower().endswith(SUFFIXES) and (entry.is_symlink() or entry.is_file()):
+            yield Path(entry.path)
+        else:
+            ignored[Path(entry.name).suffix or "without a suffix"] += 1
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be listed: {error.strerror}") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
