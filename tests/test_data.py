@@ -14,7 +14,6 @@ from normlab.data.loaders import Chunks, Fixed
 from normlab.data.splits import Splitter, with_noise
 from normlab.errors import ConfigError
 
-
 BUNDLED = ["breast_cancer", "diabetes", "digits", "iris", "wine"]  # which need no files
 
 

@@ -102,7 +102,9 @@ def test_mixup_is_the_papers_formula_of_each_pair(alpha):
         expected = share * x[place] + (1 - share) * x[partner(place)]
         torch.testing.assert_close(found[place], expected, rtol=0, atol=1e-10)
         one_hot = F.one_hot(LABELS, 3).float()
-        torch.testing.assert_close(labels[place], share.float() * one_hot[place] + (1 - share.float()) * one_hot[partner(place)])
+        torch.testing.assert_close(
+            labels[place], share.float() * one_hot[place] + (1 - share.float()) * one_hot[partner(place)]
+        )
     assert torch.equal(found[-1], x[-1])  # which has no partner
     assert labels.dtype == torch.float32
     shares = Mixup(20_000, 3, alpha, seed=0).shares(torch.arange(20_000), 0)

@@ -55,7 +55,7 @@ def test_grey_stays_grey_palettes_are_looked_up_and_transparency_is_dropped(mode
 
 def test_a_palette_with_transparency(tmp_path):
     image = COLOUR.convert("P")
-    file = written(tmp_path, image, "x.png", transparency=bytes(range(0, 256)))
+    file = written(tmp_path, image, "x.png", transparency=bytes(range(256)))
     assert torch.equal(read(file), pixels(image.convert("RGB")))
 
 

@@ -63,7 +63,7 @@ def test_samples_labels_and_facts_are_those_of_the_files(mode, folder):
             bytes_ = ((x * std + mean) * 255).round().to(torch.uint8)
             found |= {image.numpy().tobytes(): label for image, label in zip(bytes_, y.tolist(), strict=True)}
     assert found == expected
-    assert [len(y) for _, y in data.splits.values()] == [39, 12, 9] or len(data.splits["test"][1]) == 12
+    assert sorted(len(y) for _, y in data.splits.values()) == [9, 12, 39]
     for _, y in data.splits.values():
         assert torch.bincount(y).max() - torch.bincount(y).min() <= 1
 
@@ -76,7 +76,9 @@ def test_batches_are_standardised_by_the_training_part(mode, folder):
     torch.testing.assert_close(train.std((0, 2, 3), correction=0), torch.ones(3).double(), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("changes", [{"size": 6, "crop": 2, "cutout": 3}, {"channels": 1}, {"mix": "mixup"}, {"mix": "cutmix"}])
+@pytest.mark.parametrize(
+    "changes", [{"size": 6, "crop": 2, "cutout": 3}, {"channels": 1}, {"mix": "mixup"}, {"mix": "cutmix"}]
+)
 def test_batches_are_the_same_bit_for_bit_in_memory_and_streamed(changes, folder):
     everywhere = [data_of(folder, **mode, **changes, batch_size=8, label_noise=0.2) for mode in MODES]
     assert isinstance(everywhere[0].splits["train"][0], torch.Tensor)
@@ -132,7 +134,7 @@ def test_a_worker_that_dies_says_what_to_do(folder):
 def test_a_file_that_vanishes_later_is_named(workers, folder):
     data = data_of(folder, in_memory=False, workers=workers)
     (folder / "b" / "003.png").unlink()
-    with pytest.raises(RuntimeError, match=r"^\S*b/003.png was readable before and is not now: No such file"):
+    with pytest.raises(RuntimeError, match=r"^\S*b/003.png is not what it was: No such file"):
         [epoch(data, part) for part in ("train", "val", "test")]
 
 
@@ -155,8 +157,9 @@ def test_order_and_split_do_not_depend_on_where_the_folder_lies(folder, tmp_path
 
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_one_image_in_colour_makes_all_so(in_memory, tmp_path):
+    tmp_path /= "images"
     for name in "ab":
-        (tmp_path / name).mkdir()
+        (tmp_path / name).mkdir(parents=True)
         for number in range(20):
             grey = Image.fromarray(np.full((4, 4), 10 * number, np.uint8))
             (grey.convert("RGB") if (name, number) == ("b", 7) else grey).save(tmp_path / name / f"{number}.png")
@@ -380,8 +383,8 @@ def test_what_is_no_image_is_counted_and_hidden_files_are_passed_over(folder, ca
     (folder / "readme.md").touch()
     data = data_of(folder)
     assert sum(len(y) for _, y in data.splits.values()) == 61
-    assert "2 files are no images by their names and are left out (.txt 1, .csv 1)" in caplog.text
-    assert "1 files beside the folders of classes are left out" in caplog.text
+    assert "left out, being no images by their names: 2 files (.txt 1, .csv 1)" in caplog.text
+    assert "left out, beside the folders of classes: 1 files" in caplog.text
 
 
 # Prediction

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 GREY = ("1", "L", "LA", "La")
+ORIENTATION = 0x0112  # the EXIF tag
 LUMA = (19595, 38470, 7471)  # ITU-R 601-2 in 1/65536, as Pillow's convert("L") rounds it
 
 
@@ -25,7 +26,9 @@ def read(file: str) -> Tensor:
     """
     try:
         with Image.open(file) as opened:
-            pixels = _pixels(ImageOps.exif_transpose(opened))
+            opened.load()
+            turned = opened.getexif().get(ORIENTATION, 1) != 1
+            pixels = _pixels(ImageOps.exif_transpose(opened) if turned else opened)
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:

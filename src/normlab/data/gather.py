@@ -81,7 +81,7 @@ def _decode(reader: Reader, how: Handling) -> tuple[Tensor, Survey]:
     """All images in one tensor."""
     survey = Survey()
     images = torch.empty(0)
-    for place, x in _each(reader, how, survey, reader.one):
+    for place, x in _each(reader, how, survey, reader.__getitem__):
         if not survey.readable:
             images = torch.empty(len(reader), *x.shape, dtype=torch.uint8)
         elif len(x) > images.shape[1]:  # grey ones, and now one in colour
@@ -97,7 +97,7 @@ def _survey(reader: Reader, how: Handling) -> Survey:
     """Decodes every file and keeps no image."""
 
     def look(place: int) -> tuple[tuple[int, ...], Tensor]:
-        x = reader.one(place)
+        x = reader[place]
         return tuple(x.shape), channel_sums(x)
 
     survey, sums = Survey(), []
@@ -173,7 +173,7 @@ def _report(reader: Reader, survey: Survey, how: Handling) -> None:
 def _fits(reader: Reader, how: Handling) -> bool:
     """Whether the images take a small part of memory, judged by the first that can be read."""
     for place in range(len(reader)):
-        x = _attempt(reader.one, place)
+        x = _attempt(reader.__getitem__, place)
         if isinstance(x, Tensor):
             return len(reader) * x.nbytes <= _memory() // (MEMORY_SHARE * how.processes)
     return True

@@ -42,15 +42,17 @@ def find_classes(root: Path) -> Found:
     for part, folder in parts.items():
         if unknown := sorted(set(_folders(folder)) - set(classes)):
             raise ConfigError(f"data.path={root}: classes that the training part lacks, in {folder}: {_few(unknown)}")
-        pairs = [(file, number) for number, name in enumerate(classes) for file in _images(folder / name, ignored)]
+        pairs = [
+            (file, number)
+            for number, name in enumerate(classes)
+            for file in _images(folder / name, ignored, (_place(folder),))
+        ]
         found.files[part] = [os.path.relpath(file, root) for file, _ in pairs]
         found.labels[part] = [number for _, number in pairs]
         outside = sum(not entry.name.startswith(".") and not _is_folder(entry) for entry in _entries(folder))
         if outside:
-            log.warning(f"{folder}: {outside} files beside the folders of classes are left out")
-    if ignored:
-        kinds = ", ".join(f"{suffix} {count}" for suffix, count in ignored.most_common())
-        log.warning(f"{root}: {ignored.total()} files are no images by their names and are left out ({kinds})")
+            log.warning(f"{folder}: left out, beside the folders of classes: {outside} files")
+    _tell(root, ignored)
     return found
 
 
@@ -79,9 +81,14 @@ def find_images(path: Path) -> tuple[Path, list[str]]:
     names = [os.path.relpath(file, path) for file in _images(path, ignored)]
     if not names:
         raise ConfigError(f"{path} holds no images; they end in {' '.join(SUFFIXES)}")
-    if ignored:
-        log.warning(f"{path}: {ignored.total()} files are no images by their names and are left out")
+    _tell(path, ignored)
     return path, names
+
+
+def _tell(root: Path, ignored: Counter[str]) -> None:
+    if ignored:
+        kinds = ", ".join(f"{suffix} {count}" for suffix, count in ignored.most_common())
+        log.warning(f"{root}: left out, being no images by their names: {ignored.total()} files ({kinds})")
 
 
 def _parts(root: Path) -> dict[str, Path]:
@@ -112,19 +119,24 @@ def _images(folder: Path, ignored: Counter[str], above: tuple[tuple[int, int], .
     """Every image under a folder, links followed, in the order of names. Raises ConfigError for a loop of links."""
     if not folder.is_dir():
         return
-    status = folder.stat()
-    place = (status.st_dev, status.st_ino)
-    if place in above:
+    above = (*above, _place(folder))
+    if above[-1] in above[:-1]:
         raise ConfigError(f"{folder} is a link back to a folder that it lies in: remove it")
     for entry in _entries(folder):
         if entry.name.startswith("."):
             continue
         if _is_folder(entry):
-            yield from _images(Path(entry.path), ignored, (*above, place))
+            yield from _images(Path(entry.path), ignored, above)
         elif entry.name.lower().endswith(SUFFIXES) and (entry.is_symlink() or entry.is_file()):
             yield Path(entry.path)
         else:
             ignored[Path(entry.name).suffix or "without a suffix"] += 1
+
+
+def _place(folder: Path) -> tuple[int, int]:
+    """What two paths to the same folder have in common."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -32,7 +32,8 @@ class ImageFolder(Images):
         **images: Any,
     ):
         super().__init__(**images)
-        self.path, self.in_memory, self.workers, self.corrupt = path, in_memory, workers, corrupt
+        self.path = path
+        self.how = Handling(in_memory=in_memory, workers=workers, corrupt=corrupt)
 
     def load(self) -> dict[str, tuple[Tensor | Source, Tensor]]:
         found = find_classes(Path(self.path))
@@ -52,8 +53,3 @@ class ImageFolder(Images):
         self.class_names, self.out_features = found.classes, len(found.classes)
         self.input_shape = tuple(images.shape[1:])
         return parts
-
-    def handling(self, channels: int | None) -> Handling:
-        return Handling(
-            self.size, channels, self.in_memory, self.workers, self.corrupt, processes=self.processes_here()
-        )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -33,6 +34,7 @@ class Images(DataModule):
 
     task = "classify"
     facts: ClassVar[Sequence[str]] = (*FACTS, "mean", "std")
+    how = Handling()  # sets of files may be read otherwise
     mean: Sequence[float]  # of pixels from 0 to 1
     std: Sequence[float]
 
@@ -56,8 +58,8 @@ class Images(DataModule):
         """Parts that lie in memory, in the size and channels asked for; notes the shape."""
         parts: dict[str, tuple[Tensor | Source, Tensor]] = {}
         for name, (x, y) in loaded.items():
-            chunks = [shaped(chunk, self.size, self.channels) for chunk in x.split(CHUNK)]
-            x = chunks[0] if len(chunks) == 1 else torch.cat(chunks)
+            if self.size is not None or self.channels is not None:
+                x = torch.cat([shaped(chunk, self.size, self.channels) for chunk in x.split(CHUNK)])
             parts[name], self.input_shape = (x, y), tuple(x.shape[1:])
         return parts
 
@@ -104,12 +106,9 @@ class Images(DataModule):
         return images, [names[place] for place in readable]
 
     def handling(self, channels: int | None) -> Handling:
-        """How files are read."""
-        return Handling(self.size, channels, processes=self.processes_here())
-
-    def processes_here(self) -> int:
-        """How many processes train on this machine."""
-        return max(1, self.processes // world.nodes())
+        """How files are read in this process, one of so many on this machine."""
+        processes = max(1, self.processes // world.nodes())
+        return replace(self.how, size=self.size, channels=channels, processes=processes)
 
     def teardown(self, stage: str | None = None) -> None:
         for x, _ in self.splits.values():

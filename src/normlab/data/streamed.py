@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from normlab.data.decoding import ImageError, read, shaped
 
 MOST_WORKERS = 8
 
 
-class Reader(Dataset[Tensor | str]):
+class Reader:
     """Image files by their places, uint8 (C, H, W) each, in one size and number of channels where these are given.
 
     Names are kept as an array of bytes: of a list, every process that reads it would come to own a copy.
@@ -35,20 +36,26 @@ class Reader(Dataset[Tensor | str]):
     def path(self, place: int) -> str:
         return os.fsdecode(os.path.join(self.root, self.names[place]))
 
-    def one(self, place: int) -> Tensor:
+    def __getitem__(self, place: int) -> Tensor:
         """Raises ImageError."""
         return shaped(read(self.path(place)), self.size, self.channels)
 
+
+class _Batches(Dataset[Tensor | str]):
+    """Whole batches of images uint8 (B, *shape), each by the places of its images."""
+
+    def __init__(self, reader: Reader, shape: Sequence[int]):
+        self.reader, self.shape = reader, shape
+
     def __getitem__(self, places: Sequence[int]) -> Tensor | str:
-        """A batch (B, C, H, W), or what is wrong with it: an error from another process would drag its traceback in."""
-        place = -1
-        try:
-            images = []
-            for place in places:
-                images.append(self.one(place))
-            return torch.stack(images)
-        except (ImageError, RuntimeError) as error:
-            return f"{self.path(place)} was readable before and is not now: {str(error).splitlines()[0]}"
+        """Or what is wrong with it: an error from another process would drag its traceback in."""
+        images = torch.empty(len(places), *self.shape, dtype=torch.uint8)
+        for row, place in enumerate(places):
+            try:
+                images[row] = self.reader[place]
+            except (ImageError, RuntimeError) as error:  # unreadable, or of another size
+                return f"{self.reader.path(place)} is not what it was: {str(error).splitlines()[0]}"
+        return images
 
 
 class Files:
@@ -61,6 +68,7 @@ class Files:
     def __init__(self, reader: Reader, shape: Sequence[int], sums: Tensor, workers: int, places: Tensor | None = None):
         """shape: of an image. sums: of its pixels and their squares, int64 (files, 2, C). places: None for all."""
         self.reader, self.sums, self.workers = reader, sums, workers
+        self.read = _Batches(reader, shape)
         self.places = torch.arange(len(reader)) if places is None else places
         self.shape = (len(self.places), *shape)
         self.device = torch.device("cpu")
@@ -81,13 +89,10 @@ class Files:
         return self.sums[self.places].sum(0), len(self) * height * width
 
     def batches(self, steps: Sequence[Tensor]) -> Iterator[Tensor]:
-        order = [self.places[step].tolist() for step in steps]
+        order = [self.places[step] for step in steps]
         if not self.workers or not order:
-            found: Iterator[Any] = (
-                self.reader[places] if places else torch.empty(0, *self.shape[1:], dtype=torch.uint8)
-                for places in order
-            )
-            yield from map(self._checked, found)
+            for places in order:
+                yield self._checked(self.read[places.tolist()])
             return
         loader, self.idle = self.idle or self._loader(len(order)), None
         try:
@@ -103,7 +108,7 @@ class Files:
         self.idle = None
 
     def _loader(self, steps: int) -> "_Loader":
-        return _Loader(self.reader, min(self.workers, steps), pinned=self.device.type == "cuda")
+        return _Loader(self.read, min(self.workers, steps), pinned=self.device.type == "cuda")
 
     def _checked(self, images: Tensor | str) -> Tensor:
         if isinstance(images, str):
@@ -114,12 +119,12 @@ class Files:
 class _Loader:
     """A DataLoader of whole batches whose processes stay."""
 
-    def __init__(self, reader: Reader, workers: int, pinned: bool):
-        self.steps: list[list[int]] = []
+    def __init__(self, dataset: _Batches, workers: int, pinned: bool):
+        self.steps = _Steps()
         self.loader = DataLoader(
-            reader,
+            dataset,
             batch_size=None,
-            sampler=self,  # pyright: ignore[reportArgumentType]
+            sampler=self.steps,
             num_workers=workers,
             persistent_workers=True,
             pin_memory=pinned,
@@ -128,16 +133,13 @@ class _Loader:
             multiprocessing_context="fork" if sys.platform == "linux" else None,
         )
 
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.steps)
-
-    def read(self, steps: list[list[int]]) -> Iterator[Any]:
-        self.steps = steps
+    def read(self, steps: Sequence[Tensor]) -> Iterator[Any]:
+        self.steps.places = steps
         try:
-            yield from self.loader
+            with warnings.catch_warnings():  # from Python 3.12 on, of threads that a fork leaves behind
+                warnings.filterwarnings("ignore", ".*use of fork", DeprecationWarning)
+                batches = iter(self.loader)
+            yield from batches
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
@@ -146,6 +148,18 @@ class _Loader:
                 "such as a container's /dev/shm, runs out, take fewer data.workers= or a smaller data.batch_size=; "
                 "data.workers=0 decodes in the training process"
             ) from error
+
+
+class _Steps(Sampler[list[int]]):
+    """The places that each step of the next epoch reads."""
+
+    places: Sequence[Tensor] = ()
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (places.tolist() for places in self.places)
 
 
 def workers_here(workers: int | str, processes: int) -> int:
