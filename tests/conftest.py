@@ -1,6 +1,7 @@
 """Shared pieces: quick runs in a temporary folder, and the options that `conf/` holds."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,15 +28,10 @@ def options(group: str) -> list[str]:
     return found
 
 
-def data_files(option: str, folder: Path) -> list[str]:
-    """The overrides of an option of data that needs files: small ones, made in `folder`. Skips where none can be."""
-    if option == "image_folder":
-        return [f"data.path={image_folder(folder / 'images')}"]
-    if option in ("mnist", "fashion_mnist"):
-        return [f"data.root={idx_files(folder, 'MNIST' if option == 'mnist' else 'FashionMNIST')}"]
-    if option in ("cifar10", "cifar100", "svhn"):
-        pytest.skip(f"{option} takes its original files alone; test_standard.py makes others")
-    return []
+def bundled() -> list[str]:
+    """The data sets that need neither a file nor a download, and are no bytes."""
+    needing = re.compile(r"^path:|^root:|common/files|common/images", re.M)
+    return [option for option in options("data") if not needing.search((ROOT / f"conf/data/{option}.yaml").read_text())]
 
 
 def image_folder(folder: Path, classes: str = "ab", images: int = 20, size: tuple[int, int] = (8, 8)) -> Path:
@@ -77,5 +73,19 @@ def quick_run(tmp_path):
 
     def go(*overrides: str, folder: str = "run", data=None):
         return run(compose([*QUICK, *overrides]), folder=tmp_path / folder, data=data)
+
+    return go
+
+
+@pytest.fixture
+def example(tmp_path):
+    """Gives a data option what it is to read, and returns the overrides that say where that lies."""
+
+    def go(option: str) -> list[str]:
+        if option == "image_folder":
+            return [f"data.path={image_folder(tmp_path / 'images', images=40)}"]
+        if option in ("mnist", "fashion_mnist"):
+            return [f"data.root={idx_files(tmp_path, 'MNIST' if option == 'mnist' else 'FashionMNIST')}"]
+        return []
 
     return go

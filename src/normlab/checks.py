@@ -63,7 +63,7 @@ def check_name(config: DictConfig, key: str, added: bool) -> None:
     if node is None or not OmegaConf.is_dict(node):
         check_name(config, path, added=False)
         raise ConfigError(f"no key {name} in {path}, which is a single value")
-    if name in node:
+    if name in node.keys():  # noqa: SIM118  # a key whose value is ??? is not in the node
         return
     where = f" in {path}" if path else ""
     if added and path == "trainer":
@@ -83,7 +83,6 @@ def check_name(config: DictConfig, key: str, added: bool) -> None:
 def check_config(config: DictConfig, run_folder: Path) -> None:
     """Raises ConfigError where settings do not go together or name a file that is not there."""
     data = config.data
-    _check_path(data)
     if "val_fraction" in data and data.val_fraction + data.test_fraction >= 1:
         raise ConfigError(
             f"data.val_fraction={data.val_fraction} and data.test_fraction={data.test_fraction} "
@@ -91,6 +90,8 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
         )
     if data.get("folds") is not None and data.fold >= data.folds:
         raise ConfigError(f"data.fold={data.fold}: of data.folds={data.folds}, the last is {data.folds - 1}")
+    if data.keys() & {"path", "target"} == {"path"} and config.action not in ("predict", "export"):
+        _check_folder(data)  # which those two do not read
     if config.score_mode is not None and config.score is None:
         raise ConfigError(f"score_mode={config.score_mode} without a score: set score= too")
     if config.steps_per_execution > 1:
@@ -104,14 +105,14 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
         raise ConfigError(f"ckpt={config.ckpt}: there is no file {checkpoint}")
 
 
-def _check_path(data: DictConfig) -> None:
-    """Raises ConfigError for data of a person's own that is not named, or not there."""
-    if "path" not in data:
-        return
-    if data.path is None:
-        raise ConfigError("data.path=null: say where the data lies")
-    if not Path(data.path).exists():
-        raise ConfigError(f"data.path={data.path}: there is no such file or folder")
+def _check_folder(data: DictConfig) -> None:
+    """Raises ConfigError for images that are not named, or not there."""
+    if OmegaConf.is_missing(data, "path"):
+        raise ConfigError("data.path= is needed: the folder of the images")
+    if not Path(data.path).is_dir():
+        raise ConfigError(
+            f"data.path={data.path}: {'a file' if Path(data.path).exists() else 'there is no such folder'}"
+        )
 
 
 def checkpoint_path(config: DictConfig, run_folder: Path) -> Path | None:

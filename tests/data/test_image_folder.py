@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +12,16 @@ import torch
 from conftest import image_folder
 from hydra.utils import instantiate
 from PIL import Image
+from torchvision import datasets
+from torchvision.transforms import PILToTensor
 
 from normlab.config import compose
 from normlab.data import gather, streamed
 from normlab.data.batches import Source
 from normlab.data.streamed import Files
 from normlab.errors import ConfigError
+
+REAL = Path(os.environ.get("NORMLAB_DATA_DIR", "-"))
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +98,23 @@ def test_batches_are_the_same_bit_for_bit_in_memory_and_streamed(changes, folder
                     assert torch.equal(x, wanted_x)
                     assert torch.equal(y, wanted_y)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.skipif(not (REAL / "cifar10-jpeg").is_dir(), reason="NORMLAB_DATA_DIR names no folder with cifar10-jpeg")
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_real_jpegs_are_those_of_torchvisions_image_folder(in_memory, tmp_path):
+    with tarfile.open(REAL / "cifar10-jpeg" / "cifar10-jpeg.tar.gz") as tar:
+        few = [member for member in tar if member.name.startswith("test/") and int(member.name[-8:-4]) < 30]
+        tar.extractall(tmp_path, few, filter="data")
+    theirs = datasets.ImageFolder(tmp_path / "test", PILToTensor())
+    data = data_of(tmp_path / "test", in_memory=in_memory)
+    loaded, labels = data.load()["train"]
+    found = loaded if in_memory else next(loaded.batches([torch.arange(len(labels))]))
+    assert len(theirs) == len(labels) == 300
+    assert data.class_names == theirs.classes
+    for (image, label), ours, number in zip(theirs, found, labels.tolist(), strict=True):
+        assert torch.equal(ours, image)
+        assert number == label
 
 
 def test_an_epoch_left_early_and_two_at_once_are_right(folder):
@@ -363,14 +386,14 @@ def test_a_folder_that_may_not_be_listed(folder, monkeypatch):
         data_of(folder)
 
 
-def test_a_path_that_is_not_there_is_refused_before_anything_is_built(tmp_path):
-    with pytest.raises(ConfigError, match="data.path=null: say where the data lies"):
-        compose(["data=image_folder"])
-    with pytest.raises(ConfigError, match="there is no such file or folder"):
-        compose(["data=image_folder", f"data.path={tmp_path}/none"])
+def test_a_path_that_is_no_folder_is_refused_before_anything_is_built(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="a file; expected a folder"):
-        data_of(tmp_path / "file")
+    with pytest.raises(ConfigError, match="data.path= is needed: the folder of the images"):
+        compose(["data=image_folder"])
+    with pytest.raises(ConfigError, match="data.path=.*/none: there is no such folder"):
+        compose(["data=image_folder", f"data.path={tmp_path}/none"])
+    with pytest.raises(ConfigError, match="data.path=.*/file: that is a file; a folder is needed"):
+        compose(["data=image_folder", f"data.path={tmp_path}/file"])
 
 
 def test_what_is_no_image_is_counted_and_hidden_files_are_passed_over(folder, caplog):

@@ -93,8 +93,6 @@ def _tell(root: Path, ignored: Counter[str]) -> None:
 
 def _parts(root: Path) -> dict[str, Path]:
     """The folder of each part; that of the training part alone where the set comes in one."""
-    if not root.is_dir():
-        raise ConfigError(f"data.path={root}: {'a file; expected a folder' if root.exists() else 'no such folder'}")
     folders = _folders(root)
     if "train" not in folders or not _folders(root / "train"):
         if folders and set(folders) <= PARTS.keys() and len(folders) > 1:
