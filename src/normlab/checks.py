@@ -110,9 +110,8 @@ def _check_folder(data: DictConfig) -> None:
     if OmegaConf.is_missing(data, "path"):
         raise ConfigError("data.path= is needed: the folder of the images")
     if not Path(data.path).is_dir():
-        raise ConfigError(
-            f"data.path={data.path}: {'a file' if Path(data.path).exists() else 'there is no such folder'}"
-        )
+        found = "that is a file; a folder is needed" if Path(data.path).exists() else "there is no such folder"
+        raise ConfigError(f"data.path={data.path}: {found}")
 
 
 def checkpoint_path(config: DictConfig, run_folder: Path) -> Path | None:

@@ -1,6 +1,7 @@
 """Your own images: layouts, what is measured, in memory and streamed alike, and every kind of bad input."""
 
 import os
+import re
 import shutil
 import signal
 import tarfile
@@ -104,7 +105,7 @@ def test_batches_are_the_same_bit_for_bit_in_memory_and_streamed(changes, folder
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_real_jpegs_are_those_of_torchvisions_image_folder(in_memory, tmp_path):
     with tarfile.open(REAL / "cifar10-jpeg" / "cifar10-jpeg.tar.gz") as tar:
-        few = [member for member in tar if member.name.startswith("test/") and int(member.name[-8:-4]) < 30]
+        few = [member for member in tar if re.fullmatch(r"test/\w+/00[012]\d.jpg", member.name)]
         tar.extractall(tmp_path, few, filter="data")
     theirs = datasets.ImageFolder(tmp_path / "test", PILToTensor())
     data = data_of(tmp_path / "test", in_memory=in_memory)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -171,11 +172,12 @@ def _report(reader: Reader, survey: Survey, how: Handling) -> None:
 
 
 def _fits(reader: Reader, how: Handling) -> bool:
-    """Whether the images take a small part of memory, judged by the first that can be read."""
+    """Whether the images take a small part of memory, judged by the first that can be read, as if in colour."""
     for place in range(len(reader)):
         x = _attempt(reader.__getitem__, place)
         if isinstance(x, Tensor):
-            return len(reader) * x.nbytes <= _memory() // (MEMORY_SHARE * how.processes)
+            bytes_ = len(reader) * x[0].numel() * (how.channels or 3)
+            return bytes_ <= _memory() // (MEMORY_SHARE * how.processes)
     return True
 
 
@@ -229,7 +231,7 @@ def _load(file: Path) -> Survey | None:
             errors = {int(place): reason for place, reason in json.loads(str(kept["errors"])).items()}
             shape = tuple(kept["shape"].tolist())
             return Survey(kept["readable"].tolist(), errors, shape, torch.from_numpy(kept["sums"]))
-    except (OSError, ValueError, KeyError, EOFError):  # none, or another process's end in the middle of it
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # none, or a damaged one
         return None
 
 

@@ -32,22 +32,23 @@ def find_classes(root: Path) -> Found:
     names. Hidden files and folders are passed over; what is no image by its name is counted in the log. Raises
     ConfigError where that leaves nothing to learn.
     """
-    parts = _parts(root)
+    parts = _parts(str(root))
     classes = _folders(parts["train"])
     if not classes:
         expected = "expected <class>/<image> there, or train/<class>/<image>"
         raise ConfigError(f"data.path={root}: no folder of a class in {parts['train']}; {expected}")
     found = Found(root, classes, {}, {})
     ignored: Counter[str] = Counter()
+    start = len(os.path.join(root, ""))
     for part, folder in parts.items():
         if unknown := sorted(set(_folders(folder)) - set(classes)):
             raise ConfigError(f"data.path={root}: classes that the training part lacks, in {folder}: {_few(unknown)}")
         pairs = [
             (file, number)
             for number, name in enumerate(classes)
-            for file in _images(folder / name, ignored, (_place(folder),))
+            for file in _images(os.path.join(folder, name), ignored, (_place(folder),))
         ]
-        found.files[part] = [os.path.relpath(file, root) for file, _ in pairs]
+        found.files[part] = [file[start:] for file, _ in pairs]
         found.labels[part] = [number for _, number in pairs]
         outside = sum(not entry.name.startswith(".") and not _is_folder(entry) for entry in _entries(folder))
         if outside:
@@ -78,7 +79,7 @@ def find_images(path: Path) -> tuple[Path, list[str]]:
     if not path.is_dir():
         return path.parent, [path.name]
     ignored: Counter[str] = Counter()
-    names = [os.path.relpath(file, path) for file in _images(path, ignored)]
+    names = [file[len(os.path.join(path, "")) :] for file in _images(str(path), ignored)]
     if not names:
         raise ConfigError(f"{path} holds no images; they end in {' '.join(SUFFIXES)}")
     _tell(path, ignored)
@@ -91,31 +92,31 @@ def _tell(root: Path, ignored: Counter[str]) -> None:
         log.warning(f"{root}: left out, being no images by their names: {ignored.total()} files ({kinds})")
 
 
-def _parts(root: Path) -> dict[str, Path]:
+def _parts(root: str) -> dict[str, str]:
     """The folder of each part; that of the training part alone where the set comes in one."""
     folders = _folders(root)
-    if "train" not in folders or not _folders(root / "train"):
+    if "train" not in folders or not _folders(os.path.join(root, "train")):
         if folders and set(folders) <= PARTS.keys() and len(folders) > 1:
             raise ConfigError(f"data.path={root}: {', '.join(folders)} and no train/<class>/<image>")
         return {"train": root}
-    parts: dict[str, Path] = {}
+    parts: dict[str, str] = {}
     for name in folders:
         if name not in PARTS:
             log.warning(f"{root}: {name}, beside train, is no part and is left out")
         elif PARTS[name] in parts:
             raise ConfigError(f"data.path={root}: two folders of the part {PARTS[name]}: keep one")
         else:
-            parts[PARTS[name]] = root / name
+            parts[PARTS[name]] = os.path.join(root, name)
     return {name: parts[name] for name in ("train", "val", "test") if name in parts}
 
 
-def _folders(folder: Path) -> list[str]:
+def _folders(folder: str) -> list[str]:
     return [entry.name for entry in _entries(folder) if not entry.name.startswith(".") and _is_folder(entry)]
 
 
-def _images(folder: Path, ignored: Counter[str], above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
+def _images(folder: str, ignored: Counter[str], above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
     """Every image under a folder, links followed, in the order of names. Raises ConfigError for a loop of links."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return
     above = (*above, _place(folder))
     if above[-1] in above[:-1]:
@@ -124,20 +125,20 @@ def _images(folder: Path, ignored: Counter[str], above: tuple[tuple[int, int], .
         if entry.name.startswith("."):
             continue
         if _is_folder(entry):
-            yield from _images(Path(entry.path), ignored, above)
+            yield from _images(entry.path, ignored, above)
         elif entry.name.lower().endswith(SUFFIXES) and (entry.is_symlink() or entry.is_file()):
-            yield Path(entry.path)
+            yield entry.path
         else:
-            ignored[Path(entry.name).suffix or "without a suffix"] += 1
+            ignored[os.path.splitext(entry.name)[1] or "without a suffix"] += 1
 
 
-def _place(folder: Path) -> tuple[int, int]:
+def _place(folder: str) -> tuple[int, int]:
     """What two paths to the same folder have in common."""
-    status = folder.stat()
+    status = os.stat(folder)
     return status.st_dev, status.st_ino
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _entries(folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
