@@ -1,12 +1,15 @@
 """Shared pieces: quick runs in a temporary folder, and the options that `conf/` holds."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from normlab import config
 
@@ -25,6 +28,36 @@ def options(group: str) -> list[str]:
     return found
 
 
+def bundled() -> list[str]:
+    """The data sets that need neither a file nor a download, and are no bytes."""
+    needing = re.compile(r"^path:|^root:|common/files|common/images", re.M)
+    return [option for option in options("data") if not needing.search((ROOT / f"conf/data/{option}.yaml").read_text())]
+
+
+def image_folder(folder: Path, classes: str = "ab", images: int = 20, size: tuple[int, int] = (8, 8)) -> Path:
+    """`<folder>/<class>/<number>.png` of random pixels, another for each class and number; width and height `size`."""
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for number in range(images):
+            random = np.random.default_rng([ord(name), number])
+            pixels = random.integers(0, 256, (*reversed(size), 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number:03}.png")
+    return folder
+
+
+def idx_files(root: Path, name: str) -> Path:
+    """MNIST's files, with 200 images to train and 50 to test on."""
+    raw = root / name / "raw"
+    raw.mkdir(parents=True)
+    for part, count in (("train", 200), ("t10k", 50)):
+        pixels = np.random.default_rng(count).integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        for kind, array in (("images-idx3", pixels), ("labels-idx1", labels)):
+            head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+            (raw / f"{part}-{kind}-ubyte").write_bytes(head + array.tobytes())
+    return root
+
+
 def train(*overrides: str, cwd: Path, check: int = 0) -> subprocess.CompletedProcess[str]:
     """`python train.py` as a person types it, in another folder; asserts its exit code."""
     command = [sys.executable, str(ROOT / "train.py"), *overrides]
@@ -40,5 +73,19 @@ def quick_run(tmp_path):
 
     def go(*overrides: str, folder: str = "run", data=None):
         return run(compose([*QUICK, *overrides]), folder=tmp_path / folder, data=data)
+
+    return go
+
+
+@pytest.fixture
+def example(tmp_path):
+    """Gives a data option what it is to read, and returns the overrides that say where that lies."""
+
+    def go(option: str) -> list[str]:
+        if option == "image_folder":
+            return [f"data.path={image_folder(tmp_path / 'images', images=40)}"]
+        if option in ("mnist", "fashion_mnist"):
+            return [f"data.root={idx_files(tmp_path, 'MNIST' if option == 'mnist' else 'FashionMNIST')}"]
+        return []
 
     return go

@@ -61,7 +61,7 @@ def check_name(config: DictConfig, key: str, added: bool) -> None:
     if node is None or not OmegaConf.is_dict(node):
         check_name(config, path, added=False)
         raise ConfigError(f"no key {name} in {path}, which is a single value")
-    if name in node:
+    if name in node.keys():  # noqa: SIM118  # a key whose value is ??? is not in the node
         return
     where = f" in {path}" if path else ""
     if added and path == "trainer":
@@ -88,6 +88,8 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
         )
     if data.get("folds") is not None and data.fold >= data.folds:
         raise ConfigError(f"data.fold={data.fold}: of data.folds={data.folds}, the last is {data.folds - 1}")
+    if data.keys() & {"path", "target"} == {"path"} and config.action not in ("predict", "export"):
+        _check_folder(data)  # which those two do not read
     if config.score_mode is not None and config.score is None:
         raise ConfigError(f"score_mode={config.score_mode} without a score: set score= too")
     if config.steps_per_execution > 1:
@@ -101,6 +103,15 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
     checkpoint = checkpoint_path(config, run_folder)
     if checkpoint is not None and not checkpoint.is_file():
         raise ConfigError(f"ckpt={config.ckpt}: there is no file {checkpoint}")
+
+
+def _check_folder(data: DictConfig) -> None:
+    """Raises ConfigError for images that are not named, or not there."""
+    if OmegaConf.is_missing(data, "path"):
+        raise ConfigError("data.path= is needed: the folder of the images")
+    if not Path(data.path).is_dir():
+        found = "that is a file; a folder is needed" if Path(data.path).exists() else "there is no such folder"
+        raise ConfigError(f"data.path={data.path}: {found}")
 
 
 def checkpoint_path(config: DictConfig, run_folder: Path) -> Path | None:

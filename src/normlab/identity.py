@@ -21,6 +21,7 @@ TRAINER_KEYS = (
 )
 # Keys that runs may be older than, with the value that leaves everything as it was before them.
 NEUTRAL = {"data.folds": None, "data.fold": 0, "data.subset": 1, "data.label_noise": 0, "task.class_weights": None}
+ELSEWHERE = ("data.root", "data.in_memory", "data.workers")  # where files lie, and how they are read
 GRADIENT_CALLBACKS = ("agc",)  # those that change what the optimizer sees
 
 
@@ -37,7 +38,7 @@ def numbers(config: DictConfig) -> dict[str, Any]:
         trainer["strategy"] = plain["trainer"]["strategy"]
     callbacks = {name: keys for name, keys in plain["callbacks"].items() if name in GRADIENT_CALLBACKS}
     flat = dict(_flat({key: plain.get(key) for key in RUN_KEYS} | {"trainer": trainer, "callbacks": callbacks}))
-    return {key: value for key, value in flat.items() if key not in NEUTRAL or value != NEUTRAL[key]}
+    return {key: value for key, value in flat.items() if key not in ELSEWHERE and value != NEUTRAL.get(key, ...)}
 
 
 def config_hash(config: DictConfig) -> str:

@@ -4,7 +4,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning import LightningDataModule
@@ -32,6 +32,7 @@ class DataModule(LightningDataModule):
     input_shape: tuple[int, ...]  # of one sample: (C, H, W) or (features,)
     out_features: int  # classes, or width of the target
     class_names: Sequence[str] = ()  # "0", "1", … where the set has none
+    facts: ClassVar[Sequence[str]] = FACTS  # attributes that a run folder keeps
 
     def __init__(
         self,
@@ -101,7 +102,7 @@ class DataModule(LightningDataModule):
 
     def save(self, folder: Path) -> None:
         """Keeps in a run folder what `restore` needs to read new samples without the data set: data.json."""
-        facts = {key: getattr(self, key) for key in FACTS}
+        facts = {key: getattr(self, key) for key in self.facts}
         write_text(folder / "data.json", json.dumps(facts, indent=2) + "\n")
 
     def restore(self, folder: Path) -> None:
@@ -135,12 +136,16 @@ class DataModule(LightningDataModule):
     def _placed(self, split: str) -> tuple[Any, Tensor]:
         """A split, moved to the GPU that trains where it is small enough, so that no batch has to travel."""
         x, y = self.splits[split]
-        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        device = self._device()
         if device.type == "cuda" and isinstance(x, Tensor) and x.device != device:
             free, _ = torch.cuda.mem_get_info(device)
             if x.nbytes * GPU_SHARE <= free:
                 self.splits[split] = x.to(device), y.to(device)
         return self.splits[split]
+
+    def _device(self) -> torch.device:
+        """Where batches go."""
+        return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
 
     def _class_names(self) -> Sequence[str]:
         return self.class_names or [str(number) for number in range(self.out_features)]

@@ -15,6 +15,8 @@ from normlab.data.batches import Augment, Draws, Source
 class Digits(DataModule):
     """1,797 grey 8×8 images of ten digits (Alpaydin & Kaynak, UCI), enlarged to size×size, repeated in `channels`.
 
+    None leaves them 8×8, and in one channel.
+
     Pixels are standardised with the training part's mean and deviation. Training images move by up to `shift` pixels
     along each side, differently in each epoch; 0 leaves them.
     """
@@ -22,10 +24,10 @@ class Digits(DataModule):
     task = "classify"
     out_features = 10
 
-    def __init__(self, size: int = 32, channels: int = 3, shift: int = 2, **splits: Any):
+    def __init__(self, size: int | None = 32, channels: int | None = 3, shift: int = 2, **splits: Any):
         super().__init__(**splits)
-        self.size, self.channels, self.shift = size, channels, shift
-        self.input_shape = (channels, size, size)
+        self.size, self.channels, self.shift = size or 8, channels or 1, shift
+        self.input_shape = (self.channels, self.size, self.size)
 
     def load(self) -> dict[str, tuple[Tensor | Source, Tensor]]:
         bunch: Any = load_digits()

@@ -1,0 +1,55 @@
+"""Your own images.  python train.py model=resnet data=image_folder data.path=photos data.size=64"""
+
+from bisect import bisect_left
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from normlab.data.batches import Source
+from normlab.data.gather import Handling, gather
+from normlab.data.image_files import check_classes, find_classes
+from normlab.data.images import Images
+
+
+class ImageFolder(Images):
+    """Images in a folder of each class: `<class>/<image>`, or with parts, `train/<class>/<image>` and so on.
+
+    The validation part may be called val, valid or validation; parts that are not there are cut from the training
+    part. The images are decoded once into memory where they take a quarter of it at most (`in_memory=auto`), else by
+    `workers` processes while the network trains (auto: this process's share of the cores, at most 8). Batches are the
+    same bit for bit. A file that cannot be read ends the run, or is left out and named (`corrupt=skip`). Raises
+    ConfigError for folders to learn nothing from, and for images of different sizes unless `size` resizes them.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        in_memory: bool | Literal["auto"] = "auto",
+        workers: int | Literal["auto"] = "auto",
+        corrupt: Literal["stop", "skip"] = "stop",
+        **images: Any,
+    ):
+        super().__init__(**images)
+        self.path = path
+        self.how = Handling(in_memory=in_memory, workers=workers, corrupt=corrupt)
+
+    def load(self) -> dict[str, tuple[Tensor | Source, Tensor]]:
+        found = find_classes(Path(self.path))
+        check_classes(found)
+        names = [name for files in found.files.values() for name in files]
+        labels = [label for part in found.labels.values() for label in part]
+        images, readable = gather(found.root, names, self.handling(self.channels))
+        parts: dict[str, tuple[Tensor | Source, Tensor]] = {}
+        start = 0
+        for part, files in found.files.items():
+            stop = start + len(files)
+            first, last = bisect_left(readable, start), bisect_left(readable, stop)
+            found.labels[part] = [labels[place] for place in readable[first:last]]
+            parts[part] = images[torch.arange(first, last)], torch.tensor(found.labels[part])
+            start = stop
+        check_classes(found)  # again: a class may have lost all its images
+        self.class_names, self.out_features = found.classes, len(found.classes)
+        self.input_shape = tuple(images.shape[1:])
+        return parts
