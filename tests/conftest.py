@@ -1,12 +1,15 @@
 """Shared pieces: quick runs in a temporary folder, and the options that `conf/` holds."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from sklearn.datasets import load_iris
+from sklearn.utils import Bunch
 
 from normlab import config
 
@@ -25,6 +28,12 @@ def options(group: str) -> list[str]:
     return found
 
 
+def bundled() -> list[str]:
+    """The data sets that need neither a file nor a download."""
+    needing = re.compile(r"^path:|^root:|common/files", re.M)
+    return [option for option in options("data") if not needing.search((ROOT / f"conf/data/{option}.yaml").read_text())]
+
+
 def train(*overrides: str, cwd: Path, check: int = 0) -> subprocess.CompletedProcess[str]:
     """`python train.py` as a person types it, in another folder; asserts its exit code."""
     command = [sys.executable, str(ROOT / "train.py"), *overrides]
@@ -40,5 +49,25 @@ def quick_run(tmp_path):
 
     def go(*overrides: str, folder: str = "run", data=None):
         return run(compose([*QUICK, *overrides]), folder=tmp_path / folder, data=data)
+
+    return go
+
+
+@pytest.fixture
+def example(tmp_path, monkeypatch):
+    """Gives a data option what it is to read, and returns the overrides that say where that lies."""
+
+    def go(option: str) -> list[str]:
+        if option not in ("csv", "parquet", "openml"):
+            return []
+        frame = load_iris(as_frame=True).frame.rename(columns=lambda name: name.removesuffix(" (cm)"))
+        frame["size"] = frame["petal length"].map(lambda length: "small" if length < 3 else "large")
+        if option == "openml":
+            bunch = Bunch(frame=frame, target_names=["target"])
+            monkeypatch.setattr("normlab.data.openml.fetch_openml", lambda **keys: bunch)
+            return ["data.name=iris"]
+        path = tmp_path / f"iris.{option}"
+        frame.to_csv(path, index=False) if option == "csv" else frame.to_parquet(path)
+        return [f"data.path={path}", "data.target=target"]
 
     return go

@@ -67,12 +67,12 @@ def drop_in(norm: str) -> bool:
 
 
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g in GROUPS if g != "experiment" for o in options(g)])
-def test_every_yaml_composes_and_binds_to_its_target(group, option):
+def test_every_yaml_composes_and_binds_to_its_target(group, option, example):
     node = read_option(group, option)
     if not node:
         return
     if "defaults" in node:
-        node = compose([f"{group}={option}"])[group]
+        node = compose([f"{group}={option}", *(example(option) if group == "data" else [])])[group]
     if "_target_" not in node and group in ("callbacks", "logger"):
         (node,) = node.values()
     ours = {"overfit_batches", "max_restarts", "_target_", "_partial_"}
@@ -92,8 +92,8 @@ def test_every_model_trains_with_every_norm(model, norm, quick_run):
 
 
 @pytest.mark.parametrize("data", options("data"))
-def test_every_data_set_trains(data, quick_run):
-    assert quick_run("model=net", f"data={data}", "data.drop_last=true").score is not None
+def test_every_data_set_trains(data, quick_run, example):
+    assert quick_run("model=net", f"data={data}", "data.drop_last=true", *example(data)).score is not None
 
 
 @pytest.mark.parametrize("model", options("model"))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import options
+from conftest import bundled
 from hydra.utils import instantiate
 from sklearn import datasets
 from torch.utils.data import DataLoader, TensorDataset
@@ -29,7 +29,7 @@ def places(data):
     return Splitter(data.val_fraction, data.test_fraction, data.split_seed, None, 0, classes).split(y)
 
 
-@pytest.mark.parametrize("option", options("data"))
+@pytest.mark.parametrize("option", bundled())
 def test_facts_known_before_loading_are_those_of_the_data(option):
     facts = instantiate(compose([f"data={option}"]).data)
     data = data_of(option)
@@ -42,7 +42,7 @@ def test_facts_known_before_loading_are_those_of_the_data(option):
             assert tuple(y.shape[1:]) == (facts.out_features,)
 
 
-@pytest.mark.parametrize("option", options("data"))
+@pytest.mark.parametrize("option", bundled())
 def test_splits_are_whole_disjoint_repeatable_and_change_with_split_seed(option):
     data = data_of(option)
     everything, _ = data.load()["train"]
@@ -53,7 +53,7 @@ def test_splits_are_whole_disjoint_repeatable_and_change_with_split_seed(option)
     assert not torch.equal(other.splits["test"][1], data.splits["test"][1])
 
 
-@pytest.mark.parametrize("option", [o for o in options("data") if o != "diabetes"])
+@pytest.mark.parametrize("option", [o for o in bundled() if o != "diabetes"])
 def test_splits_are_stratified(option):
     data = data_of(option)
     shares = [torch.bincount(y).double() / len(y) for _, y in data.splits.values()]

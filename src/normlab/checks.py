@@ -63,7 +63,7 @@ def check_name(config: DictConfig, key: str, added: bool) -> None:
     if node is None or not OmegaConf.is_dict(node):
         check_name(config, path, added=False)
         raise ConfigError(f"no key {name} in {path}, which is a single value")
-    if name in node:
+    if name in node.keys():  # noqa: SIM118  # a key whose value is ??? is not in the node
         return
     where = f" in {path}" if path else ""
     if added and path == "trainer":
@@ -90,6 +90,10 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
         )
     if data.get("folds") is not None and data.fold >= data.folds:
         raise ConfigError(f"data.fold={data.fold}: of data.folds={data.folds}, the last is {data.folds - 1}")
+    if {"path", "target"} <= data.keys() and config.action not in ("predict", "export"):  # which read no training data
+        from normlab.data.header import check_table  # looks into files with the help of this module
+
+        check_table(OmegaConf.to_container(data, resolve=True))
     if config.score_mode is not None and config.score is None:
         raise ConfigError(f"score_mode={config.score_mode} without a score: set score= too")
     if config.steps_per_execution > 1:
