@@ -93,7 +93,8 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
     if {"path", "target"} <= data.keys() and config.action not in ("predict", "export"):  # which read no training data
         from normlab.data.header import check_table  # looks into files with the help of this module
 
-        check_table(OmegaConf.to_container(data, resolve=True))
+        keys: Any = OmegaConf.to_container(data, resolve=True)
+        check_table(keys)
     if config.score_mode is not None and config.score is None:
         raise ConfigError(f"score_mode={config.score_mode} without a score: set score= too")
     if config.steps_per_execution > 1:

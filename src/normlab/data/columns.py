@@ -16,6 +16,9 @@ from normlab.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+Frame = Any  # pandas.DataFrame and pandas.Series, by whose own annotations a frame's column may be anything
+Column = Any
+
 MOSTLY = 0.9  # a column of which so many values are numbers, or dates, is one, and the others are mistakes
 FEW = 20  # so many different values at most make classes of whole numbers, and categories of whatever text
 LARGEST_FEATURE = float(np.finfo(np.float32).max)
@@ -32,7 +35,7 @@ class Columns:
     categorical: list[str]
     decimal: str = "."
 
-    def take(self, frame: pd.DataFrame, where: str) -> pd.DataFrame:
+    def take(self, frame: Frame, where: str) -> Frame:
         """These columns alone: numbers as float64 with NaN, categories as text with "", where a value is missing.
 
         Raises ConfigError for a column that is not there, and for a cell that is no finite number.
@@ -45,9 +48,7 @@ class Columns:
         return pd.DataFrame(found, index=frame.index)
 
 
-def find_columns(
-    frame: pd.DataFrame, where: str, target: str, lists: Mapping[str, Sequence[str]], decimal: str
-) -> Columns:
+def find_columns(frame: Frame, where: str, target: str, lists: Mapping[str, Sequence[str]], decimal: str) -> Columns:
     """Tells the columns apart that `lists` (numeric, categorical, drop) do not name, and says what is left out.
 
     Numbers alone make a numeric column, anything else a categorical one. Left out are columns without values, and
@@ -69,7 +70,7 @@ def find_columns(
     return Columns(numeric, categorical, decimal)
 
 
-def _kind(column: pd.Series, where: str, decimal: str) -> str:
+def _kind(column: Column, where: str, decimal: str) -> str:
     """`numeric`, `categorical`, or why the column is left out."""
     values = texts(column, where)
     there = values[values != ""]
@@ -108,7 +109,7 @@ class Target:
     classes: list[str]
     decimal: str = "."
 
-    def take(self, frame: pd.DataFrame, where: str) -> Tensor:
+    def take(self, frame: Frame, where: str) -> Tensor:
         """(N,) int64 classes or (N, 1) float32. Raises ConfigError for missing, infinite and unknown values."""
         if self.name not in frame:
             raise ConfigError(f"{where}: the target column {self.name} is missing")
@@ -125,7 +126,7 @@ class Target:
         return torch.tensor(codes, dtype=torch.int64)
 
 
-def find_target(frame: pd.DataFrame, where: str, name: str, task: str | None, decimal: str) -> tuple[Target, str]:
+def find_target(frame: Frame, where: str, name: str, task: str | None, decimal: str) -> tuple[Target, str]:
     """The target, and the reason for its task where `task` is None.
 
     Text makes classes, and so do two values, and whole numbers of few different values with ten rows each on average.
@@ -153,7 +154,7 @@ def find_target(frame: pd.DataFrame, where: str, name: str, task: str | None, de
     return Target(name, "classify", classes, decimal), reason
 
 
-def _task(column: pd.Series, different: int, decimal: str) -> tuple[str, str]:
+def _task(column: Column, different: int, decimal: str) -> tuple[str, str]:
     values = numbers(column, decimal)
     if values.isna().any():
         return "classify", "text"
@@ -166,7 +167,7 @@ def _task(column: pd.Series, different: int, decimal: str) -> tuple[str, str]:
     return task, f"whole numbers, {different:,} different ones; otherwise set data.task={other}"
 
 
-def _check_whole(column: pd.Series, where: str) -> None:
+def _check_whole(column: Column, where: str) -> None:
     gaps = texts(column, where) == ""
     if gaps.any():
         raise ConfigError(
@@ -175,13 +176,13 @@ def _check_whole(column: pd.Series, where: str) -> None:
         )
 
 
-def _labels(column: pd.Series, where: str, decimal: str) -> pd.Series:
+def _labels(column: Column, where: str, decimal: str) -> Column:
     """The names of classes; numbers are written in one way, however they stand in the file."""
     values = numbers(column, decimal)
     return texts(values if values.notna().all() else column, where)
 
 
-def numbers(column: pd.Series, decimal: str = ".") -> pd.Series:
+def numbers(column: Column, decimal: str = ".") -> Column:
     """The values as float64; NaN where one is missing or is no number."""
     if is_number_type(column):
         return pd.Series(column.to_numpy(dtype="float64", na_value=np.nan), column.index, name=column.name)
@@ -189,11 +190,13 @@ def numbers(column: pd.Series, decimal: str = ".") -> pd.Series:
     # point and comma change places, so that one that separates thousands makes no other number of a text
     point = str.maketrans(f".{decimal}", f"{decimal}.")
     text = pd.Series([str(value).translate(point) for value in different], dtype="object")
-    found = pd.to_numeric(text, errors="coerce").to_numpy(dtype="float64")
-    return pd.Series(np.append(found, np.nan)[codes], column.index, name=column.name)  # the code of a gap is -1
+    found: Any = pd.to_numeric(text, errors="coerce")
+    return pd.Series(
+        np.append(found.to_numpy("float64"), np.nan)[codes], column.index, name=column.name
+    )  # the code of a gap is -1
 
 
-def finite_numbers(column: pd.Series, where: str, decimal: str, largest: float = LARGEST_FEATURE) -> pd.Series:
+def finite_numbers(column: Column, where: str, decimal: str, largest: float = LARGEST_FEATURE) -> Column:
     """The values as float64, NaN where one is missing. Raises ConfigError for text, infinity and beyond `largest`."""
     there = texts(column, where) != ""
     values = numbers(column, decimal)
@@ -211,7 +214,7 @@ def finite_numbers(column: pd.Series, where: str, decimal: str, largest: float =
     return values
 
 
-def texts(column: pd.Series, where: str) -> pd.Series:
+def texts(column: Column, where: str) -> Column:
     """The values as text, "" where one is missing. Raises ConfigError for what is neither text nor number."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype("object")
@@ -226,11 +229,11 @@ def texts(column: pd.Series, where: str) -> pd.Series:
     return pd.Series(np.array([*found, ""], dtype="object")[codes], column.index, name=column.name)
 
 
-def is_number_type(column: pd.Series) -> bool:
+def is_number_type(column: Column) -> bool:
     return is_numeric_dtype(column) and not is_bool_dtype(column)
 
 
-def first(column: pd.Series, wrong: Any) -> tuple[str, str]:
+def first(column: Column, wrong: Any) -> tuple[str, str]:
     """The row, counted from 1 below the header, and the value of the first that is wrong."""
     place = column.index[np.asarray(wrong)][0]
     return f"row {place + 1:,}", quoted(column[place])

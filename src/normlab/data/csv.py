@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from normlab.data.columns import Frame
 from normlab.data.frames import FrameTable
 from normlab.data.text import count_rows, find_layout
 from normlab.errors import ConfigError
@@ -35,7 +36,7 @@ class Csv(FrameTable):
         super().__init__(path, target, **table)
         self.delimiter, self.decimal, self.header, self.missing = delimiter, decimal, header, missing
 
-    def read(self, path: Path, where: str) -> pd.DataFrame:
+    def read(self, path: Path, where: str) -> Frame:
         layout = find_layout(path, where, self.delimiter, self.header)
         expected = count_rows(path, where, layout) - self.header
         names = [name or f"\0{number}" for number, name in enumerate(layout.names)]
@@ -62,7 +63,7 @@ class Csv(FrameTable):
             log.info(f"{where}: {len(nameless)} of {len(names)} columns left out (no name)")
         return frame.drop(columns=nameless)
 
-    def read_new(self, path: Path, where: str) -> pd.DataFrame:
+    def read_new(self, path: Path, where: str) -> Frame:
         frame = self.read(path, where)
         if self.header:
             return frame

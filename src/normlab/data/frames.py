@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
 from torch import Tensor, nn
 
 from normlab.data.base import DataModule
-from normlab.data.columns import Columns, Target, find_columns, find_target
+from normlab.data.columns import Columns, Frame, Target, find_columns, find_target
 from normlab.data.embeddings import Embeddings
 from normlab.data.header import FILES, check_columns
 from normlab.data.preprocessing import Preprocessing, fit
@@ -24,7 +23,7 @@ log = logging.getLogger(__name__)
 class Rows:
     """Rows of a table, which a part is cut from by their places."""
 
-    def __init__(self, frame: pd.DataFrame, where: str):
+    def __init__(self, frame: Frame, where: str):
         self.frame, self.where = frame, where
 
     def __len__(self) -> int:
@@ -69,7 +68,7 @@ class FrameTable(DataModule):
         self.lists = {"numeric": numeric, "categorical": categorical, "drop": drop}
 
     @abstractmethod
-    def read(self, path: Path, where: str) -> pd.DataFrame:
+    def read(self, path: Path, where: str) -> Frame:
         """The table in a file, rows numbered from 0. Raises ConfigError, which begins with `where`."""
 
     def load(self) -> dict[str, tuple[Any, Tensor]]:
@@ -77,7 +76,7 @@ class FrameTable(DataModule):
         files = {part: (Path(path), f"data.{key}={path}") for part, (key, path) in paths.items() if path is not None}
         return self.understand({part: (self.read(path, where), where) for part, (path, where) in files.items()})
 
-    def understand(self, frames: dict[str, tuple[pd.DataFrame, str]]) -> dict[str, tuple[Any, Tensor]]:
+    def understand(self, frames: dict[str, tuple[Frame, str]]) -> dict[str, tuple[Any, Tensor]]:
         """Samples and targets of the parts, from their frames and where these are from; says what was found."""
         frame, where = frames["train"]
         self.target = str(self.target)
@@ -133,18 +132,18 @@ class FrameTable(DataModule):
         columns = Columns([c.name for c in found.numbers], [c.name for c in found.categories], self.decimal)
         return found.apply(columns.take(frame, where), where), [str(number + 1) for number in range(len(frame))]
 
-    def read_new(self, path: Path, where: str) -> pd.DataFrame:
+    def read_new(self, path: Path, where: str) -> Frame:
         """The table in a file that may lack the target."""
         return self.read(path, where)
 
 
-def _tell_unused(frame: pd.DataFrame, known: Sequence[str], where: str) -> None:
+def _tell_unused(frame: Frame, known: Sequence[str], where: str) -> None:
     others = [name for name in frame if name not in known]
     if others:
         log.info(f"{where}: columns left out: {', '.join(others)} (not in the training file)")
 
 
-def _summary(frame: pd.DataFrame, where: str, columns: Columns, target: Target, reason: str) -> str:
+def _summary(frame: Frame, where: str, columns: Columns, target: Target, reason: str) -> str:
     kinds = f"{len(columns.numeric)} numeric, {len(columns.categorical)} categorical columns"
     counts = frame[target.name].value_counts() if target.classes else {}
     shown = ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:10])

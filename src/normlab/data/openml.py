@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from sklearn.datasets import fetch_openml
 
+from normlab.data.columns import Frame
 from normlab.data.frames import FrameTable
 from normlab.errors import ConfigError
 
@@ -29,7 +29,7 @@ class OpenML(FrameTable):
         if (name is None) == (id is None):
             raise ConfigError("data=openml needs data.name= or data.id=, and only one of them")
         self.root = root
-        self.which = {"data_id": id} if name is None else {"name": name, "version": version}
+        self.which: dict[str, Any] = {"data_id": id} if name is None else {"name": name, "version": version}
 
     def load(self) -> dict[str, tuple[Any, Any]]:
         where = ", ".join(f"data.{key.removeprefix('data_')}={value}" for key, value in self.which.items())
@@ -45,5 +45,5 @@ class OpenML(FrameTable):
             raise ConfigError(f"{where}: the set names {len(targets)} targets ({', '.join(targets)}): set data.target=")
         return targets[0]
 
-    def read(self, path: Path, where: str) -> pd.DataFrame:
+    def read(self, path: Path, where: str) -> Frame:
         raise ConfigError(f"{where}: data=openml reads no files")

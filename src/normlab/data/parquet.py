@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from normlab.data.columns import Frame
 from normlab.data.frames import FrameTable
 from normlab.data.text import check_file
 from normlab.errors import ConfigError
@@ -12,7 +13,7 @@ from normlab.errors import ConfigError
 class Parquet(FrameTable):
     """Columns of numbers, texts and truth values; integers are numbers unless `categorical` names them."""
 
-    def read(self, path: Path, where: str) -> pd.DataFrame:
+    def read(self, path: Path, where: str) -> Frame:
         check_file(path, where)
         try:
             frame = pd.read_parquet(path, dtype_backend="numpy_nullable")

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from normlab.data.columns import Column, Frame
 from normlab.errors import ConfigError
 
 MOST_ONEHOT = 1000  # categories of a column
@@ -63,7 +64,7 @@ class Preprocessing:
         """How many features stand before the categorical columns."""
         return len(self.numbers) + sum(number.indicated for number in self.numbers)
 
-    def apply(self, frame: pd.DataFrame, where: str) -> Tensor:
+    def apply(self, frame: Frame, where: str) -> Tensor:
         """Raises ConfigError for a number too far off the training part's for float32."""
         numbers, indicators, categories = [], [], []
         for number in self.numbers:
@@ -93,7 +94,7 @@ class Preprocessing:
 
 
 def fit(
-    frame: pd.DataFrame, numeric: Sequence[str], categorical: Sequence[str], embed: bool
+    frame: Frame, numeric: Sequence[str], categorical: Sequence[str], embed: bool
 ) -> tuple[Preprocessing, list[str]]:
     """What the training part's columns say, and the columns left out because it has a single value in them.
 
@@ -111,7 +112,7 @@ def fit(
     return Preprocessing(numbers, categories, embed), constant
 
 
-def _number(column: pd.Series) -> Number:
+def _number(column: Column) -> Number:
     median = float(column.median())
     filled = column.fillna(median).to_numpy()
     std = float(filled.std()) or 1.0  # values that differ by less than a number can tell
