@@ -50,12 +50,13 @@ def columns(draw, rows: int) -> list[str]:
 @st.composite
 def files(draw) -> tuple[bytes, dict]:
     """The bytes of a file, and the keys that it is read with."""
-    rows = draw(st.integers(0, 40))
-    width = draw(st.integers(0, 5))
-    target = draw(st.sampled_from([["0", "1"], ["no", "yes", "maybe"], None]))
+    rows = draw(st.one_of(st.integers(0, 40), st.integers(20, 40)))
+    width = draw(st.sampled_from([0, 1, 2, 3, 3, 4, 4, 5]))
+    target = draw(st.sampled_from([["0", "1"], ["no", "yes", "maybe"], ["0.5", "-1", "2", "7.5"], None]))
     inputs = [draw(columns(rows)) for _ in range(width)]
     answers = draw(columns(rows)) if target is None else [target[n % len(target)] for n in range(rows)]
-    names = draw(st.lists(st.one_of(st.sampled_from(["a", "b", "c", "d", "e"]), TEXTS), min_size=width, max_size=width))
+    odd = st.lists(st.one_of(st.sampled_from("abcde"), TEXTS), min_size=width, max_size=width)
+    names = draw(st.sampled_from([["a", "b", "c", "d", "e"][:width]] * 4 + [None])) or draw(odd)
     buffer = io.StringIO()
     delimiter = draw(st.sampled_from([",", ";", "\t", "|"]))
     end = draw(st.sampled_from(["\n", "\r\n"]))
@@ -64,12 +65,14 @@ def files(draw) -> tuple[bytes, dict]:
     content = bytearray(buffer.getvalue().encode())
     for _ in range(draw(st.sampled_from([0, 0, 0, 1, 3]))):  # damage
         place = draw(st.integers(0, len(content)))
-        content[place : place + draw(st.integers(0, 3))] = draw(st.binary(max_size=3))
+        content[place : place + draw(st.integers(0, 3))] = draw(
+            st.one_of(st.binary(max_size=3), st.sampled_from([b'"', b"\n", b"\r", b",", b" ", b"9"]))
+        )
     keys = {
-        "header": draw(st.sampled_from([True, True, True, False])),
+        "header": draw(st.sampled_from([True] * 6 + [False])),
         "categories": draw(st.sampled_from(["onehot", "embed"])),
-        "task": draw(st.sampled_from([None, None, "classify", "regress"])),
-        "decimal": draw(st.sampled_from([".", ".", ","])),
+        "task": draw(st.sampled_from([None, None, None, "classify", "regress"])),
+        "decimal": draw(st.sampled_from([".", ".", ".", ","])),
     }
     return bytes(content), keys
 

@@ -345,9 +345,9 @@ def with_cell(column: str, row: int, value, frame: pd.DataFrame = FEW) -> pd.Dat
         ("\n\n\n", "the file has blank lines only"),
         ("a,answer\n", "there is a header and no row below it"),
         ("a\n1\n2\n", "the first line is a single column; it has none of a comma, a semicolon, a tab, a bar"),
-        ("a,b,a,answer\n1,2,3,x\n", "columns with the same name: a"),
-        ("a,answer\n1,x\n2,y,3\n", "line 3 has 3 columns where the first has 2"),
-        ("a,answer\n1,x\n2\n", "line 3 has 1 columns where the first has 2"),
+        ("a,b,a,answer\n1,2,3,x\n", "columns with the same name: 'a'"),
+        ("a,answer\n1,x\n2,y,3\n", "line 3 has another number of columns (3) than the first (2)"),
+        ("a,answer\n1,x\n2\n", "line 3 has another number of columns (1) than the first (2)"),
         (b"a,answer\n1,x\n\xe9,y\n", r"line 3 is not in UTF-8 (byte 0xe9): save the file as UTF-8"),
         (b"a,answer\n1,\0x\n", "line 2 has a zero byte"),
         ("a,answer\n1,x\n".encode("utf-16"), "this is text in UTF-16; expected a text file in UTF-8"),
@@ -393,7 +393,9 @@ def test_bad_keys(written):
     assert "column x stands in data.numeric and in data.drop" in refusal(path, numeric=["x"], drop=["x"])
     assert "column answer stands in data.target and in data.drop" in refusal(path, drop=["answer"])
     assert "column kind has to hold numbers, but 'a' stands in row 1" in refusal(path, numeric=["kind"])
-    assert "target: column answer has to hold numbers" in refusal(path, task="regress")
+    assert "column answer has to hold numbers, but 'no' stands in row 1: mend it, or choose another" in refusal(
+        path, task="regress"
+    )
     many = written(table({"kind": [f"k{n // 3}" for n in range(4000)]}, 4000), "many.csv")
     assert "categories; set data.categories=embed" in refusal(many, split_seed=1)
     assert data_of(many, categories="embed").input_shape == (2,)

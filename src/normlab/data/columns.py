@@ -116,7 +116,7 @@ class Target:
         column = frame[self.name]
         _check_whole(column, where)
         if self.task == "regress":
-            values = finite_numbers(column, f"{where}, target", self.decimal, LARGEST_TARGET)
+            values = finite_numbers(column, where, self.decimal, LARGEST_TARGET, "choose another data.target")
             return torch.tensor(values.to_numpy(), dtype=torch.float32)[:, None]
         labels = _labels(column, where, self.decimal)
         codes = pd.Index(self.classes, dtype="object").get_indexer(labels)
@@ -196,7 +196,9 @@ def numbers(column: Column, decimal: str = ".") -> Column:
     )  # the code of a gap is -1
 
 
-def finite_numbers(column: Column, where: str, decimal: str, largest: float = LARGEST_FEATURE) -> Column:
+def finite_numbers(
+    column: Column, where: str, decimal: str, largest: float = LARGEST_FEATURE, remedy: str | None = None
+) -> Column:
     """The values as float64, NaN where one is missing. Raises ConfigError for text, infinity and beyond `largest`."""
     there = texts(column, where) != ""
     values = numbers(column, decimal)
@@ -204,8 +206,8 @@ def finite_numbers(column: Column, where: str, decimal: str, largest: float = LA
     if wrong.any():
         row, value = first(column, wrong)
         raise ConfigError(
-            f"{where}: column {column.name} has to hold numbers, but {value} stands in {row}: mend it, or leave the "
-            f"column out with data.drop=[{column.name}]"
+            f"{where}: column {column.name} has to hold numbers, but {value} stands in {row}: mend it, or "
+            + (remedy or f"leave the column out with data.drop=[{column.name}]")
         )
     large = values.abs() > largest
     if large.any():

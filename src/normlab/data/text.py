@@ -76,7 +76,8 @@ def find_layout(path: Path, where: str, delimiter: str | None, header: bool) -> 
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise ConfigError(
-            f"{where}: columns with the same name: {', '.join(twice[:5])}; without a header, set data.header=false"
+            f"{where}: columns with the same name: {', '.join(map(repr, twice[:5]))}; if the first line is data, set "
+            "data.header=false"
         )
     if len(rows) < 2:
         raise ConfigError(f"{where}: there is a header and no row below it")
@@ -90,8 +91,8 @@ def count_rows(path: Path, where: str, layout: Layout) -> int:
     for line, row in read_rows(path, where, layout.delimiter):
         if len(row) != width:
             raise ConfigError(
-                f"{where}: line {line} has {len(row)} columns where the first has {width}; texts that contain the "
-                f"delimiter {layout.delimiter!r} must be quoted"
+                f"{where}: line {line} has another number of columns ({len(row)}) than the first ({width}); texts that "
+                f"contain the delimiter {layout.delimiter!r} must be quoted"
             )
         rows += 1
     return rows
