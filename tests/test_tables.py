@@ -16,6 +16,7 @@ from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from normlab import run
 from normlab.build import build
 from normlab.config import compose
 from normlab.data import openml, text
@@ -428,6 +429,10 @@ def test_a_regression_target_with_one_value_in_the_training_part(written):
         data.target_statistics()
 
 
+def test_a_part_to_regress_needs_two_samples(written):
+    assert "the val part has a single sample, and r2 needs two" in refusal(written(table({}, 6)), "x")
+
+
 def test_a_line_without_end_is_not_read_to_its_end(written, monkeypatch):
     path = written("a,answer\n" + "1" * 1000)
     monkeypatch.setattr(text, "LONGEST_LINE", 100)
@@ -491,3 +496,10 @@ def test_a_table_from_the_command_line(written, tmp_path):
     done = train(*keys, "task.class_weights=balanced", "logger=none", cwd=tmp_path)
     assert "200 rows, 2 numeric, 1 categorical columns; classify answer (text): " in done.stdout
     assert "test/acc" in done.stdout
+
+
+@pytest.mark.skipif("NORMLAB_DATA_DIR" not in os.environ, reason="NORMLAB_DATA_DIR is not set")
+def test_the_bank_experiment_reaches_what_its_header_says(tmp_path):
+    metrics = run(compose(["experiment=bank", "logger=none"]), folder=tmp_path).metrics
+    assert metrics["test/acc"] > 0.9
+    assert metrics["test/auroc"] > 0.92

@@ -89,6 +89,11 @@ class DataModule(LightningDataModule):
         found = parts(loaded, splitter, self.subset)
         if self.label_noise:
             found["train"] = found["train"][0], self._with_noise(found["train"][1])
+        for name, (_, y) in found.items():
+            if self.task == "regress" and len(y) < 2:
+                raise ConfigError(
+                    f"the {name} part has a single sample, and r2 needs two: add some, or cut larger parts"
+                )
         transform = self.preprocess(found["train"][0])
         self.splits = {name: (transform(x), y) for name, (x, y) in found.items()}
         if "test" not in self.splits:
