@@ -184,6 +184,7 @@ def test_what_teaches_nothing_is_left_out_and_told(written, caplog):
         (["1.5", "2", "3", "4"], "regress", ()),
         ([str(n) for n in range(40)], "regress", ()),
         (["True", "False", "True", "False"], "classify", ("False", "True")),
+        (["None", "NA", "apnea", "NA"], "classify", ("NA", "None", "apnea")),
     ],
 )
 def test_what_the_target_is(written, values, task, names):
@@ -366,6 +367,10 @@ def with_cell(column: str, row: int, value, frame: pd.DataFrame = FEW) -> pd.Dat
             "answer has 'inf' in row 5",
         ),
         (table({"answer": np.arange(40) / 3}).pipe(lambda f: with_cell("answer", 4, "1e16", f)), "within ±1.0e+15"),
+        (
+            with_cell("answer", 7, "?", table({"answer": [0, 1] * 20})),
+            "answer holds numbers, but '?' in row 8: mend it",
+        ),
         (table({"answer": [f"a{n}" for n in range(40)]}), "has 40 different values in 40 rows, which makes no classes"),
         (with_cell("x", 2, "-inf"), "column x has '-inf' in row 3; expected numbers within ±3.4e+38"),
         (with_cell("x", 2, "9" * 60), "column x has '9999999999999999999999999999999999999999…' in row 3"),

@@ -140,7 +140,7 @@ def find_target(frame: Frame, where: str, name: str, task: str | None, decimal: 
         raise ConfigError(f"{where}: the target column {name} has a single value, {quoted(labels.iloc[0])}")
     reason = f"data.task={task}"
     if task is None:
-        task, reason = _task(column, different, decimal)
+        task, reason = _task(column, where, different, decimal)
     if task == "regress":
         return Target(name, "regress", [], decimal), reason
     if different > max(2, len(labels) / 2):
@@ -154,10 +154,16 @@ def find_target(frame: Frame, where: str, name: str, task: str | None, decimal: 
     return Target(name, "classify", classes, decimal), reason
 
 
-def _task(column: Column, different: int, decimal: str) -> tuple[str, str]:
+def _task(column: Column, where: str, different: int, decimal: str) -> tuple[str, str]:
     values = numbers(column, decimal)
-    if values.isna().any():
+    if values.notna().mean() < MOSTLY:
         return "classify", "text"
+    if values.isna().any():
+        row, value = first(column, values.isna())
+        raise ConfigError(
+            f"{where}: the target column {column.name} holds numbers, but {value} in {row}: mend it, leave the row "
+            "out, or set data.task=classify"
+        )
     if different == 2:
         return "classify", "two values; otherwise set data.task=regress"
     if (values % 1 != 0).any():

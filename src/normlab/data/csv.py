@@ -9,18 +9,35 @@ import pandas as pd
 
 from normlab.data.columns import Frame
 from normlab.data.frames import FrameTable
-from normlab.data.text import count_rows, find_layout
+from normlab.data.text import Layout, count_rows, find_layout
 from normlab.errors import ConfigError
 
 log = logging.getLogger(__name__)
+
+# What pandas takes for a missing value; given here since None or NA may well be a class of the target.
+MISSING = [
+    "#N/A",
+    "#N/A N/A",
+    "#NA",
+    "-1.#IND",
+    "-1.#QNAN",
+    "-NaN",
+    "-nan",
+    "1.#IND",
+    "1.#QNAN",
+    "<NA>",
+    "N/A",
+    "NA",
+    "NULL",
+] + ["NaN", "None", "n/a", "nan", "null"]
 
 
 class Csv(FrameTable):
     """Rows of text in UTF-8, with or without a byte order mark.
 
     delimiter: None finds a comma, semicolon, tab or bar. decimal: the character within numbers. header: without one the
-    columns are called c0, c1, …. missing: texts that stand for a missing value, besides the empty one and those of
-    pandas (NA, N/A, NaN, null, None and their kind).
+    columns are called c0, c1, …. missing: texts that stand for a missing value, besides the empty one and, but for the
+    target, those of pandas (NA, N/A, NaN, null, None and their kind).
     """
 
     def __init__(
@@ -39,7 +56,8 @@ class Csv(FrameTable):
     def read(self, path: Path, where: str) -> Frame:
         layout = find_layout(path, where, self.delimiter, self.header)
         expected = count_rows(path, where, layout) - self.header
-        names = [name or f"\0{number}" for number, name in enumerate(layout.names)]
+        names = [name or f"\0{number}" for number, name in enumerate(self._names(layout, where))]
+        missing = ["", *map(str, self.missing)]
         try:
             frame = pd.read_csv(
                 path,
@@ -48,7 +66,8 @@ class Csv(FrameTable):
                 header=0 if self.header else None,
                 index_col=False,
                 dtype=str,
-                na_values=[str(text) for text in self.missing],
+                keep_default_na=False,
+                na_values={name: missing if name == self.target else [*MISSING, *missing] for name in names},
                 skipinitialspace=True,
                 encoding="utf-8-sig",
             )
@@ -63,15 +82,15 @@ class Csv(FrameTable):
             log.info(f"{where}: {len(nameless)} of {len(names)} columns left out (no name)")
         return frame.drop(columns=nameless)
 
-    def read_new(self, path: Path, where: str) -> Frame:
-        frame = self.read(path, where)
-        if self.header:
-            return frame
+    def _names(self, layout: Layout, where: str) -> Sequence[str]:
+        """The names of a file's columns: without a header those of the training file, with or without the target."""
+        if self.header or not self.columns:
+            return layout.names
         inputs = [name for name in self.columns if name != self.target]
         for names in (self.columns, inputs):
-            if len(names) == frame.shape[1]:
-                return frame.set_axis(names, axis=1)
+            if len(names) == len(layout.names):
+                return names
         raise ConfigError(
-            f"{where}: {frame.shape[1]} columns; without a header, expected the {len(self.columns)} of the training "
+            f"{where}: {len(layout.names)} columns; without a header, expected the {len(self.columns)} of the training "
             f"file, or {len(inputs)} without the target"
         )

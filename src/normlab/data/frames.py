@@ -46,7 +46,7 @@ class FrameTable(DataModule):
     """
 
     decimal = "."
-    columns: list[str]  # of the training file
+    columns: Sequence[str] = ()  # of the training file
     preprocessing: Preprocessing
 
     def __init__(
@@ -64,7 +64,8 @@ class FrameTable(DataModule):
     ):
         super().__init__(**splits)
         self.path, self.val_path, self.test_path = path, val_path, test_path
-        self.target, self.categories, self.wanted_task = target, categories, task
+        self.target = None if target is None else str(target)
+        self.categories, self.wanted_task = categories, task
         self.lists = {"numeric": numeric, "categorical": categorical, "drop": drop}
 
     @abstractmethod
@@ -79,7 +80,7 @@ class FrameTable(DataModule):
     def understand(self, frames: dict[str, tuple[Frame, str]]) -> dict[str, tuple[Any, Tensor]]:
         """Samples and targets of the parts, from their frames and where these are from; says what was found."""
         frame, where = frames["train"]
-        self.target = str(self.target)
+        assert self.target is not None
         check_columns(list(frame.columns), self.target, self.lists, where)
         target, reason = find_target(frame, where, self.target, self.wanted_task, self.decimal)
         columns = find_columns(frame, where, self.target, self.lists, self.decimal)
@@ -126,15 +127,11 @@ class FrameTable(DataModule):
     def read_input(self, path: Path) -> tuple[Tensor, list[str]]:
         """Rows are called by their numbers, from 1. The target may be missing, columns may stand in another order."""
         where = f"input={path}"
-        frame = self.read_new(path, where)
+        frame = self.read(path, where)
         _tell_unused(frame, self.columns, where)
         found = self.preprocessing
         columns = Columns([c.name for c in found.numbers], [c.name for c in found.categories], self.decimal)
         return found.apply(columns.take(frame, where), where), [str(number + 1) for number in range(len(frame))]
-
-    def read_new(self, path: Path, where: str) -> Frame:
-        """The table in a file that may lack the target."""
-        return self.read(path, where)
 
 
 def _tell_unused(frame: Frame, known: Sequence[str], where: str) -> None:
