@@ -414,14 +414,10 @@ def test_other_files_that_do_not_fit(written):
         (FEW.drop(columns="answer"), "data.test_path=.*: the target column answer is missing"),
         (with_cell("answer", 3, "maybe"), "class 'maybe' of answer in row 4 is not in the training file"),
         (with_cell("x", 3, "much"), "data.test_path=.*: column x has to hold numbers, but 'much' stands in row 4"),
-        (with_cell("x", 3, 1e38).assign(x=lambda f: f["x"]), None),
     ]:
         keys = {"test_path": str(written(frame, "test.csv"))}
-        if message is None:
+        with pytest.raises(ConfigError, match=message):
             data_of(path, **keys)
-        else:
-            with pytest.raises(ConfigError, match=message):
-                data_of(path, **keys)
     near = written(table({"x": np.arange(40) * 1e-30}), "near.csv")
     with pytest.raises(ConfigError, match="column x has 1e\\+38, far off all of the training part"):
         data_of(near, test_path=str(written(with_cell("x", 3, "1e38"), "test.csv")))
@@ -441,15 +437,6 @@ def test_a_part_to_regress_needs_two_samples(written):
 def test_a_line_without_end_is_not_read_to_its_end(written, monkeypatch):
     path = written("a,answer\n" + "1" * 1000)
     monkeypatch.setattr(text, "LONGEST_LINE", 100)
-    reads = []
-    opened = Path.open
-
-    def spy(self, *args, **keys):
-        file = opened(self, *args, **keys)
-        reads.append(file)
-        return file
-
-    monkeypatch.setattr(Path, "open", spy)
     assert "line 2 has more than 100 characters; this is no table" in refusal(path)
 
 

@@ -15,9 +15,12 @@ from normlab.errors import ConfigError
 log = logging.getLogger(__name__)
 
 # What pandas takes for a missing value; given here since None or NA may well be a class of the target.
-MISSING = ("#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,null").split(
-    ","
-)
+# fmt: off
+MISSING = [
+    "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
+    "NaN", "None", "n/a", "nan", "null",
+]
+# fmt: on
 
 
 class Csv(FrameTable):
