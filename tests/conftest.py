@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_iris
+from sklearn.utils import Bunch
 
 from normlab import config
 
@@ -78,7 +80,7 @@ def quick_run(tmp_path):
 
 
 @pytest.fixture
-def example(tmp_path):
+def example(tmp_path, monkeypatch):
     """Gives a data option what it is to read, and returns the overrides that say where that lies."""
 
     def go(option: str) -> list[str]:
@@ -86,6 +88,16 @@ def example(tmp_path):
             return [f"data.path={image_folder(tmp_path / 'images', images=40)}"]
         if option in ("mnist", "fashion_mnist"):
             return [f"data.root={idx_files(tmp_path, 'MNIST' if option == 'mnist' else 'FashionMNIST')}"]
-        return []
+        if option not in ("csv", "parquet", "openml"):
+            return []
+        frame = load_iris(as_frame=True).frame.rename(columns=lambda name: name.removesuffix(" (cm)"))
+        frame["size"] = frame["petal length"].map(lambda length: "small" if length < 3 else "large")
+        if option == "openml":
+            bunch = Bunch(frame=frame, target_names=["target"])
+            monkeypatch.setattr("normlab.data.openml.fetch_openml", lambda **keys: bunch)
+            return ["data.name=iris"]
+        path = tmp_path / f"iris.{option}"
+        frame.to_csv(path, index=False) if option == "csv" else frame.to_parquet(path)
+        return [f"data.path={path}", "data.target=target"]
 
     return go

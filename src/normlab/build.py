@@ -26,6 +26,8 @@ from normlab.callbacks.progress import TrainingProgress
 from normlab.callbacks.record import Record
 from normlab.callbacks.same_config import SameConfig
 from normlab.checks import check_several
+from normlab.data.base import DataModule
+from normlab.data.embeddings import Encoded
 from normlab.data.loaders import Chunks, Fixed
 from normlab.errors import ConfigError
 from normlab.guards import batch_sizes, check_batches, check_compile, check_evaluation, check_forward, parts_of
@@ -91,7 +93,7 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     _check_input_dims(config, data.input_shape)
 
     norm = make(config, "norm")
-    network = make(config, "model", norm=norm, input_shape=data.input_shape, out_features=data.out_features)
+    network = _network(config, data, norm)
     norm_inputs = check_forward(network, data.input_shape, data.out_features)
     if config.action == "fit":
         _check_training(config, network, norm_inputs, batch_sizes(data.train_dataloader(), processes), processes)
@@ -114,6 +116,18 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     # Lightning converts only after it has loaded a checkpoint, which 64-true would lose half of its digits by
     trainer.precision_plugin.convert_module(task)
     return Parts(task, data, trainer, record)
+
+
+def _network(config: DictConfig, data: Any, norm: Any) -> nn.Module:
+    """The configured network, behind the data's encoder where it has one."""
+    encoder = data.encoder() if isinstance(data, DataModule) else None
+    shape = data.input_shape if encoder is None else (encoder.out_features,)
+    network = make(config, "model", norm=norm, input_shape=shape, out_features=data.out_features)
+    if encoder is None:
+        return network
+    if config.trainer.precision == "bf16-true":  # counts to 256
+        raise ConfigError("data.categories=embed: trainer.precision=bf16-true rounds categories; use bf16-mixed")
+    return Encoded(encoder, network)
 
 
 def make(config: DictConfig, group: str, **objects: Any) -> Any:

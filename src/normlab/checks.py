@@ -88,8 +88,8 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
         )
     if data.get("folds") is not None and data.fold >= data.folds:
         raise ConfigError(f"data.fold={data.fold}: of data.folds={data.folds}, the last is {data.folds - 1}")
-    if data.keys() & {"path", "target"} == {"path"} and config.action not in ("predict", "export"):
-        _check_folder(data)  # which those two do not read
+    if "path" in data and config.action not in ("predict", "export"):  # which read no training data
+        _check_files(data)
     if config.score_mode is not None and config.score is None:
         raise ConfigError(f"score_mode={config.score_mode} without a score: set score= too")
     if config.steps_per_execution > 1:
@@ -103,6 +103,19 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
     checkpoint = checkpoint_path(config, run_folder)
     if checkpoint is not None and not checkpoint.is_file():
         raise ConfigError(f"ckpt={config.ckpt}: there is no file {checkpoint}")
+
+
+def _check_files(data: DictConfig) -> None:
+    """Looks at the file or folder that our own data sets are to read, as far as that goes without torch and pandas."""
+    if not data._target_.startswith(f"{__package__}.data."):
+        return
+    if "target" not in data:
+        _check_folder(data)
+        return
+    from normlab.data.header import check_table  # looks into files with the help of this module
+
+    keys: Any = OmegaConf.to_container(data, resolve=True)
+    check_table(keys)
 
 
 def _check_folder(data: DictConfig) -> None:

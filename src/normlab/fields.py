@@ -86,6 +86,9 @@ RULES: dict[str, tuple[Number | Words, ...]] = {
     "fold": (Number(0, whole=True),),
     "subset": (Number(0, 1, open_low=True), Number(2, whole=True)),
     "label_noise": (Number(0, 1),),
+    "data.task": (Words(["classify", "regress"]), NULL),
+    "categories": (Words(["onehot", "embed"]),),
+    "decimal": (Words([".", ","]),),
     "class_weights": (Words(["balanced"]), NULL),
     # networks and norms
     "order": (Words(["norm_act", "act_norm"]),),

@@ -104,6 +104,7 @@ def _process(config: DictConfig, folder: Path, checkpoint: Path | None, scratch:
     try:
         with logging_to(folder / "train.log") if rank == 0 else no_logging(), closing_wandb():
             quiet_lightning()
+            logging.getLogger("normlab.data").setLevel(logging.WARNING)  # the process that started this one has told
             parts = build(config, folder, rank=rank)
             return ACTIONS[config.action](parts, checkpoint, folder)
     except Exception as error:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from lightning import LightningDataModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from normlab.data.batches import Augment, Batches, EpochOrder, Mix, Source
 from normlab.data.splits import Splitter, parts, with_noise
@@ -77,6 +77,10 @@ class DataModule(LightningDataModule):
         """What mixes training batches after `transform`."""
         return None
 
+    def encoder(self) -> nn.Module | None:
+        """A module in front of the network, trained with it, that turns samples into `out_features` features."""
+        return None
+
     def setup(self, stage: str | None = None) -> None:
         if self.splits:
             return
@@ -86,15 +90,25 @@ class DataModule(LightningDataModule):
         found = parts(loaded, splitter, self.subset)
         if self.label_noise:
             found["train"] = found["train"][0], self._with_noise(found["train"][1])
+        for name, (_, y) in found.items():
+            if self.task == "regress" and len(y) < 2:
+                raise ConfigError(
+                    f"the {name} part has a single sample, and r2 needs two: add some, or cut larger parts"
+                )
         transform = self.preprocess(found["train"][0])
         self.splits = {name: (transform(x), y) for name, (x, y) in found.items()}
         if "test" not in self.splits:
             self.test_dataloader = None  # pyright: ignore  # how Lightning is told that there is none
 
     def target_statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (out_features,) of the training part's target."""
-        std, mean = torch.std_mean(self.splits["train"][1], dim=0, correction=0)
-        return mean, std
+        """Mean and standard deviation (out_features,) of the training part's target.
+
+        Raises ConfigError for a target that has a single value there, or values too near to be told apart.
+        """
+        std, mean = torch.std_mean(self.splits["train"][1].double(), dim=0, correction=0)
+        if (std < 1e-15).any():  # its square is 0 in float32
+            raise ConfigError("the target has a single value in the training part, or differs by less than 1e-15 there")
+        return mean.float(), std.float()
 
     def class_counts(self) -> Tensor:
         """How many samples of each class the training part has, (classes,)."""
