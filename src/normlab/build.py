@@ -25,13 +25,17 @@ from normlab.callbacks.merge_statistics import MergeStatistics
 from normlab.callbacks.progress import TrainingProgress
 from normlab.callbacks.record import Record
 from normlab.callbacks.same_config import SameConfig
+from normlab.checks import input_path
+from normlab.data.base import DataModule
 from normlab.data.loaders import Chunks, Fixed
+from normlab.data.own import adopt
 from normlab.errors import ConfigError
 from normlab.guards import batch_sizes, check_batches, check_evaluation, check_forward, parts_of
 from normlab.identity import config_hash
 from normlab.modes import ModeGuard
 from normlab.norms.declaration import declaration
 from normlab.norms.synchronise import Synchronise
+from normlab.predictions import Inputs, read_inputs
 from normlab.schedulers import constant
 from normlab.tasks.base import Task
 from normlab.tasks.classify import Classify
@@ -46,6 +50,15 @@ PER_BATCH = (
     "on_after_backward",
     "on_before_optimizer_step",
 )
+
+# The stages that an action sets data up for; `fit` gives the facts.
+STAGES = {
+    "fit": ("fit", "test"),
+    "validate": ("fit", "validate"),
+    "test": ("fit", "test"),
+    "predict": ("fit", "test", "predict"),
+    "stats": ("fit", "test"),
+}
 
 # DistributedDataParallel's switch for putting the first process's buffers in place of the others' before each forward
 # pass, which torch 2.15 renamed. Ours agree, or are merged.
@@ -63,6 +76,7 @@ class Parts:
     data: LightningDataModule
     trainer: Trainer
     record: Record
+    inputs: Inputs | None = None  # what action=predict predicts
 
 
 def build(config: DictConfig, folder: Path, data: LightningDataModule | None = None, rank: int = 0) -> Parts:
@@ -80,12 +94,7 @@ def build(config: DictConfig, folder: Path, data: LightningDataModule | None = N
 def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     seed_everything(config.seed, verbose=False)
     processes = world.count(config)
-    if data is not None and processes > 1:
-        raise ConfigError(f"own data is not cut into parts for {processes} processes: use trainer.devices=1")
-    data = data or make(config, "data")
-    data.seed, data.rank, data.processes = config.seed, rank, processes
-    data.prepare_data()
-    data.setup("fit")
+    data = build_data(config, folder, data, rank, processes)
     _check_input_dims(config, data.input_shape)
 
     norm = make(config, "norm")
@@ -97,6 +106,9 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
         check_evaluation(network, norm_inputs, parts_of(batch_sizes(data.val_dataloader(), processes), processes))
     if config.action in ("fit", "test") and is_overridden("test_dataloader", data):
         check_evaluation(network, norm_inputs, parts_of(batch_sizes(data.test_dataloader(), processes), processes))
+    inputs = read_inputs(data, input_path(config)) if config.action == "predict" else None
+    if inputs is not None:
+        check_evaluation(network, norm_inputs, batch_sizes(inputs.loader))
     if _uses_channels_last(config, network):
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if config.compile:
@@ -109,7 +121,35 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     trainer = _trainer(config, folder, record, processes)
     # Lightning converts only after it has loaded a checkpoint, which 64-true would lose half of its digits by
     trainer.precision_plugin.convert_module(task)
-    return Parts(task, data, trainer, record)
+    return Parts(task, data, trainer, record, inputs)
+
+
+def build_data(
+    config: DictConfig, folder: Path, data: LightningDataModule | None = None, rank: int = 0, processes: int = 1
+) -> Any:
+    """The data, set up for the action: loaded and split, or, for new samples, restored from the run folder.
+
+    Raises ConfigError.
+    """
+    own = data is not None
+    data = make(config, "data") if data is None else data
+    if processes > 1 and (own or not isinstance(data, DataModule)):
+        raise ConfigError(f"own data is not cut into parts for {processes} processes: use trainer.devices=1")
+    if isinstance(data, DataModule):
+        data.seed, data.rank, data.processes = config.seed, rank, processes
+        if config.action == "predict" and input_path(config) is not None:
+            data.restore(folder.parent)
+            return data
+    elif not isinstance(data, LightningDataModule):
+        raise ConfigError(f"data._target_={config.data._target_} is no LightningDataModule")
+    data.prepare_data()
+    for stage in STAGES.get(config.action, ("fit",)):
+        data.setup(stage)
+    if not isinstance(data, DataModule):
+        adopt(data)
+    if config.action == "test" and not is_overridden("test_dataloader", data):
+        raise ConfigError("action=test: this data has no test part")
+    return data
 
 
 def make(config: DictConfig, group: str, **objects: Any) -> Any:
@@ -168,12 +208,15 @@ def _task(config: DictConfig, network: nn.Module, data: Any) -> Task:
         return Classify(**shared, num_classes=data.out_features, class_weights=_class_weights(config, data))
     if config.task.get("class_weights") is not None:
         raise ConfigError(f"task.class_weights={config.task.class_weights}: this data has no classes")
-    mean, std = data.target_statistics()
+    if config.action == "predict":  # the checkpoint has them
+        mean, std = torch.zeros(data.out_features), torch.ones(data.out_features)
+    else:
+        mean, std = data.target_statistics()
     return Regress(**shared, target_mean=mean, target_std=std)
 
 
 def _class_weights(config: DictConfig, data: Any) -> Tensor | None:
-    if config.task.get("class_weights") is None:
+    if config.task.get("class_weights") is None or config.action == "predict":
         return None
     counts = data.class_counts()
     return counts.sum() / (len(counts) * counts.clamp(min=1))

@@ -17,6 +17,8 @@ from normlab.errors import ConfigError
 # What acts on each single step, with the value that turns it off.
 SINGLE_STEP_ONLY = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
 
+NEED_A_RUN = ("validate", "test", "predict")  # actions that look at a trained network
+
 # What of Lightning's Trainer normlab decides itself, and where a person says it instead.
 OWN_TRAINER_KEYS = {
     "callbacks": "choose callbacks=",
@@ -92,6 +94,7 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
         raise ConfigError(f"data.fold={data.fold}: of data.folds={data.folds}, the last is {data.folds - 1}")
     if config.score_mode is not None and config.score is None:
         raise ConfigError(f"score_mode={config.score_mode} without a score: set score= too")
+    _check_input(config, run_folder)
     if config.steps_per_execution > 1:
         _check_single_step_only(config)
     if config.trainer.devices != 1 or config.trainer.get("num_nodes", 1) != 1:
@@ -100,15 +103,23 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
         raise ConfigError(f"ckpt={config.ckpt} with action=fit: a fit resumes by its name=")
     checkpoint = checkpoint_path(config, run_folder)
     if checkpoint is not None and not checkpoint.is_file():
+        if config.ckpt is None:
+            raise ConfigError(f"action={config.action}: {run_folder} has no checkpoint yet; let its fit end an epoch")
         raise ConfigError(f"ckpt={config.ckpt}: there is no file {checkpoint}")
 
 
 def checkpoint_path(config: DictConfig, run_folder: Path) -> Path | None:
     """The checkpoint that an action loads before it starts; None for none."""
-    ckpt = config.ckpt or ("best" if config.action in ("validate", "test") else None)
+    ckpt = config.ckpt or ("best" if config.action in NEED_A_RUN else None)
     if ckpt is None:
         return None
     return run_folder / "checkpoints" / f"{ckpt}.ckpt" if ckpt in ("best", "last") else Path(ckpt)
+
+
+def input_path(config: DictConfig) -> Path | None:
+    """The new samples to predict; None where the test part is."""
+    given = config.get("input")  # a run folder may be older than the key
+    return None if given is None else Path(str(given))
 
 
 @cache
@@ -127,6 +138,21 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
     """The end of a refusal: up to `most` of the known names nearest to `name`, if any is near."""
     near = difflib.get_close_matches(name, list(known), n=most)
     return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _check_input(config: DictConfig, run_folder: Path) -> None:
+    path = input_path(config)
+    if path is None:
+        return
+    if config.action != "predict":
+        raise ConfigError(f"input={path} with action={config.action}: action=predict name=<run> reads it")
+    if not path.exists():
+        raise ConfigError(f"input={path}: there is no such file or folder")
+    if not (run_folder / "data.json").is_file():
+        raise ConfigError(
+            f"input={path}: {run_folder} has no data.json to read new samples by, being older than action=predict or "
+            "of own data: train again under another name=, or leave out input= to predict the test part"
+        )
 
 
 def _check_single_step_only(config: DictConfig) -> None:
@@ -150,6 +176,8 @@ def _check_single_process_only(config: DictConfig) -> None:
         raise ConfigError(f"steps_per_execution={config.steps_per_execution} cannot be combined with {devices}; use 1")
     if config.nonfinite == "skip":
         raise ConfigError(f"nonfinite=skip cannot be combined with {devices}; use raise")
+    if config.action == "predict":
+        raise ConfigError(f"action=predict cannot be combined with {devices}: it takes one process, trainer.devices=1")
     if config.action == "lr_find":
         raise ConfigError(
             f"action=lr_find cannot be combined with {devices}: search with trainer.devices=1 and data.batch_size= of "

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import normlab.conf  # pyright: ignore[reportMissingImports]  # conf/, mapped by pyproject.toml
 from normlab import folder
-from normlab.checks import check_config, check_name, check_option
+from normlab.checks import NEED_A_RUN, check_config, check_name, check_option
 from normlab.errors import ConfigError
 from normlab.fields import check_value
 
@@ -68,6 +68,8 @@ def restore(fresh: DictConfig, overrides: Iterable[str], run_folder: Path) -> Di
     if not (run_folder / "config.yaml").is_file():
         return fresh
     saved = folder.read_config(run_folder)
+    if fresh.action == "predict":  # one process does it, however many have trained
+        saved.trainer.devices = saved.trainer.num_nodes = 1
     for override in _parse(overrides):
         key = override.key_or_group
         if key == "experiment":
@@ -106,7 +108,7 @@ def _compose(
     action, name = _typed(parsed, "action", "fit"), _typed(parsed, "name")
     check_value("action", action, "fit")
     run_folder = folder.resolve(name, action, _typed(parsed, "ckpt"))
-    if action in ("validate", "test"):
+    if action in NEED_A_RUN:
         folder.check_action(run_folder, action)
     inherited = [] if action == "fit" else _inherited(run_folder, parsed)
     config = _apply(_parse(inherited) + parsed, loader)

@@ -2,7 +2,7 @@
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from normlab.data.batches import Augment, Batches, EpochOrder, Mix, Source
+from normlab.data.labels import check_finite, check_labels, check_varies
 from normlab.data.splits import Splitter, parts, with_noise
 from normlab.errors import ConfigError
 from normlab.folder import write_text
@@ -32,6 +33,8 @@ class DataModule(LightningDataModule):
     input_shape: tuple[int, ...]  # of one sample: (C, H, W) or (features,)
     out_features: int  # classes, or width of the target
     class_names: Sequence[str] = ()  # "0", "1", … where the set has none
+    feature_names: Sequence[str] = ()  # of the columns of a table
+    raw_frames: Mapping[str, Any] | None = None  # a table's parts before preprocessing, DataFrames, for action=stats
 
     def __init__(
         self,
@@ -80,9 +83,17 @@ class DataModule(LightningDataModule):
         if self.splits:
             return
         loaded = self.load()
-        classes = self._class_names() if self.task == "classify" else ()
+        classes = class_names(self)
+        if classes:
+            for name, (_, y) in loaded.items():
+                check_labels(y, self.out_features, f"{name} part")
+        else:
+            for name, (_, y) in loaded.items():
+                check_finite(y, f"{name} part")
         splitter = Splitter(self.val_fraction, self.test_fraction, self.split_seed, self.folds, self.fold, classes)
         found = parts(loaded, splitter, self.subset)
+        if not classes:
+            check_varies(found["train"][1], "training part")
         if self.label_noise:
             found["train"] = found["train"][0], self._with_noise(found["train"][1])
         transform = self.preprocess(found["train"][0])
@@ -110,7 +121,7 @@ class DataModule(LightningDataModule):
             setattr(self, key, tuple(value) if isinstance(value, list) else value)
 
     def read_input(self, path: Path) -> tuple[Tensor | Source, list[str]]:
-        """New samples from a file or folder, as `load` gives them but without targets, and what each is called.
+        """New samples from a file or folder, as `splits` holds them, and what each is called.
 
         Raises ConfigError where that cannot be read.
         """
@@ -142,10 +153,17 @@ class DataModule(LightningDataModule):
                 self.splits[split] = x.to(device), y.to(device)
         return self.splits[split]
 
-    def _class_names(self) -> Sequence[str]:
-        return self.class_names or [str(number) for number in range(self.out_features)]
-
     def _with_noise(self, y: Tensor) -> Tensor:
         if self.task != "classify":
             raise ConfigError(f"data.label_noise={self.label_noise}: this data has no classes")
         return with_noise(y, self.label_noise, self.out_features, self.split_seed)
+
+
+def class_names(data: Any) -> Sequence[str]:
+    """What the classes of a data module are called, by number; none for a target to regress."""
+    if data.task != "classify":
+        return ()
+    names = getattr(data, "class_names", None) or [str(number) for number in range(data.out_features)]
+    if len(names) != data.out_features:
+        raise ConfigError(f"class_names={list(names)}: the data has {data.out_features} classes")
+    return names
