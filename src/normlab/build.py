@@ -25,7 +25,7 @@ from normlab.callbacks.merge_statistics import MergeStatistics
 from normlab.callbacks.progress import TrainingProgress
 from normlab.callbacks.record import Record
 from normlab.callbacks.same_config import SameConfig
-from normlab.checks import input_path
+from normlab.checks import input_path, reads_data
 from normlab.data.base import DataModule
 from normlab.data.loaders import Chunks, Fixed
 from normlab.data.own import adopt
@@ -137,7 +137,7 @@ def build_data(
         raise ConfigError(f"own data is not cut into parts for {processes} processes: use trainer.devices=1")
     if isinstance(data, DataModule):
         data.seed, data.rank, data.processes = config.seed, rank, processes
-        if config.action == "predict" and input_path(config) is not None:
+        if not reads_data(config):
             data.restore(folder.parent)
             return data
     elif not isinstance(data, LightningDataModule):

@@ -122,6 +122,11 @@ def input_path(config: DictConfig) -> Path | None:
     return None if given is None else Path(str(given))
 
 
+def reads_data(config: DictConfig) -> bool:
+    """Whether an action reads the data set; to predict new samples the run folder has what is needed of it."""
+    return config.action != "predict" or input_path(config) is None
+
+
 @cache
 def trainer_parameters() -> tuple[str, ...]:
     """The parameters of Lightning's Trainer, read from its source: importing it would take seconds."""

@@ -116,7 +116,7 @@ def _run(config: DictConfig, folder: str | Path | None, data: Any, start: Start)
 
 def _look_at_data(config: DictConfig, path: Path, out: Path, data: Any) -> Result:
     """action=stats, which needs no network."""
-    from normlab.stats import stats  # with pandas and matplotlib
+    from normlab.stats.action import stats  # with pandas and matplotlib
 
     with _lock(out), logging_to(out / "train.log"), _Recorded(config, out) as recorded:
         quiet_lightning()

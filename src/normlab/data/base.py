@@ -2,7 +2,7 @@
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from normlab.data.batches import Augment, Batches, EpochOrder, Mix, Source
-from normlab.data.labels import check_finite, check_labels, check_varies
+from normlab.data.labels import check_finite, check_labels
 from normlab.data.splits import Splitter, parts, with_noise
 from normlab.errors import ConfigError
 from normlab.folder import write_text
@@ -33,8 +33,6 @@ class DataModule(LightningDataModule):
     input_shape: tuple[int, ...]  # of one sample: (C, H, W) or (features,)
     out_features: int  # classes, or width of the target
     class_names: Sequence[str] = ()  # "0", "1", … where the set has none
-    feature_names: Sequence[str] = ()  # of the columns of a table
-    raw_frames: Mapping[str, Any] | None = None  # a table's parts before preprocessing, DataFrames, for action=stats
 
     def __init__(
         self,
@@ -92,8 +90,6 @@ class DataModule(LightningDataModule):
                 check_finite(y, f"{name} part")
         splitter = Splitter(self.val_fraction, self.test_fraction, self.split_seed, self.folds, self.fold, classes)
         found = parts(loaded, splitter, self.subset)
-        if not classes:
-            check_varies(found["train"][1], "training part")
         if self.label_noise:
             found["train"] = found["train"][0], self._with_noise(found["train"][1])
         transform = self.preprocess(found["train"][0])
