@@ -90,6 +90,7 @@ class Jobs:
         if config.action != "fit":
             return run(configs.compose(self.typed)).score
         config.overrides = list(settings.overrides.task)
+        configs.keep_typed_data(config)
         return run(config, settings.runtime.output_dir).score
 
 

@@ -60,6 +60,14 @@ def check_sweep(overrides: Sequence[str]) -> None:
             _compose(job, loader, sweep_number=number)
 
 
+def keep_typed_data(config: DictConfig) -> None:
+    """Where `data._target_` was typed, leaves of the data's keys those typed: the others are those of another class."""
+    typed = [override.key_or_group.split(".") for override in _parse(config.overrides)]
+    keys = [name for group, name, *_ in (key for key in typed if len(key) > 1) if group == "data"]
+    if "_target_" in keys:
+        config.data = {key: value for key, value in config.data.items() if key in keys}
+
+
 def restore(fresh: DictConfig, overrides: Iterable[str], run_folder: Path) -> DictConfig:
     """The configuration of the run in a folder, changed by the overrides, whose values are those of `fresh`.
 
@@ -113,6 +121,7 @@ def _compose(
     inherited = [] if action == "fit" else _inherited(run_folder, parsed)
     config = _apply(_parse(inherited) + parsed, loader)
     config.overrides = overrides
+    keep_typed_data(config)
     if action != "fit":
         config = restore(config, overrides, run_folder)
     check_config(config, run_folder)

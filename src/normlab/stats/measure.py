@@ -1,15 +1,15 @@
 """Counts, moments and hashes of a data set's parts, in one pass over each."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from pandas.util import hash_pandas_object
+from pandas.core.util.hashing import hash_pandas_object
 from torch import Tensor
 
 from normlab.data.base import DataModule
@@ -58,7 +58,7 @@ class Part:
 
     targets: Tensor
     hashes: np.ndarray
-    names: Sequence[str]  # what each sample is called
+    names: list[str]  # what each sample is called
     moments: Moments = field(default_factory=Moments)
     frame: pd.DataFrame | None = None  # of a table
     shown: list[tuple[Tensor, int]] = field(default_factory=list)  # a few samples, with their classes
@@ -73,7 +73,8 @@ class Part:
         return len(self.hashes) - len(np.unique(self.hashes))
 
 
-class Match(NamedTuple):
+@dataclass(frozen=True)
+class Match:
     """A sample that stands in two parts: what it is called in each, and whether the targets agree."""
 
     earlier: str
@@ -99,31 +100,33 @@ def matches(earlier: Part, later: Part) -> list[Match]:
 
 
 def _measured(data: Any, name: str) -> Part:
-    x: Any = None  # of own data there are only batches
-    y = torch.empty(0)
-    if isinstance(data, DataModule):
-        x, y = data.splits[name]
+    if not isinstance(data, DataModule):
+        return _gathered(_loaded(data, name), data)
+    x, y = data.splits[name]
     if hasattr(x, "frame"):  # rows of a table
         return Part(y, _row_hashes(x.frame), [f"row {row + 1}" for row in x.frame.index], frame=x.frame)
+    part = _gathered(_batches(x, y), data)
+    return replace(part, names=x.paths()) if hasattr(x, "paths") else part
+
+
+def _gathered(batches: Iterable[tuple[Tensor, Tensor]], data: Any) -> Part:
     moments, shown, hashes = Moments(), _Shown(), []
     features, targets = [], []
-    for batch, target in _loaded(data, name) if x is None else _batches(x, y):
-        moments.add(batch)
-        hashes += _hashes(batch)
-        targets.append(target)
-        if batch.ndim == 2:
-            features.append(batch)
-        if target.ndim == 1:
-            shown.add(batch, target)
-    y = torch.cat(targets)
-    frame = None
-    if features:
-        matrix = torch.cat(features).numpy()
-        frame = pd.DataFrame(
-            matrix, columns=getattr(data, "feature_names", None) or list(map(str, range(matrix.shape[1])))
-        )
-    names = x.paths() if hasattr(x, "paths") else list(map(str, range(len(y))))
-    return Part(y, np.array(hashes, dtype=np.uint64), names, moments, frame, shown.samples)
+    for x, y in batches:
+        moments.add(x)
+        hashes += _hashes(x)
+        targets.append(y)
+        if x.ndim == 2:
+            features.append(x)
+        if y.ndim == 1:
+            shown.add(x, y)
+    names = [str(place) for place in range(len(hashes))]
+    part = Part(torch.cat(targets), np.array(hashes, dtype=np.uint64), names, moments, shown=shown.samples)
+    if not features:
+        return part
+    matrix = torch.cat(features).numpy()
+    columns = getattr(data, "feature_names", None) or [str(number) for number in range(matrix.shape[1])]
+    return replace(part, frame=pd.DataFrame(matrix, columns=list(columns)))
 
 
 def _loaded(data: Any, name: str) -> Iterator[tuple[Tensor, Tensor]]:

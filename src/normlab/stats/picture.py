@@ -1,5 +1,6 @@
 """The figures of a data set as a picture."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from normlab.stats.measure import SAMPLES, Part
 CLASSES = 16  # the picture shows so many
 COLUMNS = 24
 BINS = 30
-COLOURS = {"train": "#4477aa", "val": "#ee9933", "test": "#66aa55"}
+GREYS = {"train": "0.35", "val": "0.6", "test": "0.8"}
 
 
 def draw(file: Path, parts: Mapping[str, Part], classes: Sequence[str]) -> None:
@@ -46,7 +47,7 @@ def _draw_counts(axes: Axes, parts: Mapping[str, Part], classes: Sequence[str], 
     shown = _shown_classes(counts["train"])
     start = np.zeros(len(shown))
     for name, count in counts.items():
-        axes.barh(range(len(shown)), count[shown], left=start, color=COLOURS[name], label=name)
+        axes.barh(range(len(shown)), count[shown], left=start, color=GREYS[name], label=name)
         start += count[shown]
     axes.set_yticks(range(len(shown)), [_short(classes[c]) for c in shown])
     if coloured:
@@ -61,7 +62,7 @@ def _draw_targets(axes: Axes, parts: Mapping[str, Part]) -> None:
     everything = torch.cat([part.targets[:, 0] for part in parts.values()]).numpy()
     edges = np.histogram_bin_edges(everything, BINS).tolist()
     values = [part.targets[:, 0].numpy() for part in parts.values()]
-    axes.hist(values, edges, stacked=True, color=[COLOURS[name] for name in parts], label=list(parts))
+    axes.hist(values, edges, stacked=True, color=[GREYS[name] for name in parts], label=list(parts))
     axes.set(ylabel="samples", title="target" if parts["train"].targets.shape[1] == 1 else "target, column 0")
 
 
@@ -81,11 +82,11 @@ def _draw_samples(figure: Any, train: Part, classes: Sequence[str]) -> None:
 
 def _draw_columns(figure: Any, frame: pd.DataFrame, targets: Tensor, classes: Sequence[str]) -> None:
     names = list(frame)[:COLUMNS]
-    across = min(4, len(names))
+    across = min(4, math.isqrt(len(names) - 1) + 1)
     grid = figure.subplots(-(-len(names) // across), across, squeeze=False)
     for axes in grid.flat[len(names) :]:
         axes.set_axis_off()
-    labels, shown, colours = np.zeros(len(targets), dtype=int), np.zeros(1, dtype=int), [COLOURS["train"]]
+    labels, shown, colours = np.zeros(len(targets), dtype=int), np.zeros(1, dtype=int), ["tab:blue"]
     if classes:
         labels = targets.numpy()
         shown = _shown_classes(np.bincount(labels, minlength=len(classes)))
