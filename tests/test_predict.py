@@ -236,6 +236,7 @@ class NoScaling(Points):
     ("typed", "message"),
     [
         (["action=predict", "name=a", "input=nwe.txt"], "input=nwe.txt: there is no such file or folder"),
+        (["action=predict", "name=a", "input="], "input= is empty: expected a file or folder of new samples"),
         (["action=predict", "input=new.txt"], "action=predict needs a run: name=<run>, or ckpt="),
         (["action=predict", "name=b", "input=new.txt"], "action=predict: there is no run in outputs/b"),
         (["action=predict", "name=a", "ckpt=lst", "input=new.txt"], "ckpt=lst: there is no file lst"),

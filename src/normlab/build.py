@@ -161,9 +161,10 @@ def _make(node: DictConfig, key: str, **objects: Any) -> Any:
     try:
         partial = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
     except (InstantiationException, ImportError) as error:
-        raise ConfigError(f"{key}._target_={node._target_} cannot be built: {str(error).splitlines()[-1]}") from error
+        reason = str(error.__cause__ or error).splitlines()[-1]
+        raise ConfigError(f"{key}._target_={node._target_} cannot be built: {reason}") from error
     try:
-        inspect.signature(partial).bind_partial(**objects)
+        inspect.signature(partial.func).bind_partial(*partial.args, **{**partial.keywords, **objects})
     except TypeError as error:
         raise ConfigError(f"{key}: {node._target_} {error}") from error
     return partial if node.get("_partial_") else partial(**objects)

@@ -85,12 +85,12 @@ def check_name(config: DictConfig, key: str, added: bool) -> None:
 def check_config(config: DictConfig, run_folder: Path) -> None:
     """Raises ConfigError where settings do not go together or name a file that is not there."""
     data = config.data
-    if "val_fraction" in data and data.val_fraction + data.test_fraction >= 1:
+    if {"val_fraction", "test_fraction"} <= data.keys() and data.val_fraction + data.test_fraction >= 1:
         raise ConfigError(
             f"data.val_fraction={data.val_fraction} and data.test_fraction={data.test_fraction} "
             "leave nothing to train on"
         )
-    if data.get("folds") is not None and data.fold >= data.folds:
+    if data.get("folds") is not None and data.get("fold", 0) >= data.folds:
         raise ConfigError(f"data.fold={data.fold}: of data.folds={data.folds}, the last is {data.folds - 1}")
     if config.score_mode is not None and config.score is None:
         raise ConfigError(f"score_mode={config.score_mode} without a score: set score= too")
@@ -149,6 +149,8 @@ def _check_input(config: DictConfig, run_folder: Path) -> None:
     path = input_path(config)
     if path is None:
         return
+    if not str(config.input):
+        raise ConfigError("input= is empty: expected a file or folder of new samples")
     if config.action != "predict":
         raise ConfigError(f"input={path} with action={config.action}: action=predict name=<run> reads it")
     if not path.exists():

@@ -33,7 +33,7 @@ class Moments:
         """x: (N, C, …)."""
         values = x.double().movedim(1, 0).flatten(1)
         finite = torch.isfinite(values)
-        count = finite.sum(1)
+        count = finite.sum(1).double()
         self.missing += finite.numel() - int(count.sum())
         if not count.any():
             return
