@@ -288,6 +288,14 @@ def test_part_of_the_batches_and_streams_without_a_length(tmp_path):
     assert json.loads((tmp_path / "stream" / "result.json").read_text())["steps"] == 2 * 4
 
 
+def test_datasets_of_an_earlier_run_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(compose([*SMALL, "name=a"]), data=datasets(X, Y))
+    with pytest.raises(ConfigError, match=r"data: got 0 datasets; .* normlab.run\(config, data="):
+        run(compose(["action=test", "name=a"]))
+    assert run(compose(["action=test", "name=a"]), data=datasets(X, Y)).metrics
+
+
 def test_its_own_hook_before_a_batch_travels_comes_first(tmp_path):
     class Bytes(Mine):
         def setup(self, stage):

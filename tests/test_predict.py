@@ -12,9 +12,11 @@ from conftest import train
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, TensorDataset
 
-from normlab import compose, run
+from normlab import compose, joined, run
 from normlab.data.base import DataModule
 from normlab.errors import ConfigError
+from normlab.models.net import Net
+from normlab.norms.batch import Batch
 
 SMALL = ["model=net", "logger=none", "trainer.max_epochs=2"]
 NAMES = ["ant", "bee"]
@@ -108,9 +110,6 @@ def fitted(tmp_path, monkeypatch):
 def expected(folder, x):
     """Probabilities by a way of their own: the network built here, its weights, and the constants of the file."""
     std, mean = np.load(folder / "constants.npy")
-    from normlab.models.net import Net
-    from normlab.norms.batch import Batch
-
     state = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     network = Net(Batch(), (3,), 2)
     network.load_state_dict({key.removeprefix("network."): value for key, value in state.items()})
@@ -191,6 +190,37 @@ def test_the_settings_of_several_processes_do_not_stand_in_the_way(tmp_path, mon
         ConfigError, match="action=predict cannot be combined with trainer.devices=2: it takes one proc"
     ):
         compose(["action=predict", "name=a", "trainer.devices=2"])
+
+
+def test_input_leaves_the_run_the_same(fitted):
+    run(compose(["action=predict", "name=a", "input=new.txt"]))
+    told, fit = (json.loads((folder / "result.json").read_text()) for folder in (fitted / "predict", fitted))
+    assert told["config_hash"] == fit["config_hash"]
+
+
+@pytest.mark.parametrize("typed", [["action=predict", "name=a"], ["action=stats", "name=b"]], ids=" ".join)
+def test_processes_that_torchrun_started_are_refused(fitted, monkeypatch, typed):
+    world = {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1"}
+    for key, value in world.items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(ConfigError, match=rf"{typed[0]} under torchrun: start python train.py without it"):
+        joined.check(compose(typed))
+
+
+def test_the_network_is_in_eval_mode_and_a_stray_train_is_found(fitted, monkeypatch):
+    original = Net.forward
+
+    def forward(self, x):
+        return original(self.train(), x)
+
+    monkeypatch.setattr(Net, "forward", forward)
+    with pytest.raises(RuntimeError, match=r"network is in train mode during evaluation"):
+        run(compose(["action=predict", "name=a", "input=new.txt", "+data.batch_size=3"]))
+
+
+def test_a_limit_of_batches_is_kept(fitted):
+    typed = ["action=predict", "name=a", "input=new.txt", "+data.batch_size=3", "+trainer.limit_predict_batches=2"]
+    assert run(compose(typed)).predictions["sample"].tolist() == [f"line {number}" for number in range(1, 7)]
 
 
 def test_statistics_of_the_batch_need_batches_of_more_than_one(fitted):

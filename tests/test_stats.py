@@ -235,6 +235,25 @@ def test_own_data_as_its_loaders_give_it(tmp_path):
     assert "own data, as its loaders give it" in text.splitlines()[0]
 
 
+@pytest.mark.parametrize("shape", [(5,), (3, 6, 6), (2, 7), (1, 4, 4, 4)], ids=str)
+@pytest.mark.parametrize("targets", ["one", "shares"])
+def test_own_samples_of_any_shape(tmp_path, shape, targets):
+    x = torch.rand(24, *shape, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(24.0) if targets == "one" else torch.nn.functional.one_hot(torch.arange(24) % 3, 3).float()
+
+    class Mine(LightningDataModule):
+        task = "regress" if targets == "one" else "classify"
+
+        def train_dataloader(self):
+            return DataLoader(TensorDataset(x, y), 5)
+
+        val_dataloader = train_dataloader
+
+    text, found = stats_of(tmp_path, data=Mine())
+    assert found["leaks"] == 24
+    assert row(text, "all" if targets == "shares" else "train")[0] == "24"
+
+
 def test_a_target_to_regress_has_its_range(tmp_path):
     text, _ = stats_of(tmp_path, "data=diabetes")
     assert row(text, "target") == ["samples", "mean", "std", "min", "median", "max"]

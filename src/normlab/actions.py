@@ -1,4 +1,4 @@
-"""What a run does with its parts: fit, validate, test, or look for a learning rate."""
+"""What a run does with its parts: fit, validate, test, predict, or look for a learning rate."""
 
 import io
 import logging
@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from normlab.build import Parts
 from normlab.checkpoints import load_weights
 from normlab.data.base import DataModule, class_names
+from normlab.errors import ConfigError
 from normlab.folder import shown, write_text
 from normlab.logs import console
 from normlab.predictions import check_finite, frame, summary
@@ -78,6 +79,8 @@ def predict(parts: Parts, checkpoint: Path, folder: Path) -> Outcome:
         data.predict_dataloader = lambda: inputs.loader
         source = {"datamodule": data}
     batches: Any = parts.trainer.predict(parts.task, **source)
+    if not batches:
+        raise ConfigError("action=predict: the data gives no samples")
     answers = torch.cat([answer for answer, _, _ in batches])
     targets = torch.cat([target for _, target, _ in batches]) if inputs.has_targets else None
     check_finite(answers, inputs.names, next(filter(None, (cause for _, _, cause in batches)), ""))

@@ -53,7 +53,7 @@ def frame(answers: Tensor, targets: Tensor | None, names: Sequence[str] | None, 
     """
     from pandas import DataFrame  # takes half a second that other actions do not need
 
-    columns: dict[str, Any] = {"sample": range(len(answers)) if names is None else list(names)}
+    columns: dict[str, Any] = {"sample": range(len(answers)) if names is None else list(names)[: len(answers)]}
     if classes:
         named = np.array([str(name) for name in classes], dtype=object)
         if targets is not None:

@@ -22,10 +22,13 @@ Datasets = Sequence[Dataset[Any]]  # train, val and, if there is one, test
 class OfDatasets(LightningDataModule):
     """Loaders of (train, val) or (train, val, test) datasets."""
 
-    def __init__(self, datasets: Datasets, batch_size: int):
+    def __init__(self, datasets: Datasets = (), batch_size: int = 64):
         super().__init__()
         if not 2 <= len(datasets) <= 3:
-            raise ConfigError(f"data: got {len(datasets)} datasets; expected (train, val) or (train, val, test)")
+            raise ConfigError(
+                f"data: got {len(datasets)} datasets; expected (train, val) or (train, val, test), given from "
+                "Python: normlab.run(config, data=(train, val, test))"
+            )
         for part, dataset in zip(("train", "val", "test"), datasets, strict=False):
             if hasattr(dataset, "__len__") and not len(dataset):  # pyright: ignore[reportArgumentType]
                 raise ConfigError(f"data: the {part} dataset is empty")

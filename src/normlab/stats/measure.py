@@ -1,6 +1,7 @@
 """Counts, moments and hashes of a data set's parts, in one pass over each."""
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from normlab.data.base import DataModule
 
-CHUNK = 512  # samples in memory at once, of a set that is read as it goes
+CHUNK = 512  # samples that are looked at at once; of large ones fewer,
+VALUES = 2**22  # with so many values
 SAMPLES = 8  # of each class that are kept to be shown
 
 
@@ -105,7 +107,8 @@ def _measured(data: Any, name: str) -> Part:
     x, y = data.splits[name]
     if hasattr(x, "frame"):  # rows of a table
         return Part(y, _row_hashes(x.frame), [f"row {row + 1}" for row in x.frame.index], frame=x.frame)
-    part = _gathered(_batches(x, y), data)
+    chunk = max(1, min(CHUNK, VALUES // math.prod(data.input_shape)))
+    part = _gathered(_batches(x, y, chunk), data)
     return replace(part, names=x.paths()) if hasattr(x, "paths") else part
 
 
@@ -118,8 +121,7 @@ def _gathered(batches: Iterable[tuple[Tensor, Tensor]], data: Any) -> Part:
         targets.append(y)
         if x.ndim == 2:
             features.append(x)
-        if y.ndim == 1:
-            shown.add(x, y)
+        shown.add(x, y if y.ndim == 1 else torch.zeros(len(y), dtype=torch.int64))
     names = [str(place) for place in range(len(hashes))]
     part = Part(torch.cat(targets), np.array(hashes, dtype=np.uint64), names, moments, shown=shown.samples)
     if not features:
@@ -130,15 +132,17 @@ def _gathered(batches: Iterable[tuple[Tensor, Tensor]], data: Any) -> Part:
 
 
 def _loaded(data: Any, name: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """What the loader of own data gives."""
+    """What the loader of own data gives, targets as ours are."""
     for x, y, *_ in getattr(data, f"{name}_dataloader")():
-        yield x, y
+        if data.task == "regress":
+            yield x, y.reshape(len(y), -1)
+        else:
+            yield x, y.argmax(1) if y.ndim == 2 else y
 
 
-def _batches(x: Any, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    steps = torch.arange(len(y)).split(CHUNK)
-    read = x.split(CHUNK) if isinstance(x, Tensor) else x.batches(steps)
-    yield from zip(read, y.split(CHUNK), strict=True)
+def _batches(x: Any, y: Tensor, chunk: int) -> Iterator[tuple[Tensor, Tensor]]:
+    read = x.split(chunk) if isinstance(x, Tensor) else x.batches(torch.arange(len(y)).split(chunk))
+    yield from zip(read, y.split(chunk), strict=True)
 
 
 class _Shown:

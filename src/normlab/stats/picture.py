@@ -67,7 +67,7 @@ def _draw_targets(axes: Axes, parts: Mapping[str, Part]) -> None:
 
 
 def _draw_samples(figure: Any, train: Part, classes: Sequence[str]) -> None:
-    shown = _shown_classes(torch.bincount(train.targets, minlength=len(classes)).numpy())
+    shown = _shown_classes(torch.bincount(train.targets, minlength=len(classes)).numpy()) if classes else [0]
     grid = figure.subplots(len(shown), SAMPLES, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -76,8 +76,9 @@ def _draw_samples(figure: Any, train: Part, classes: Sequence[str]) -> None:
         images = [x for x, y in train.shown if y == label]
         for axes, image in zip(row, images, strict=False):
             axes.imshow(_pixels((image.double() - low) / (high - low)), cmap="gray", vmin=0, vmax=1)
-        row[0].text(-0.1, 0.5, _short(classes[label]), transform=row[0].transAxes, ha="right", va="center")
-    figure.suptitle("the first samples of each class of train")
+        if classes:
+            row[0].text(-0.1, 0.5, _short(classes[label]), transform=row[0].transAxes, ha="right", va="center")
+    figure.suptitle("the first samples of train" + (", of each class" if classes else ""))
 
 
 def _draw_columns(figure: Any, frame: pd.DataFrame, targets: Tensor, classes: Sequence[str]) -> None:
