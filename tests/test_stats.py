@@ -49,7 +49,7 @@ def test_classes_columns_and_the_leak_of_iris(tmp_path):
     assert row(text, "all") == ["97", "23", "30"]
     assert found == {"train": 97, "val": 23, "test": 30, "missing": 0, "duplicates": 0, "leaks": 1}
     assert "1 of test stand in train too: test 15 = train 5" in text
-    assert "1 samples of test are trained on" in text
+    assert "1 of test are trained on" in text
     everything, _ = stats_of(tmp_path / "most", "data=iris", "data.test_fraction=0.03", "data.val_fraction=0.03")
     told = [float(value) for value in row(everything, "petal length (cm)")[2:]]
     np.testing.assert_allclose(told[:2], [bunch.data[:, 2].mean(), bunch.data[:, 2].std()], rtol=0.05)
@@ -181,16 +181,16 @@ def test_what_is_wrong_with_a_table_is_told(tmp_path):
     text, found = stats_of(tmp_path, "data._target_=test_stats.Spoilt")
     assert found == {"train": 60, "val": 20, "test": 20, "missing": 3, "duplicates": 3, "leaks": 2}
     for told in (
-        "2 of train are repetitions",
-        "1 of test are repetitions",
-        "2 of test stand in train too (1 with another target): test 4 = train 1, test 10 = train 1",
+        "2 of train repeat one before: 8 = 1, 9 = 1\n",
+        "1 of test repeat one before, 1 with another target: 10 = 4\n",
+        "2 of test stand in train too, 1 with another target: test 4 = train 1, test 10 = train 1",
         "train has no sample of never",
         "no has 9 × the samples of the rarest class, and always guessing it has an accuracy of 0.900",
         "task.class_weights=balanced",
         "missing values: 1 in train, 1 in val, 1 in test",
         "constant, and so of no use: constant",
         "columns that say the same: same as a = a",
-        "2 samples of test are trained on",
+        "2 of test are trained on",
     ):
         assert told in text, told
     assert "of val stand" not in text
@@ -221,6 +221,18 @@ def test_rows_are_told_by_their_place_in_the_file_and_are_not_preprocessed(tmp_p
     for pair in pairs:
         later, earlier = (int(part.split("row ")[1].split()[0]) - 1 for part in pair.split(" = "))
         assert frame.iloc[later].equals(frame.iloc[earlier])
+
+
+def test_a_data_module_from_python_stays_as_it_was(tmp_path):
+    from normlab.data.wine import Wine
+
+    data, other = Wine(), Wine()
+    first, _ = stats_of(tmp_path / "a", data=data)
+    data.setup()
+    other.setup()
+    assert torch.equal(data.splits["train"][0], other.splits["train"][0])
+    again, _ = stats_of(tmp_path / "b", data=data)
+    assert first == again
 
 
 def test_own_data_as_its_loaders_give_it(tmp_path):

@@ -86,7 +86,7 @@ def summary(table: "DataFrame", classes: Sequence[str]) -> str:
     if classes:
         shares = table["prediction"].value_counts(normalize=True)
         told = [f"{name} {share:.1%}" for name, share in shares.head(SHARES).items()]
-        return ", ".join(told) + (f", {len(shares) - SHARES} classes more" if len(shares) > SHARES else "")
+        return ", ".join(told) + (f" and {len(shares) - SHARES} more" if len(shares) > SHARES else "")
     columns = [name for name in table if str(name).startswith("prediction")]
     return ", ".join(
         f"{name} {table[name].min():.4g} to {table[name].max():.4g}, mean {table[name].mean():.4g}" for name in columns

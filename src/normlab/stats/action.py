@@ -1,5 +1,6 @@
 """Looks at the data of a configuration and writes what it finds."""
 
+import copy
 import itertools
 import logging
 from collections.abc import Sequence
@@ -25,19 +26,21 @@ def stats(config: DictConfig, folder: Path, data: Any = None) -> dict[str, float
     """
     data = make(config, "data") if data is None else data
     if isinstance(data, DataModule):
-        data.preprocess = lambda train: lambda x: x
+        data = copy.copy(data)  # one that was given from Python may be trained on afterwards
+        data.splits, data.preprocess = {}, lambda train: lambda x: x
     data = build_data(config, folder, data)
     parts, classes = measure(data), class_names(data)
-    leaks = {pair: matches(parts[pair[0]], parts[pair[1]]) for pair in itertools.combinations(parts, 2)}
-    text = report(_title(config, data, classes), parts, classes, leaks)
+    pairs = itertools.combinations_with_replacement(parts, 2)
+    equal = {(a, b): matches(parts[a], parts[b]) for a, b in pairs}
+    text = report(_title(config, data, classes), parts, classes, equal)
     write_text(folder / "stats.txt", text + "\n")
     draw(folder / "stats.png", parts, classes)
     log.info(f"{text}\n\n{shown(folder / 'stats.txt')}, {shown(folder / 'stats.png')}")
     return {
         **{name: len(part.targets) for name, part in parts.items()},
         "missing": sum(part.missing for part in parts.values()),
-        "duplicates": sum(part.repeated for part in parts.values()),
-        "leaks": sum(map(len, leaks.values())),
+        "duplicates": sum(len(found) for (a, b), found in equal.items() if a == b),
+        "leaks": sum(len(found) for (a, b), found in equal.items() if a != b),
     }
 
 

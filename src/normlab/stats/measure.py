@@ -69,15 +69,10 @@ class Part:
     def missing(self) -> int:
         return self.moments.missing if self.frame is None else int(self.frame.isna().sum().sum())
 
-    @property
-    def repeated(self) -> int:
-        """How many samples stand in this part before."""
-        return len(self.hashes) - len(np.unique(self.hashes))
-
 
 @dataclass(frozen=True)
 class Match:
-    """A sample that stands in two parts: what it is called in each, and whether the targets agree."""
+    """A sample equal to an earlier one: what they are called, and whether their targets agree."""
 
     earlier: str
     later: str
@@ -91,11 +86,13 @@ def measure(data: Any) -> dict[str, Part]:
 
 
 def matches(earlier: Part, later: Part) -> list[Match]:
-    """The samples of a part that stand in an earlier one too."""
+    """The samples of a part that stand in an earlier one too; of the same part, those that repeat one before."""
     _, first = np.unique(earlier.hashes, return_index=True)
     places = dict(zip(earlier.hashes[first].tolist(), first.tolist(), strict=True))
     found = np.flatnonzero(np.isin(later.hashes, earlier.hashes)).tolist()
     pairs = [(places[int(later.hashes[place])], place) for place in found]
+    if earlier is later:
+        pairs = [(a, b) for a, b in pairs if a != b]
     return [
         Match(earlier.names[a], later.names[b], torch.equal(earlier.targets[a], later.targets[b])) for a, b in pairs
     ]

@@ -12,19 +12,19 @@ ROWS = 40  # of a list; of longer ones the ends are told
 FIRST = 5  # so many of a kind are named
 IMBALANCE = 3  # a largest class of so many times the smallest deserves a hint
 
-Leaks = Mapping[tuple[str, str], Sequence[Match]]  # earlier part, later part
+Equal = Mapping[tuple[str, str], Sequence[Match]]  # by earlier and later part, which may be the same
 
 
-def report(title: str, parts: Mapping[str, Part], classes: Sequence[str], leaks: Leaks) -> str:
-    """Classes or targets, channels or columns, duplicates and leaks, and what to do about what was found."""
+def report(title: str, parts: Mapping[str, Part], classes: Sequence[str], equal: Equal) -> str:
+    """Classes or targets, channels or columns, equal samples, and what to do about what was found."""
     frame = parts["train"].frame
     sections = [
         title,
         _class_table(parts, classes) if classes else _target_table(parts),
         _channels(parts["train"]) if frame is None else _column_table(frame),
-        _doubles(parts, leaks),
+        _equal_samples(equal),
     ]
-    hints = [*_balance(parts, classes), *_gaps(parts), *_columns(frame), *_leaks(leaks)]
+    hints = [*_balance(parts, classes), *_gaps(parts), *_columns(frame), *_leaks(equal)]
     if hints:
         sections.append("\n".join(["hints", *(f"  {hint}" for hint in hints)]))
     return "\n\n".join(sections)
@@ -79,14 +79,17 @@ def _column_table(frame: pd.DataFrame) -> str:
     return _table(head, _ends(rows)) + "\nof the training part, before preprocessing"
 
 
-def _doubles(parts: Mapping[str, Part], leaks: Leaks) -> str:
-    lines = [f"{part.repeated} of {name} are repetitions" for name, part in parts.items() if part.repeated]
-    for (earlier, later), found in leaks.items():
+def _equal_samples(equal: Equal) -> str:
+    lines = []
+    for (earlier, later), found in equal.items():
         if found:
+            same = earlier == later
             differing = sum(not match.same_target for match in found)
-            named = [f"{later} {match.later} = {earlier} {match.earlier}" for match in found]
-            other = f" ({differing} with another target)" if differing else ""
-            lines.append(f"{len(found)} of {later} stand in {earlier} too{other}: {_some(named)}")
+            what = f"{len(found)} of {later} " + ("repeat one before" if same else f"stand in {earlier} too")
+            other = f", {differing} with another target" if differing else ""
+            parts = ("", "") if same else (f"{later} ", f"{earlier} ")
+            named = [f"{parts[0]}{match.later} = {parts[1]}{match.earlier}" for match in found]
+            lines.append(f"{what}{other}: {_some(named)}")
     return "\n".join(["equal samples", *(f"  {line}" for line in lines or ["none, within a part or between two"])])
 
 
@@ -126,11 +129,11 @@ def _columns(frame: pd.DataFrame | None) -> list[str]:
     return hints + ([f"columns that say the same: {_some(equal)}"] if equal else [])
 
 
-def _leaks(leaks: Leaks) -> list[str]:
+def _leaks(equal: Equal) -> list[str]:
     return [
-        f"{len(found)} samples of {later} are trained on, which makes its scores too good"
-        for (earlier, later), found in leaks.items()
-        if earlier == "train" and found
+        f"{len(found)} of {later} are trained on, which makes its scores too good"
+        for (earlier, later), found in equal.items()
+        if earlier == "train" != later and found
     ]
 
 
