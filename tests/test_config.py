@@ -40,6 +40,8 @@ REFUSED = {
     "action=test": "action=test needs a run: name=<run>, or ckpt=<run folder>/checkpoints/best.ckpt",
     "name=../x": "name=../x: expected letters, digits",
     "ckpt=best": "ckpt=best with action=fit",
+    "action=predict": "action=predict needs a run: name=<run>, or ckpt=<run folder>/checkpoints/best.ckpt",
+    "input=new.csv": "input=new.csv with action=fit: action=predict name=<run> reads it",
     "score_mode=max": "score_mode=max without a score",
     "+trainer.callbacks=[]": "trainer.callbacks is normlab's own",
     "+trainer.fast_dev_run=true": "trainer.fast_dev_run is normlab's own",

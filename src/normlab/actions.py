@@ -1,4 +1,4 @@
-"""What a run does with its parts: fit, validate, test, or look for a learning rate."""
+"""What a run does with its parts: fit, validate, test, predict, or look for a learning rate."""
 
 import io
 import logging
@@ -7,26 +7,34 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from lightning.pytorch.tuner.tuning import Tuner
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from normlab.build import Parts
 from normlab.checkpoints import load_weights
-from normlab.folder import shown
+from normlab.data.base import DataModule, class_names
+from normlab.errors import ConfigError
+from normlab.folder import shown, write_text
 from normlab.logs import console
+from normlab.predictions import check_finite, frame, summary
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Outcome:
-    """The score, where the action has one, and what was measured."""
+    """The score, where the action has one, what was measured, and what was predicted, a row a sample."""
 
     score: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    predictions: "DataFrame | None" = None
 
 
 def fit(parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
@@ -59,6 +67,29 @@ def test(parts: Parts, checkpoint: Path, folder: Path) -> Outcome:
     """Measures a checkpoint on the test split."""
     load_weights(parts.task, checkpoint)
     return Outcome(None, dict(parts.trainer.test(parts.task, datamodule=parts.data, verbose=False)[0]))
+
+
+def predict(parts: Parts, checkpoint: Path, folder: Path) -> Outcome:
+    """Writes what the network says of new samples, or of the test part, to predictions.csv."""
+    inputs, data = parts.inputs, parts.data
+    assert inputs is not None
+    load_weights(parts.task, checkpoint)
+    source: dict[str, Any] = {"dataloaders": inputs.loader}
+    if not isinstance(data, DataModule):  # whose own hooks the batches go through
+        data.predict_dataloader = lambda: inputs.loader
+        source = {"datamodule": data}
+    batches: Any = parts.trainer.predict(parts.task, **source)
+    if not batches:
+        raise ConfigError("action=predict: the data gives no samples")
+    answers = torch.cat([answer for answer, _, _ in batches])
+    targets = torch.cat([target for _, target, _ in batches]) if inputs.has_targets else None
+    check_finite(answers, inputs.names, next(filter(None, (cause for _, _, cause in batches)), ""))
+    classes = class_names(data)
+    table = frame(answers, targets, inputs.names, classes)
+    file = folder / "predictions.csv"
+    write_text(file, table.to_csv(index=False))
+    log.info(f"{len(table)} rows in {shown(file)}: {summary(table, classes)}")
+    return Outcome(None, {}, table)
 
 
 def lr_find(parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
@@ -132,4 +163,4 @@ def _quiet_unless_terminal() -> Iterator[None]:
         yield
 
 
-ACTIONS = {"fit": fit, "validate": validate, "test": test, "lr_find": lr_find}
+ACTIONS = {"fit": fit, "validate": validate, "test": test, "predict": predict, "lr_find": lr_find}

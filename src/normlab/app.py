@@ -94,6 +94,7 @@ class Jobs:
         if config.action != "fit":
             return run(configs.compose(self.typed)).score
         config.overrides = [line for line in settings.overrides.task if not line.startswith("sweep=")]
+        configs.keep_typed_data(config)
         return run(config, settings.runtime.output_dir).score
 
 

@@ -25,10 +25,11 @@ from normlab.callbacks.merge_statistics import MergeStatistics
 from normlab.callbacks.progress import TrainingProgress
 from normlab.callbacks.record import Record
 from normlab.callbacks.same_config import SameConfig
-from normlab.checks import check_several
+from normlab.checks import check_several, input_path, reads_data
 from normlab.data.base import DataModule
 from normlab.data.embeddings import Encoded
 from normlab.data.loaders import Chunks, Fixed
+from normlab.data.own import adopt
 from normlab.errors import ConfigError
 from normlab.guards import batch_sizes, check_batches, check_compile, check_evaluation, check_forward, parts_of
 from normlab.identity import config_hash
@@ -36,6 +37,7 @@ from normlab.modes import ModeGuard
 from normlab.norms.declaration import declaration
 from normlab.norms.synchronise import Synchronise
 from normlab.parts import check_shardable
+from normlab.predictions import Inputs, read_inputs
 from normlab.schedulers import constant
 from normlab.tasks.base import Task
 from normlab.tasks.classify import Classify
@@ -50,6 +52,15 @@ PER_BATCH = (
     "on_after_backward",
     "on_before_optimizer_step",
 )
+
+# The stages that an action sets data up for; `fit` gives the facts.
+STAGES = {
+    "fit": ("fit", "test"),
+    "validate": ("fit", "validate"),
+    "test": ("fit", "test"),
+    "predict": ("fit", "test", "predict"),
+    "stats": ("fit", "test"),
+}
 
 # DistributedDataParallel's switch for putting the first process's buffers in place of the others' before each forward
 # pass, which torch 2.15 renamed. Ours agree, or are merged.
@@ -67,6 +78,7 @@ class Parts:
     data: LightningDataModule
     trainer: Trainer
     record: Record
+    inputs: Inputs | None = None  # what action=predict predicts
 
 
 def build(config: DictConfig, folder: Path, data: LightningDataModule | None = None, rank: int = 0) -> Parts:
@@ -84,12 +96,7 @@ def build(config: DictConfig, folder: Path, data: LightningDataModule | None = N
 def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     seed_everything(config.seed, verbose=False)
     processes = world.count(config)
-    if data is not None and processes > 1:
-        raise ConfigError(f"own data is not cut into parts for {processes} processes: use trainer.devices=1")
-    data = data or make(config, "data")
-    data.seed, data.rank, data.processes = config.seed, rank, processes
-    data.prepare_data()
-    data.setup("fit")
+    data = build_data(config, folder, data, rank, processes)
     _check_input_dims(config, data.input_shape)
 
     norm = make(config, "norm")
@@ -103,6 +110,9 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
         check_evaluation(network, norm_inputs, parts_of(batch_sizes(data.test_dataloader(), processes), processes))
     if config.trainer.get("strategy") == "fsdp" and processes > 1:
         check_shardable(network)
+    inputs = read_inputs(data, input_path(config)) if config.action == "predict" else None
+    if inputs is not None:
+        check_evaluation(network, norm_inputs, batch_sizes(inputs.loader))
     if _uses_channels_last(config, network):
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if config.compile:
@@ -115,7 +125,35 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     trainer = _trainer(config, folder, record, network, processes)
     # Lightning converts only after it has loaded a checkpoint, which 64-true would lose half of its digits by
     trainer.precision_plugin.convert_module(task)
-    return Parts(task, data, trainer, record)
+    return Parts(task, data, trainer, record, inputs)
+
+
+def build_data(
+    config: DictConfig, folder: Path, data: LightningDataModule | None = None, rank: int = 0, processes: int = 1
+) -> Any:
+    """The data, set up for the action: loaded and split, or, for new samples, restored from the run folder.
+
+    Raises ConfigError.
+    """
+    own = data is not None
+    data = make(config, "data") if data is None else data
+    if processes > 1 and (own or not isinstance(data, DataModule)):
+        raise ConfigError(f"own data is not cut into parts for {processes} processes: use trainer.devices=1")
+    if isinstance(data, DataModule):
+        data.seed, data.rank, data.processes = config.seed, rank, processes
+        if not reads_data(config):
+            data.restore(folder.parent)
+            return data
+    elif not isinstance(data, LightningDataModule):
+        raise ConfigError(f"data._target_={config.data._target_} is no LightningDataModule")
+    data.prepare_data()
+    for stage in STAGES.get(config.action, ("fit",)):
+        data.setup(stage)
+    if not isinstance(data, DataModule):
+        adopt(data)
+    if config.action == "test" and not is_overridden("test_dataloader", data):
+        raise ConfigError("action=test: this data has no test part")
+    return data
 
 
 def _network(config: DictConfig, data: Any, norm: Any) -> nn.Module:
@@ -139,9 +177,10 @@ def _make(node: DictConfig, key: str, **objects: Any) -> Any:
     try:
         partial = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
     except (InstantiationException, ImportError) as error:
-        raise ConfigError(f"{key}._target_={node._target_} cannot be built: {str(error).splitlines()[-1]}") from error
+        reason = str(error.__cause__ or error).splitlines()[-1]
+        raise ConfigError(f"{key}._target_={node._target_} cannot be built: {reason}") from error
     try:
-        inspect.signature(partial).bind_partial(**objects)
+        inspect.signature(partial.func).bind_partial(*partial.args, **{**partial.keywords, **objects})
     except TypeError as error:
         raise ConfigError(f"{key}: {node._target_} {error}") from error
     return partial if node.get("_partial_") else partial(**objects)
@@ -188,12 +227,15 @@ def _task(config: DictConfig, network: nn.Module, data: Any) -> Task:
         return Classify(**shared, num_classes=data.out_features, class_weights=_class_weights(config, data))
     if config.task.get("class_weights") is not None:
         raise ConfigError(f"task.class_weights={config.task.class_weights}: this data has no classes")
-    mean, std = data.target_statistics()
+    if config.action == "predict":  # the checkpoint has them
+        mean, std = torch.zeros(data.out_features), torch.ones(data.out_features)
+    else:
+        mean, std = data.target_statistics()
     return Regress(**shared, target_mean=mean, target_std=std)
 
 
 def _class_weights(config: DictConfig, data: Any) -> Tensor | None:
-    if config.task.get("class_weights") is None:
+    if config.task.get("class_weights") is None or config.action == "predict":
         return None
     counts = data.class_counts()
     return counts.sum() / (len(counts) * counts.clamp(min=1))

@@ -18,6 +18,8 @@ from normlab.fields import show
 # What acts on each single step, with the value that turns it off.
 SINGLE_STEP_ONLY = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
 
+NEED_A_RUN = ("validate", "test", "predict")  # actions that look at a trained network
+
 # What of Lightning's Trainer normlab decides itself, and where a person says it instead.
 OWN_TRAINER_KEYS = {
     "callbacks": "choose callbacks=",
@@ -81,17 +83,18 @@ def check_name(config: DictConfig, key: str, added: bool) -> None:
 def check_config(config: DictConfig, run_folder: Path) -> None:
     """Raises ConfigError where settings do not go together or name a file that is not there."""
     data = config.data
-    if "val_fraction" in data and data.val_fraction + data.test_fraction >= 1:
+    if {"val_fraction", "test_fraction"} <= data.keys() and data.val_fraction + data.test_fraction >= 1:
         raise ConfigError(
             f"data.val_fraction={data.val_fraction} and data.test_fraction={data.test_fraction} "
             "leave nothing to train on"
         )
-    if data.get("folds") is not None and data.fold >= data.folds:
+    if data.get("folds") is not None and data.get("fold", 0) >= data.folds:
         raise ConfigError(f"data.fold={data.fold}: of data.folds={data.folds}, the last is {data.folds - 1}")
-    if "path" in data and config.action not in ("predict", "export"):  # which read no training data
+    if "path" in data.keys() and reads_data(config):  # noqa: SIM118  # a key whose value is ??? is not in it
         _check_files(data)
     if config.score_mode is not None and config.score is None:
         raise ConfigError(f"score_mode={config.score_mode} without a score: set score= too")
+    _check_input(config, run_folder)
     if config.steps_per_execution > 1:
         _check_single_step_only(config)
     if config.trainer.devices != 1 or config.trainer.get("num_nodes", 1) != 1:
@@ -102,6 +105,8 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
         raise ConfigError(f"ckpt={config.ckpt} with action=fit: a fit resumes by its name=")
     checkpoint = checkpoint_path(config, run_folder)
     if checkpoint is not None and not checkpoint.is_file():
+        if config.ckpt is None:
+            raise ConfigError(f"action={config.action}: {run_folder} has no checkpoint yet; let its fit end an epoch")
         raise ConfigError(f"ckpt={config.ckpt}: there is no file {checkpoint}")
 
 
@@ -109,7 +114,7 @@ def _check_files(data: DictConfig) -> None:
     """Looks at the file or folder that our own data sets are to read, as far as that goes without torch and pandas."""
     if not data._target_.startswith(f"{__package__}.data."):
         return
-    if "target" not in data:
+    if "target" not in data.keys():  # noqa: SIM118
         _check_folder(data)
         return
     from normlab.data.header import check_table  # looks into files with the help of this module
@@ -129,10 +134,21 @@ def _check_folder(data: DictConfig) -> None:
 
 def checkpoint_path(config: DictConfig, run_folder: Path) -> Path | None:
     """The checkpoint that an action loads before it starts; None for none."""
-    ckpt = config.ckpt or ("best" if config.action in ("validate", "test") else None)
+    ckpt = config.ckpt or ("best" if config.action in NEED_A_RUN else None)
     if ckpt is None:
         return None
     return run_folder / "checkpoints" / f"{ckpt}.ckpt" if ckpt in ("best", "last") else Path(ckpt)
+
+
+def input_path(config: DictConfig) -> Path | None:
+    """The new samples to predict; None where the test part is."""
+    given = config.get("input")  # a run folder may be older than the key
+    return None if given is None else Path(str(given))
+
+
+def reads_data(config: DictConfig) -> bool:
+    """Whether an action reads the data set; to predict new samples the run folder has what is needed of it."""
+    return config.action != "predict" or input_path(config) is None
 
 
 @cache
@@ -151,6 +167,23 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
     """The end of a refusal: up to `most` of the known names nearest to `name`, if any is near."""
     near = difflib.get_close_matches(name, list(known), n=most)
     return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _check_input(config: DictConfig, run_folder: Path) -> None:
+    path = input_path(config)
+    if path is None:
+        return
+    if not str(config.input):
+        raise ConfigError("input= is empty: expected a file or folder of new samples")
+    if config.action != "predict":
+        raise ConfigError(f"input={path} with action={config.action}: action=predict name=<run> reads it")
+    if not path.exists():
+        raise ConfigError(f"input={path}: there is no such file or folder")
+    if not (run_folder / "data.json").is_file():
+        raise ConfigError(
+            f"input={path}: {run_folder} has no data.json to read new samples by, being older than action=predict or "
+            "of own data: train again under another name=, or leave out input= to predict the test part"
+        )
 
 
 def _check_single_step_only(config: DictConfig) -> None:
@@ -174,6 +207,8 @@ def _check_single_process_only(config: DictConfig) -> None:
         raise ConfigError(f"steps_per_execution={config.steps_per_execution} cannot be combined with {devices}; use 1")
     if config.nonfinite == "skip":
         raise ConfigError(f"nonfinite=skip cannot be combined with {devices}; use raise")
+    if config.action == "predict":
+        raise ConfigError(f"action=predict cannot be combined with {devices}: it takes one process, trainer.devices=1")
     if config.action == "lr_find":
         raise ConfigError(
             f"action=lr_find cannot be combined with {devices}: search with trainer.devices=1 and data.batch_size= of "

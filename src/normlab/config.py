@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import normlab.conf  # pyright: ignore[reportMissingImports]  # conf/, mapped by pyproject.toml
 from normlab import folder
-from normlab.checks import check_config, check_name, check_option
+from normlab.checks import NEED_A_RUN, check_config, check_name, check_option
 from normlab.engines import check_engine, check_launcher, check_score, check_search
 from normlab.errors import ConfigError
 from normlab.fields import check_value
@@ -76,6 +76,14 @@ def check_sweep(overrides: Sequence[str]) -> None:
             check_launcher(engines.launcher, config)
 
 
+def keep_typed_data(config: DictConfig) -> None:
+    """Where `data._target_` was typed, leaves of the data's keys those typed: the others are those of another class."""
+    typed = [override.key_or_group.split(".") for override in parse(config.overrides)]
+    keys = [name for group, name, *_ in (key for key in typed if len(key) > 1) if group == "data"]
+    if "_target_" in keys:
+        config.data = {key: value for key, value in config.data.items() if key in keys}
+
+
 def restore(fresh: DictConfig, overrides: Iterable[str], run_folder: Path) -> DictConfig:
     """The configuration of the run in a folder, changed by the overrides, whose values are those of `fresh`.
 
@@ -84,6 +92,8 @@ def restore(fresh: DictConfig, overrides: Iterable[str], run_folder: Path) -> Di
     if not (run_folder / "config.yaml").is_file():
         return fresh
     saved = folder.read_config(run_folder)
+    if fresh.action == "predict":  # one process does it, however many have trained
+        saved.trainer.devices = saved.trainer.num_nodes = 1
     for override in parse(overrides):
         key = override.key_or_group
         if key == "experiment":
@@ -122,11 +132,12 @@ def _compose(overrides: list[str], loader: ConfigLoader) -> tuple[DictConfig, li
     action, name = _typed(parsed, "action", "fit"), _typed(parsed, "name")
     check_value("action", action, "fit")
     run_folder = folder.resolve(name, action, _typed(parsed, "ckpt"))
-    if action in ("validate", "test"):
+    if action in NEED_A_RUN:
         folder.check_action(run_folder, action)
     inherited = [] if action == "fit" else _inherited(run_folder, parsed)
     config = _apply(parse(inherited) + parsed, loader)
     config.overrides = overrides
+    keep_typed_data(config)
     if action != "fit":
         config = restore(config, overrides, run_folder)
     check_config(config, run_folder)

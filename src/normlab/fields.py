@@ -54,7 +54,7 @@ LIMIT = (COUNT, Number(0, 1, open_low=True))  # so many batches, or that fractio
 
 RULES: dict[str, tuple[Number | Words, ...]] = {
     # the run's own keys
-    "action": (Words(["fit", "validate", "test", "lr_find"]),),
+    "action": (Words(["fit", "validate", "test", "predict", "stats", "lr_find"]),),
     "seed": (SEED,),
     "score_mode": (Words(["max", "min", None]),),
     "steps_per_execution": (COUNT,),

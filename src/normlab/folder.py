@@ -1,6 +1,6 @@
 """The run folder: where it lies, what it holds, and whether a command may use it.
 
-config.yaml  metrics.csv  result.json  environment.json  train.log  checkpoints/{best,last}.ckpt
+config.yaml  data.json  metrics.csv  result.json  environment.json  train.log  checkpoints/{best,last}.ckpt
 """
 
 import json
@@ -29,7 +29,7 @@ ROOT = Path("outputs")
 PACKAGES = ("normlab", "torch", "lightning", "torchmetrics", "torchvision", "hydra-core", "omegaconf", "numpy")
 
 # What a run that was refused, or not started yet, leaves; the next one may take its place.
-UNTRAINED = {"lr_find", "result.json", "train.log", ".lock", "checkpoints"}
+UNTRAINED = {"lr_find", "stats", "result.json", "train.log", ".lock", "checkpoints"}
 
 # Lets `python train.py -cp <folder> -cn config name=<new>` replay a run.
 REPLAY = """\
@@ -56,7 +56,7 @@ def resolve(name: object, action: str = "fit", ckpt: str | None = None) -> Path:
         return ROOT / str(name)
     if ckpt not in (None, "best", "last"):
         return Path(ckpt).parent.parent
-    if action in ("fit", "sweep", "lr_find"):
+    if action in ("fit", "sweep", "lr_find", "stats"):
         if (given := joined.run_name()) is not None:
             return ROOT / given
         now = datetime.now()

@@ -70,6 +70,8 @@ def check(config: DictConfig) -> None:
                 "for this machine alone set trainer.num_nodes=1 and trainer.devices="
             )
         return
+    if here.processes > 1 and config.action in ("predict", "stats"):
+        raise ConfigError(f"action={config.action} under {here.starter}: start python train.py without it")
     if here.processes % here.nodes:
         raise ConfigError(
             f"{here.starter} started {here.processes} processes on {here.nodes} nodes: each node must have as many"

@@ -65,6 +65,15 @@ class ModeGuard(Callback):
     def on_test_epoch_end(self, *_: object) -> None:
         self._check_evaluation()
 
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.on_validation_start(trainer, pl_module)
+
+    def on_predict_batch_start(self, *_: object) -> None:
+        self._check_evaluation()
+
+    def on_predict_epoch_end(self, *_: object) -> None:
+        self._check_evaluation()
+
     def _check_frozen(self) -> None:
         for name, module in self.frozen.items():
             if module.training:

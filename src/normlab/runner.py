@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import LightningDataModule
@@ -21,12 +21,16 @@ from normlab.allocator import set_allocator
 from normlab.build import Parts, build
 from normlab.checkpoints import load_weights
 from normlab.checks import checkpoint_path
-from normlab.data.own import Datasets, adopt
+from normlab.data.base import DataModule
+from normlab.data.own import Datasets, OfDatasets
 from normlab.errors import ConfigError
 from normlab.identity import config_hash
 from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning
 from normlab.start import Start
 from normlab.world import threads
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +39,15 @@ log = logging.getLogger(__name__)
 class Result:
     """What a run leaves: its folder, score and metrics, and the task with the weights that were measured last.
 
-    `task` is None where an earlier start had finished the run.
+    `task` is None where an earlier start had finished the run, and of action=stats. `predictions` are those of
+    action=predict, a row a sample, as predictions.csv holds them.
     """
 
     folder: Path
     score: float | None
     metrics: dict[str, float]
     task: torch.nn.Module | None
+    predictions: "DataFrame | None" = None
 
 
 def run(
@@ -62,7 +68,9 @@ def _run(config: DictConfig, folder: str | Path | None, data: Any, start: Start)
     path = Path(folder) if folder is not None else folders.resolve(config.name, config.action, config.ckpt)
     if data is not None:
         config = config.copy()
-        data = adopt(data, config)
+        if not isinstance(data, LightningDataModule):
+            data = OfDatasets(data, config.data.get("batch_size", 64))
+        config.data = {"_target_": f"{type(data).__module__}.{type(data).__qualname__}"}
     checkpoint = checkpoint_path(config, path)
     out = path / config.action
     here = joined.found()
@@ -72,6 +80,9 @@ def _run(config: DictConfig, folder: str | Path | None, data: Any, start: Start)
             folders.tell_finished(path, result)
             return Result(path, result["score"], result["metrics"], None)
         out = path
+    if config.action == "stats":
+        out.mkdir(parents=True, exist_ok=True)
+        return _look_at_data(config, path, out, data)
     if here is not None:
         torch.set_num_threads(threads(here.local))
     if here is not None and here.rank > 0:
@@ -83,6 +94,8 @@ def _run(config: DictConfig, folder: str | Path | None, data: Any, start: Start)
         parts = build(config, out, data)
         _check_world(recorded.earlier, parts)
         folders.write_config(out, config)
+        if config.action == "fit" and isinstance(parts.data, DataModule):
+            parts.data.save(out)
         folders.write_environment(out, _devices(parts))
         start.ready()
         if parts.trainer.world_size > 1 and here is None:
@@ -97,7 +110,19 @@ def _run(config: DictConfig, folder: str | Path | None, data: Any, start: Start)
             with _keyboard_interrupt(), closing_wandb():
                 outcome = ACTIONS[config.action](parts, checkpoint, out)
         recorded.done(outcome)
-    return Result(path, outcome.score, outcome.metrics, parts.task)
+    return Result(path, outcome.score, outcome.metrics, parts.task, outcome.predictions)
+
+
+def _look_at_data(config: DictConfig, path: Path, out: Path, data: Any) -> Result:
+    """action=stats, which needs no network."""
+    from normlab.stats.action import stats  # with pandas and matplotlib
+
+    with folders.lock(out), logging_to(out / "train.log"), _Recorded(config, out) as recorded:
+        quiet_lightning()
+        folders.write_config(out, config)
+        outcome = Outcome(None, stats(config, out, data))
+        recorded.done(outcome)
+    return Result(path, None, outcome.metrics, None)
 
 
 def _follow(

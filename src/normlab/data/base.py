@@ -11,6 +11,7 @@ from lightning import LightningDataModule
 from torch import Tensor, nn
 
 from normlab.data.batches import Augment, Batches, EpochOrder, Mix, Source
+from normlab.data.labels import check_finite, check_labels
 from normlab.data.splits import Splitter, parts, with_noise
 from normlab.errors import ConfigError
 from normlab.folder import write_text
@@ -85,7 +86,13 @@ class DataModule(LightningDataModule):
         if self.splits:
             return
         loaded = self.load()
-        classes = self._class_names() if self.task == "classify" else ()
+        classes = class_names(self)
+        if classes:
+            for name, (_, y) in loaded.items():
+                check_labels(y, self.out_features, f"{name} part")
+        else:
+            for name, (_, y) in loaded.items():
+                check_finite(y, f"{name} part")
         splitter = Splitter(self.val_fraction, self.test_fraction, self.split_seed, self.folds, self.fold, classes)
         found = parts(loaded, splitter, self.subset)
         if self.label_noise:
@@ -125,7 +132,7 @@ class DataModule(LightningDataModule):
             setattr(self, key, tuple(value) if isinstance(value, list) else value)
 
     def read_input(self, path: Path) -> tuple[Tensor | Source, list[str]]:
-        """New samples from a file or folder, as `load` gives them but without targets, and what each is called.
+        """New samples from a file or folder, as `splits` holds them, and what each is called.
 
         Raises ConfigError where that cannot be read.
         """
@@ -161,10 +168,17 @@ class DataModule(LightningDataModule):
         """Where batches go."""
         return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
 
-    def _class_names(self) -> Sequence[str]:
-        return self.class_names or [str(number) for number in range(self.out_features)]
-
     def _with_noise(self, y: Tensor) -> Tensor:
         if self.task != "classify":
             raise ConfigError(f"data.label_noise={self.label_noise}: this data has no classes")
         return with_noise(y, self.label_noise, self.out_features, self.split_seed)
+
+
+def class_names(data: Any) -> Sequence[str]:
+    """What the classes of a data module are called, by number; none for a target to regress."""
+    if data.task != "classify":
+        return ()
+    names = getattr(data, "class_names", None) or [str(number) for number in range(data.out_features)]
+    if len(names) != data.out_features:
+        raise ConfigError(f"class_names={list(names)}: the data has {data.out_features} classes")
+    return names

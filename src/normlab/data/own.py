@@ -1,15 +1,17 @@
 """A person's own data in place of ours: a LightningDataModule, or datasets."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from lightning import LightningDataModule
-from omegaconf import DictConfig
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from normlab.data.labels import check_finite, check_labels, check_varies
+from normlab.data.loaders import Chunk
 from normlab.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -17,63 +19,149 @@ log = logging.getLogger(__name__)
 Datasets = Sequence[Dataset[Any]]  # train, val and, if there is one, test
 
 
-def adopt(data: LightningDataModule | Datasets, config: DictConfig) -> LightningDataModule:
-    """Gives own data the facts that normlab needs, and says which guarantees end.
+class OfDatasets(LightningDataModule):
+    """Loaders of (train, val) or (train, val, test) datasets."""
 
-    Facts that the data module has as attributes are taken: `task` (classify or regress), `input_shape`,
-    `out_features`. Others are read off its training batches, which must be pairs (x, y), or triples (x, y, domain) for
-    `norm=domain`: integer y (N,) are classes, floating-point y (N, width) or (N,) a target to regress. The
-    configuration then names the data's class.
-    """
-    if not isinstance(data, LightningDataModule):
-        data = _OfDatasets(data, config.data.batch_size)
-    if not getattr(data, "task", None):
-        data.prepare_data()
-        data.setup("fit")
-        _read_facts(data)
-    config.data = {"_target_": f"{type(data).__module__}.{type(data).__qualname__}"}
-    log.warning(
-        "own data: splits, order and augmentation are yours, so resuming bit by bit and equal results on several "
-        "processes are not guaranteed"
-    )
-    return data
-
-
-class _OfDatasets(LightningDataModule):
-    def __init__(self, datasets: Datasets, batch_size: int):
+    def __init__(self, datasets: Datasets = (), batch_size: int = 64):
         super().__init__()
         if not 2 <= len(datasets) <= 3:
-            raise ConfigError(f"data: got {len(datasets)} datasets; expected (train, val) or (train, val, test)")
+            raise ConfigError(
+                f"data: got {len(datasets)} datasets; expected (train, val) or (train, val, test), given from "
+                "Python: normlab.run(config, data=(train, val, test))"
+            )
+        for part, dataset in zip(("train", "val", "test"), datasets, strict=False):
+            if hasattr(dataset, "__len__") and not len(dataset):  # pyright: ignore[reportArgumentType]
+                raise ConfigError(f"data: the {part} dataset is empty")
         self.datasets, self.batch_size = datasets, batch_size
         if len(datasets) == 3:
             self.test_dataloader = lambda: DataLoader(self.datasets[2], self.batch_size)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.datasets[0], self.batch_size, shuffle=True)
+        shuffle = hasattr(self.datasets[0], "__len__")  # an iterable dataset has its own order
+        return DataLoader(self.datasets[0], self.batch_size, shuffle=shuffle)
 
     def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.datasets[1], self.batch_size)
 
 
-def _read_facts(data: Any) -> None:
-    shape: tuple[int, ...] = ()
-    targets: list[Tensor] = []
-    for batch in data.train_dataloader():
-        if not isinstance(batch, Sequence) or len(batch) not in (2, 3):
-            raise ConfigError(
-                f"data: training batches must be pairs (x, y), or (x, y, domain); got {type(batch).__name__}"
-            )
-        shape = tuple(batch[0].shape[1:])
-        targets.append(torch.as_tensor(batch[1]))
-    if not targets:
-        raise ConfigError("data: the training loader is empty")
-    target = torch.cat(targets)
-    data.input_shape = shape
-    data.task = "regress" if target.is_floating_point() else "classify"
+def adopt(data: Any) -> None:
+    """Gives own data, already set up, the facts that normlab needs, and says which guarantees end.
+
+    Facts that the data module has as attributes are taken: `task` (classify or regress), `input_shape`,
+    `out_features`, and `target_statistics()` or `class_counts()` where they are asked for. Others are read off its
+    training batches, which must be pairs (x, y), or triples (x, y, domain) for `norm=domain`: integer y (N,) are
+    classes, floating-point y (N, width) or (N,) a target to regress. Every batch is looked at before it is used.
+    Raises ConfigError for data that cannot be trained on, naming the part.
+    """
+    for part in ("train", "val"):
+        if not is_overridden(f"{part}_dataloader", data):
+            raise ConfigError(f"own data: {type(data).__name__} has no {part}_dataloader; a fit needs train and val")
+        if isinstance(getattr(data, f"{part}_dataloader")(), list | tuple | dict):
+            raise ConfigError(f"own data: {part}_dataloader gives several loaders; expected one")
+    if getattr(data, "task", None) not in (None, "classify", "regress"):
+        raise ConfigError(f"own data: task={data.task}; expected classify or regress")
+    targets = _Targets(data)
+    if getattr(data, "input_shape", None) is None:
+        data.input_shape = targets.input_shape
+    if getattr(data, "task", None) is None:
+        data.task = "regress" if targets.all.is_floating_point() else "classify"
+    if getattr(data, "out_features", None) is None:
+        data.out_features = targets.width(data.task)
     if data.task == "classify":
-        data.out_features = int(target.max()) + 1
-        return
-    target = target.reshape(len(target), -1)
-    data.out_features = target.shape[1]
-    std, mean = torch.std_mean(target, dim=0, correction=0)
-    data.target_statistics = lambda: (mean, std)
+        data.class_counts = getattr(data, "class_counts", lambda: targets.counts(data.out_features))
+    else:
+        data.target_statistics = getattr(data, "target_statistics", targets.statistics)
+    if not hasattr(data.on_before_batch_transfer, "looks"):  # of an earlier run in this process
+        data.on_before_batch_transfer = _looking(data, data.on_before_batch_transfer)
+    log.warning("own data: splits, order and augmentation are yours, so resuming bit by bit is not guaranteed")
+
+
+class _Targets:
+    """What the training batches tell; they are read once, when it is first asked for."""
+
+    def __init__(self, data: Any):
+        self.data = data
+
+    @property
+    def all(self) -> Tensor:
+        """The targets (N, …)."""
+        return self._read[0]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self._read[1]
+
+    def width(self, task: str) -> int:
+        """How many outputs the task needs."""
+        if task == "regress":
+            return self._columns().shape[1]
+        if self.all.is_floating_point():
+            return self.all.shape[1]
+        check_labels(self.all, max(1, int(self.all.max()) + 1), "own data, training part")
+        if int(self.all.max()) == 0:
+            raise ConfigError("own data, training part: all labels are 0; one class leaves nothing to learn")
+        return int(self.all.max()) + 1
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        std, mean = torch.std_mean(self._columns(), dim=0, correction=0)
+        return mean, std
+
+    def counts(self, classes: int) -> Tensor:
+        check_labels(self.all, classes, "own data, training part")
+        return torch.bincount(self.all, minlength=classes)
+
+    def _columns(self) -> Tensor:
+        columns = self.all.reshape(len(self.all), -1).to(torch.get_default_dtype())
+        check_finite(columns, "own data, training part")
+        check_varies(columns, "own data, training part")
+        return columns
+
+    @property
+    def _read(self) -> tuple[Tensor, tuple[int, ...]]:
+        if not hasattr(self, "_kept"):
+            shape: tuple[int, ...] = ()
+            targets = []
+            for x, y, *_ in map(_pair, self.data.train_dataloader()):
+                shape = tuple(x.shape[1:])
+                targets.append(torch.as_tensor(y))
+            if not targets:
+                raise ConfigError("own data: the training loader is empty")
+            self._kept = torch.cat(targets), shape
+        return self._kept
+
+
+def _pair(batch: Any) -> Sequence[Tensor]:
+    if not isinstance(batch, Sequence) or len(batch) not in (2, 3):
+        raise ConfigError(f"own data: batches must be pairs (x, y), or (x, y, domain); got {type(batch).__name__}")
+    return batch
+
+
+def _looking(data: Any, given: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
+    """The data module's hook before a batch travels to the device, followed by a look at the batch."""
+
+    def look(batch: Any, dataloader_idx: int) -> Any:
+        if isinstance(batch, Chunk):
+            return Chunk([look(single, dataloader_idx) for single in batch])
+        batch = given(batch, dataloader_idx)
+        if data.trainer.predicting:
+            _check_samples(batch if isinstance(batch, Tensor) else batch[0], data, "samples to predict")
+            return batch
+        x, y, *domain = _pair(batch)
+        where = "training part" if data.trainer.training else "validation or test part"
+        _check_samples(x, data, where)
+        if data.task == "classify":
+            check_labels(y, data.out_features, f"own data, {where}")
+        else:
+            y = y.reshape(len(y), -1).to(x.dtype)
+        return (x, y, *domain)
+
+    look.looks = True  # pyright: ignore[reportFunctionMemberAccess]
+    return look
+
+
+def _check_samples(x: Tensor, data: Any, where: str) -> None:
+    if is_overridden("on_after_batch_transfer", data):
+        return  # which may still change them
+    if not x.is_floating_point() or (x.dtype == torch.float64 and data.trainer.precision != "64-true"):
+        kind = str(x.dtype).removeprefix("torch.")
+        raise ConfigError(f"own data, {where}: samples are {kind}; networks take float32: x.float(), of pixels / 255")

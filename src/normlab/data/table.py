@@ -19,6 +19,9 @@ class BundledTable(DataModule):
 
     def load(self) -> dict[str, tuple[Tensor | Source, Tensor]]:
         bunch = self.bunch()
+        self.feature_names = [str(name) for name in bunch.feature_names]
+        if self.task == "classify":
+            self.class_names = [str(name) for name in bunch.target_names]
         x, y = torch.tensor(bunch.data, dtype=torch.float32), torch.tensor(bunch.target)
         return {"train": (x, y.long() if self.task == "classify" else y.float().unsqueeze(1))}
 

@@ -82,6 +82,10 @@ class Task(LightningModule):
     def prediction(self, output: Tensor) -> Tensor:
         """What metrics see of the network's output."""
 
+    @abstractmethod
+    def answer(self, output: Tensor) -> Tensor:
+        """What a person sees of the network's output: probabilities (N, classes), or the target in its own units."""
+
     def label(self, target: Tensor) -> Tensor:
         """What metrics see of a batch's target."""
         return target
@@ -127,6 +131,14 @@ class Task(LightningModule):
 
     def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         self._evaluate("test", batch, self.test_meter)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> tuple[Tensor, Tensor | None, str | None]:
+        """The answers to a batch (x, …), or to x alone; its target; and why an answer is not finite, if one is not."""
+        x, *rest = batch if isinstance(batch, list | tuple) else (batch,)
+        target = rest[0] if rest else None
+        output = self._output(x, rest[1:])
+        wrong = None if torch.isfinite(output).all() else explain(self.network, x, x)
+        return self.answer(output), target, wrong
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         if self.guard.spoiled:  # one of the batches accumulated for this step was left out
@@ -214,12 +226,14 @@ class Task(LightningModule):
     def _step(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """The network's output and its loss."""
         x, target, *domain = batch
+        output = self._output(x, domain)
+        return output, self.loss(output, target)
+
+    def _output(self, x: Tensor, domain: Sequence[Tensor]) -> Tensor:
         if domain:
             self.set_domain(domain[0])
         output = self.network(x)
-        if output.dtype in (torch.bfloat16, torch.float16):
-            output = output.float()
-        return output, self.loss(output, target)
+        return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
 
     def _execute(self, batches: Iterable[Sequence[Tensor]]) -> None:
         """Steps through many batches as Lightning's automatic optimization does through one."""

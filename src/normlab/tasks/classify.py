@@ -48,6 +48,9 @@ class Classify(Task):
     def label(self, target: Tensor) -> Tensor:
         return target.argmax(1) if target.ndim == 2 else target
 
+    def answer(self, output: Tensor) -> Tensor:
+        return output.softmax(1)
+
     def prediction(self, output: Tensor) -> Tensor:
         """Logits (N, classes); probabilities where auroc is chosen, which would guess which of the two it is given."""
         return output.softmax(1) if "auroc" in self.train_meter.metrics else output

@@ -1,0 +1,1 @@
+"""action=stats: what stands in a data set, before anything is trained on it."""
