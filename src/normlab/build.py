@@ -189,7 +189,7 @@ def _trainer(config: DictConfig, folder: Path, record: Record, processes: int) -
     loggers: list[Any] = []
     every_step = int("lr_monitor" in config.callbacks)  # of our own metrics there are only an epoch's
     settings = OmegaConf.create({"log_every_n_steps": every_step, **config.trainer})
-    for key in ("overfit_batches", "sync_batchnorm", "max_restarts"):
+    for key in ("overfit_batches", "sync_batchnorm", "max_restarts", "timeout"):
         settings.pop(key, None)  # a folder from before these keys may be looked at
     if config.action == "fit":
         following = {"monitor": record.score, "mode": record.mode}
@@ -213,7 +213,7 @@ def _trainer(config: DictConfig, folder: Path, record: Record, processes: int) -
     nodes = world.nodes()
     settings.devices, settings.num_nodes = processes // nodes, nodes
     own = {
-        "strategy": DDPStrategy(**OWN_BUFFERS) if processes > 1 else "auto",
+        "strategy": DDPStrategy(timeout=world.timeout(config), **OWN_BUFFERS) if processes > 1 else "auto",
         "plugins": plugins,
         "use_distributed_sampler": False,  # our data has parts of its own
         "callbacks": core + added,

@@ -8,10 +8,8 @@ from datetime import timedelta
 from types import TracebackType
 
 from normlab import joined
-from normlab.errors import ConfigError, PeerError
+from normlab.errors import ConfigError, PeerError, WaitError
 from normlab.world import environment
-
-PATIENCE = timedelta(minutes=30)  # until all processes have built their parts; torch's own for a collective
 
 
 class Start:
@@ -23,7 +21,9 @@ class Start:
 
     numbers = itertools.count()  # of the starts in this process
 
-    def __init__(self) -> None:
+    def __init__(self, patience: timedelta):
+        """`patience` is how long to wait until the others have built their parts."""
+        self.patience = patience
         self.told = joined.found() is None
 
     def __enter__(self) -> "Start":
@@ -45,7 +45,10 @@ class Start:
             self._tell(error)
 
     def ready(self) -> None:
-        """Waits for the others. Raises ConfigError where one of them is refused, PeerError where it failed."""
+        """Waits for the others.
+
+        Raises ConfigError where one of them is refused, PeerError where it failed, WaitError where it does not come.
+        """
         if self.told:
             return
         for rank, said in enumerate(self._tell(None)):
@@ -55,17 +58,30 @@ class Start:
 
     def _tell(self, error: Exception | None) -> list[dict[str, str] | None]:
         """Tells the others how far this process came, and hears it of each."""
-        from torch.distributed.rendezvous import rendezvous  # torch may be built without it
+        from torch.distributed import DistError  # torch may be built without it
+        from torch.distributed.rendezvous import rendezvous
 
         self.told = True
         place = environment()
         os.environ.update(MASTER_ADDR=place.main_address, MASTER_PORT=str(place.main_port))
-        store, rank, processes = next(rendezvous("env://", place.global_rank(), place.world_size(), timeout=PATIENCE))
-        start = f"normlab/start/{next(self.numbers)}"
-        said = error and {"refused": isinstance(error, ConfigError), "message": str(error)}
-        store.set(f"{start}/said/{rank}", json.dumps(said))
-        heard = [json.loads(store.get(f"{start}/said/{other}")) for other in range(processes)]
-        store.set(f"{start}/heard/{rank}", "")
-        if rank == 0:  # the store may end with the first process
-            store.wait([f"{start}/heard/{other}" for other in range(processes)])
+        rank, processes = place.global_rank(), place.world_size()
+        awaited = 0  # which has the store
+        try:
+            store, *_ = next(rendezvous("env://", rank, processes, timeout=self.patience))
+            start = f"normlab/start/{next(self.numbers)}"
+            said = error and {"refused": isinstance(error, ConfigError), "message": str(error)}
+            store.set(f"{start}/said/{rank}", json.dumps(said))
+            heard = []
+            for awaited in range(processes):
+                heard.append(json.loads(store.get(f"{start}/said/{awaited}")))
+            store.set(f"{start}/heard/{rank}", "")
+            if rank == 0:  # the store may end with the first process
+                for awaited in range(processes):
+                    store.wait([f"{start}/heard/{awaited}"])
+        except DistError as failure:
+            seconds = f"{self.patience.total_seconds():g} s"
+            raise WaitError(
+                f"rank {rank} of {processes} waited in vain for rank {awaited} to build its parts ({failure}). "
+                f"Where it only needs longer than {seconds}, raise trainer.timeout"
+            ) from failure
         return heard

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
 
+from normlab.errors import WaitError
 from normlab.norms.moments import whole_moments
+
+waiting: str | None = None  # the layer in which this process waits for the others' statistics, or did in vain
 
 
 def several() -> bool:
@@ -48,15 +51,18 @@ def _sum(own: Tensor, layer: str) -> Tensor:
 
 def _naming(layer: str, collective: Callable[[], Any]) -> None:
     """Says in which layer and rank a collective failed, as it does where another rank does not come to it."""
+    global waiting
+    waiting = layer
     try:
         collective()
     except RuntimeError as error:
         rank = f"rank {distributed.get_rank()} of {distributed.get_world_size()}"
-        raise RuntimeError(
+        raise WaitError(
             f"{rank} waited in vain for the others' statistics in {layer}: a rank died, or did not send a batch "
             "through this layer, as when code runs on one rank alone or ranks have different numbers of batches "
             f"({error})"
         ) from error
+    waiting = None
 
 
 class _Joined(torch.autograd.Function):

@@ -109,8 +109,10 @@ class Task(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         if self.automatic_optimization:
             loss = self._train(batch)
-            if loss is None or self.trainer.world_size == 1:
+            if self.trainer.world_size == 1:
                 return loss
+            if loss is None:  # in all processes, and Lightning then wants one; the step is left out
+                return torch.stack([p.sum() for p in self.network.parameters() if p.requires_grad]).sum() * 0
             return loss * self.trainer.train_dataloader.weight(batch_idx)  # pyright: ignore
         self._execute(batch)
         return None
