@@ -75,7 +75,7 @@ def test_every_yaml_composes_and_binds_to_its_target(group, option):
         (node,) = node.values()
     if "_target_" not in node:
         node = compose([f"{group}={option}"])[group]
-    ours = {"overfit_batches", "max_restarts", "_target_", "_partial_"}
+    ours = {"overfit_batches", "max_restarts", "timeout", "_target_", "_partial_"}
     keys = {key: value for key, value in OmegaConf.to_container(node).items() if key not in ours}
     inspect.signature(get_object(node["_target_"])).bind_partial(**keys)
 

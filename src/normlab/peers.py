@@ -60,7 +60,7 @@ class Peers:
 
     def _answer(self) -> None:
         """Says where this process is, once another asks."""
-        store: "distributed.Store | None" = None
+        store: distributed.Store | None = None
         with suppress(RuntimeError):  # the store has ended with its host
             while not self.over.wait(LOOK):
                 if store is None and distributed.is_initialized():
@@ -135,11 +135,11 @@ def _place_of(error: Exception) -> str:
 
 
 def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
-    """Where a program is: in a layer that waits, or in the innermost function that is not torch's."""
-    if ranks.waiting is not None:
-        return f"in {ranks.waiting}"
+    """Where a program is: in a layer that waits for others, or in the innermost function that is not torch's."""
     for frame, line in frames:
         module = frame.f_globals.get("__name__", "")
-        if not module.startswith("torch."):
+        if module == ranks.__name__ and "layer" in frame.f_locals:
+            return f"in {frame.f_locals['layer']}"
+        if not module.startswith(("torch.", ranks.__name__)):
             return f"in {module}.{frame.f_code.co_qualname}, line {line}"
     return "in torch"

@@ -26,7 +26,7 @@ class SameConfig(Callback):
         first = trainer.strategy.broadcast(own)
         if first != own:
             raise ConfigError(
-                f"process {trainer.global_rank} has {_told(own)}, and process 0 {_told(first)}: the loaders of the data "
+                f"process {trainer.global_rank} has {_told(own)}, and process 0 {_told(first)}: the data's loaders "
                 "must cut as many batches in every process, as normlab.data.base.Batches does"
             )
 

@@ -13,8 +13,6 @@ from torch.autograd.function import once_differentiable
 from normlab.errors import WaitError
 from normlab.norms.moments import whole_moments
 
-waiting: str | None = None  # the layer in which this process waits for the others' statistics, or did in vain
-
 
 def several() -> bool:
     """Whether this process is one of several in a process group."""
@@ -51,8 +49,6 @@ def _sum(own: Tensor, layer: str) -> Tensor:
 
 def _naming(layer: str, collective: Callable[[], Any]) -> None:
     """Says in which layer and rank a collective failed, as it does where another rank does not come to it."""
-    global waiting
-    waiting = layer
     try:
         collective()
     except RuntimeError as error:
@@ -62,7 +58,6 @@ def _naming(layer: str, collective: Callable[[], Any]) -> None:
             "through this layer, as when code runs on one rank alone or ranks have different numbers of batches "
             f"({error})"
         ) from error
-    waiting = None
 
 
 class _Joined(torch.autograd.Function):
