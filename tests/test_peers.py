@@ -118,7 +118,7 @@ def test_the_kind_of_error(said, name):
 )
 def test_who_waits_where_and_who_is_where_instead(said, name, place):
     message = str(said[0][name])
-    other = r"; rank 1 is in test_peers.oversleep, line \d+, epoch 7, step 9. What only takes longer needs more trainer"
+    other = r"\), epoch 7, step 9; rank 1 is in test_peers.oversleep, line \d+, epoch 7, step 9. What only takes longer"
     assert re.search(f"^{place}.*{other}", message, re.DOTALL), message
     assert said[1][name] is None
 

@@ -20,6 +20,7 @@ from normlab.norms import ranks
 
 LOOK = 1.0  # seconds between two looks for somebody who asks
 PATIENCE = 6.0  # seconds to wait for answers, of processes that may be short of time
+SLACK = 2.0  # and for our own threads, which nothing but a store whose host was stopped holds up
 
 
 class Peers:
@@ -38,36 +39,39 @@ class Peers:
         self.prefix = f"normlab/peers/{next(self.numbers)}"
         self.over = threading.Event()
         self.watched = threading.get_ident()
+        self.answering = threading.Thread(target=self._answer, daemon=True)
 
     def __enter__(self) -> None:
         if self.trainer.world_size > 1:
-            threading.Thread(target=self._answer, daemon=True).start()
+            self.answering.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.trainer.world_size == 1:
+            return
         self.over.set()
-        if self.trainer.world_size == 1 or not isinstance(error, Exception):
+        self.answering.join(LOOK + SLACK)
+        if not isinstance(error, Exception):
             return
         answers: dict[int, dict[str, Any]] = {}
         waited = _in_vain(error)
-        # in a thread of its own: a store whose host was stopped never returns
         asking = threading.Thread(target=self._tell, args=(error, waited, answers), daemon=True)
         asking.start()
-        asking.join(PATIENCE)
+        asking.join(PATIENCE + SLACK)
         if waited:
             raise self._completed(error, dict(answers)) from error
 
     def _answer(self) -> None:
         """Says where this process is, once another asks."""
-        store: distributed.Store | None = None
+        store: Any = None
         with suppress(RuntimeError):  # the store has ended with its host
             while not self.over.wait(LOOK):
                 if store is None and distributed.is_initialized():
                     store = _store()
                 if store is not None and store.check([f"{self.prefix}/asked"]):
                     frame = sys._current_frames()[self.watched]
-                    self._say(store, f"is {_place(traceback.walk_stack(frame))}", failed=False)
+                    self._say(store, f"is {_place(traceback.walk_stack(frame))}, {self._when()}", failed=False)
                     return
 
     def _tell(self, error: Exception, waited: bool, answers: dict[int, dict[str, Any]]) -> None:
@@ -76,26 +80,25 @@ class Peers:
             if not distributed.is_initialized():
                 return
             store = _store()
-            if waited:
-                self._say(store, f"waited {_place_of(error)}", failed=False)
-            else:
+            if not waited:
                 said = f"failed: {type(error).__name__}: {error}"
                 self._say(store, said, failed=not isinstance(error, PeerError))
-            if not waited:
                 return
+            self._say(store, f"waited {_place_of(error)}, {self._when()}", failed=False)
             store.set(f"{self.prefix}/asked", "")
             missing = set(range(self.trainer.world_size)) - {self.trainer.global_rank}
-            while missing:
+            deadline = time.monotonic() + PATIENCE
+            while missing and time.monotonic() < deadline:
                 for rank in [rank for rank in missing if store.check([f"{self.prefix}/{rank}"])]:
                     answers[rank] = json.loads(store.get(f"{self.prefix}/{rank}"))
                     missing.remove(rank)
                 time.sleep(0.1)
 
-    def _say(self, store: "distributed.Store", what: str, failed: bool) -> None:
-        trainer = self.trainer
-        when = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
-        said = {"what": what if failed else f"{what}, {when}", "failed": failed}
-        store.set(f"{self.prefix}/{trainer.global_rank}", json.dumps(said))
+    def _say(self, store: Any, what: str, failed: bool) -> None:
+        store.set(f"{self.prefix}/{self.trainer.global_rank}", json.dumps({"what": what, "failed": failed}))
+
+    def _when(self) -> str:
+        return f"epoch {self.trainer.current_epoch}, step {self.trainer.global_step}"
 
     def _completed(self, error: Exception, answers: dict[int, dict[str, Any]]) -> Exception:
         own, processes = self.trainer.global_rank, self.trainer.world_size
@@ -110,10 +113,10 @@ class Peers:
             return WaitError(f"{message}; the processes have not met")
         told = "; ".join(f"rank {r} {answers[r]['what'] if r in answers else 'gives no answer'}" for r in others)
         kind = WaitError if len(answers) == len(others) else LostError
-        return kind(f"{message}; {told}. What only takes longer needs more trainer.timeout")
+        return kind(f"{message}, {self._when()}; {told}. What only takes longer needs more trainer.timeout")
 
 
-def _store() -> "distributed.Store":
+def _store() -> Any:
     """What the processes have met through, with a connection of its own."""
     return distributed.distributed_c10d._get_default_store().clone()
 
