@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import socket
+from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
 
@@ -42,7 +43,8 @@ class Start:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if isinstance(error, Exception) and not self.told:
-            self._tell(error)
+            with suppress(WaitError):  # the error itself says more
+                self._tell(error)
 
     def ready(self) -> None:
         """Waits for the others.
@@ -65,23 +67,24 @@ class Start:
         place = environment()
         os.environ.update(MASTER_ADDR=place.main_address, MASTER_PORT=str(place.main_port))
         rank, processes = place.global_rank(), place.world_size()
-        awaited = 0  # which has the store
+        awaited = "the others"
         try:
             store, *_ = next(rendezvous("env://", rank, processes, timeout=self.patience))
             start = f"normlab/start/{next(self.numbers)}"
             said = error and {"refused": isinstance(error, ConfigError), "message": str(error)}
             store.set(f"{start}/said/{rank}", json.dumps(said))
             heard = []
-            for awaited in range(processes):
-                heard.append(json.loads(store.get(f"{start}/said/{awaited}")))
+            for other in range(processes):
+                awaited = f"rank {other}"
+                heard.append(json.loads(store.get(f"{start}/said/{other}")))
             store.set(f"{start}/heard/{rank}", "")
             if rank == 0:  # the store may end with the first process
-                for awaited in range(processes):
-                    store.wait([f"{start}/heard/{awaited}"])
+                for other in range(processes):
+                    awaited = f"rank {other}"
+                    store.wait([f"{start}/heard/{other}"])
         except DistError as failure:
-            seconds = f"{self.patience.total_seconds():g} s"
             raise WaitError(
-                f"rank {rank} of {processes} waited in vain for rank {awaited} to build its parts ({failure}). "
-                f"Where it only needs longer than {seconds}, raise trainer.timeout"
+                f"rank {rank} of {processes} waited in vain for {awaited} to build the parts of the run ({failure}). "
+                "What only takes longer needs more trainer.timeout"
             ) from failure
         return heard
