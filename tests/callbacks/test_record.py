@@ -30,8 +30,8 @@ def assert_resumes(folder, whole):
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
-@pytest.mark.parametrize("linked", [False, True])
-def test_killed_between_the_last_and_the_best(tmp_path, monkeypatch, linked):
+@pytest.mark.parametrize("moment", ["before the best", "with a part of it", "after the best"])
+def test_killed_between_the_last_and_the_best(tmp_path, monkeypatch, moment):
     original, calls = Record._make_last_the_best, []
     monkeypatch.setattr(Record, "_make_last_the_best", lambda self: calls.append(1) or original(self))
     run(compose(WINE), folder=tmp_path / "whole")
@@ -41,7 +41,9 @@ def test_killed_between_the_last_and_the_best(tmp_path, monkeypatch, linked):
     def killed(self):
         calls.append(1)
         if len(calls) == 2 * improvements:
-            if linked:
+            if moment == "after the best":
+                original(self)
+            if moment == "with a part of it":
                 shutil.copyfile(self.path("last"), self.path("best").with_suffix(".part"))
             raise KilledError
         original(self)
@@ -49,7 +51,8 @@ def test_killed_between_the_last_and_the_best(tmp_path, monkeypatch, linked):
     monkeypatch.setattr(Record, "_make_last_the_best", killed)
     with pytest.raises(KilledError):
         run(compose(WINE), folder=tmp_path / "run")
-    assert state(tmp_path / "run", "last")["epoch"] > state(tmp_path / "run", "best")["epoch"]
+    last, best = (state(tmp_path / "run", which)["epoch"] for which in ("last", "best"))
+    assert last == best if moment == "after the best" else last > best
     monkeypatch.undo()
     assert_resumes(tmp_path / "run", tmp_path / "whole")
 

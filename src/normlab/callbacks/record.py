@@ -129,3 +129,4 @@ class Record(Checkpoint):
         except OSError:  # a file system without hard links
             shutil.copyfile(self.path("last"), part)
         os.replace(part, self.path("best"))
+        part.unlink(missing_ok=True)  # where both were the same file already, the replacement does nothing
