@@ -24,7 +24,7 @@ def start(*overrides: str, cwd) -> subprocess.Popen[str]:
 
 def wait_for_rows(file, rows: int) -> None:
     """Until a run has written so many epochs."""
-    for _ in range(600):
+    for _ in range(2400):
         if file.is_file() and len(file.read_text().splitlines()) > rows:
             return
         time.sleep(0.05)
