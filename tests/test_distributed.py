@@ -2,7 +2,9 @@
 
 import csv
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from torch.utils.data import TensorDataset
 
 from normlab import compose, run, world
 from normlab.callbacks.same_config import SameConfig
+from normlab.data.wine import Wine
 from normlab.errors import ConfigError
 
 SMALL = ["model=net", "data=wine", "logger=none", "trainer.max_epochs=3", "trainer.precision=64-true"]
@@ -27,11 +30,11 @@ ONE = [*SMALL, "trainer=cpu", "data.batch_size=8"]
 class Harm(Callback):
     """Does something to one process, once, in the middle of the second epoch."""
 
-    def __init__(self, kind: str, mark: str):
-        self.kind, self.mark = kind, Path(mark)
+    def __init__(self, kind: str, mark: str, rank: int = 1):
+        self.kind, self.mark, self.rank = kind, Path(mark), rank
 
     def on_train_batch_start(self, trainer, task, batch, batch_idx):
-        if trainer.global_rank != 1 or trainer.current_epoch != 1 or batch_idx != 5 or self.mark.exists():
+        if trainer.global_rank != self.rank or trainer.current_epoch != 1 or batch_idx != 5 or self.mark.exists():
             return
         self.mark.touch()
         if self.kind == "kill":
@@ -55,9 +58,18 @@ class Dump(Callback):
         torch.save(dict(task.network.named_buffers()), self.folder / f"{when}{trainer.global_rank}.pt")
 
 
-def harmed(folder, overrides, kind):
+class Spoiled(Wine):
+    """Has NaN in one training sample."""
+
+    def setup(self, stage=None):
+        super().setup(stage)
+        self.splits["train"][0][7] = math.nan
+
+
+def harmed(folder, overrides, kind, rank=1):
     config = compose(overrides)
-    config.callbacks = {"harm": {"_target_": "test_distributed.Harm", "kind": kind, "mark": str(folder) + ".mark"}}
+    harm = {"_target_": "test_distributed.Harm", "kind": kind, "mark": f"{folder}.mark", "rank": rank}
+    config.callbacks = {"harm": harm}
     return run(config, folder=folder)
 
 
@@ -121,24 +133,48 @@ def test_a_killed_process_costs_nothing(whole, tmp_path):
     assert ended in (tmp_path / "run" / "train.log").read_text()
 
 
-def test_without_restarts_a_killed_process_is_recorded(tmp_path):
-    with pytest.raises(ChildProcessError, match="process 1 of 2, counted from 0, was ended by SIGKILL"):
-        harmed(tmp_path / "run", [*TWO, "trainer.max_restarts=0"], "kill")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_without_restarts_a_killed_process_is_recorded(tmp_path, rank):
+    with pytest.raises(ChildProcessError, match=f"process {rank} of 2, counted from 0, was ended by SIGKILL"):
+        harmed(tmp_path / "run", [*TWO, "trainer.max_restarts=0"], "kill", rank)
     told = result_of(tmp_path / "run")
     assert told["status"] == "failed"
     assert "SIGKILL" in told["error"]
+    assert (told["epochs"], told["skipped"]) == (1, 0)
+    assert told["steps"] == 15 or (rank, told["steps"]) == (1, 20)  # the first process may tell more than was saved
+    assert told["best"] == {"epoch": 0, "path": "checkpoints/best.ckpt"}
 
 
-def test_a_processs_error_is_the_runs(tmp_path):
+@pytest.mark.parametrize("norm", ["batch", "layer"])  # the one carries NaN to the other process
+def test_a_processs_error_is_the_runs(tmp_path, norm):
     """It comes from the process that has the cause, and once: an error is no reason to start again."""
     with pytest.raises(
-        FloatingPointError, match=r"epoch 1, step 20: 4 of .* NaN or inf in x; clean the data$"
+        FloatingPointError, match=r"epoch 1, step 20: 4 of .* NaN or inf in x; clean the data. nonfinite=skip leaves"
     ) as caught:
-        harmed(tmp_path / "run", [*TWO, "norm=layer"], "nan")
+        harmed(tmp_path / "run", [*TWO, f"norm={norm}"], "nan")
     assert "in process 1:" in caught.value.__notes__[0]
     told = result_of(tmp_path / "run")
     assert (told["status"], told["epochs"], told["steps"]) == ("failed", 1, 20)
     assert "restart" not in (tmp_path / "run" / "train.log").read_text()
+
+
+@pytest.mark.parametrize("settings", [["norm=batch"], ["norm=layer", "trainer.accumulate_grad_batches=2"]])
+def test_batches_are_left_out_as_by_one_process(tmp_path, settings):
+    """Each rank's batch with that of the others, also where its own loss is finite."""
+    for folder, overrides in (("one", ONE), ("two", TWO)):
+        config = compose([*overrides, *settings, "nonfinite=skip"])
+        config.data._target_ = "test_distributed.Spoiled"
+        run(config, folder=tmp_path / folder)
+    found, expected = weights(tmp_path / "two"), weights(tmp_path / "one")
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=0, atol=1e-10, msg=key)
+    two, one = (result_of(tmp_path / folder) for folder in ("two", "one"))
+    for key in ("skipped", "score", "steps", "epochs"):
+        assert two[key] == one[key], key
+    assert two["skipped"] == 3
+    log = (tmp_path / "two" / "train.log").read_text()
+    assert log.count("1 of 15 batches were skipped; the first: train/loss is nan in epoch") == 3
+    assert len(re.findall(r"skipped; .*: 1 of the batch's [1-4] samples hold NaN or inf in x", log)) == 3
 
 
 def test_statistics_that_are_not_synchronised_are_merged(tmp_path):
@@ -196,9 +232,9 @@ def test_ctrl_c_ends_all_processes(tmp_path):
     ("typed", "message"),
     [
         (["steps_per_execution=4"], "steps_per_execution=4 cannot be combined with trainer.devices=2; use 1"),
-        (["nonfinite=skip"], "nonfinite=skip cannot be combined with trainer.devices=2; use raise"),
         (["action=lr_find", "name=a"], "action=lr_find cannot be combined with trainer.devices=2"),
         (["trainer.devices=0"], "trainer.devices=0: expected a whole number of at least 1 or auto"),
+        (["trainer.timeout=0"], "trainer.timeout=0: expected a number above 0"),
         (["trainer.max_restarts=-1"], "trainer.max_restarts=-1: expected a whole number of at least 0"),
         (["+trainer.strategy=deepspeed"], "trainer.strategy=deepspeed: expected ddp or fsdp"),
     ],
@@ -280,8 +316,9 @@ def test_a_run_from_before_these_keys_is_still_known(tmp_path, monkeypatch, caps
     fitted = run(compose([*SMALL, "name=a"]))
     file = tmp_path / "outputs" / "a" / "config.yaml"
     lines = file.read_text().splitlines(keepends=True)
-    older = [line for line in lines if not any(key in line for key in ("sync_batchnorm", "max_restarts", "strategy"))]
-    assert len(older) == len(lines) - 3
+    newer = ("sync_batchnorm:", "max_restarts:", "timeout:", "strategy:")
+    older = [line for line in lines if not line.strip().startswith(newer)]
+    assert len(older) == len(lines) - 4
     file.write_text("".join(older))
     assert run(compose(["action=test", "name=a"])).metrics["test/acc"] == fitted.metrics["test/acc"]
     run(compose([*SMALL, "name=a"]))

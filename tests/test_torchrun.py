@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 
@@ -54,10 +55,10 @@ def assert_same_weights(one, two) -> None:
         assert torch.equal(value, second[key]), key
 
 
-def as_rank(rank: int, *overrides: str, cwd, code: int = 2) -> subprocess.CompletedProcess[str]:
+def as_rank(rank: int, *overrides: str, cwd, code: int = 2, **settings: str) -> subprocess.CompletedProcess[str]:
     """train.py with the environment that torchrun gives one of two processes; nobody else is there."""
     command = [sys.executable, str(ROOT / "train.py"), *overrides]
-    environment = os.environ | RANKS | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    environment = os.environ | RANKS | {"RANK": str(rank), "LOCAL_RANK": str(rank)} | settings
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done
@@ -119,6 +120,19 @@ def test_refusals_are_said_once_without_torch_and_leave_nothing(tmp_path, overri
     assert len(first.stderr.splitlines()) == 1
     assert first.stdout == second.stdout == second.stderr == ""
     assert not list(tmp_path.iterdir())
+
+
+def test_a_process_that_never_comes_is_not_waited_for(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    settings = [*WINE, "trainer=torchrun", "name=a", "trainer.timeout=3"]
+    done = as_rank(0, *settings, cwd=tmp_path, code=1, **place)
+    assert "WaitError: rank 0 of 2 waited in vain for the others to build the parts of the run (" in done.stderr
+    result = json.loads((tmp_path / "outputs" / "a" / "result.json").read_text())
+    assert result["status"] == "failed"
+    assert result["error"].endswith("What only takes longer needs more trainer.timeout")
 
 
 def test_a_world_is_told_by_the_environment(monkeypatch):

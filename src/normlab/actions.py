@@ -20,6 +20,7 @@ from normlab.data.base import DataModule, class_names
 from normlab.errors import ConfigError
 from normlab.folder import shown, write_text
 from normlab.logs import console
+from normlab.peers import Peers
 from normlab.predictions import check_finite, frame, summary
 
 if TYPE_CHECKING:
@@ -35,6 +36,12 @@ class Outcome:
     score: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     predictions: "DataFrame | None" = None
+
+
+def act(action: str, parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
+    """Does it. Raises WaitError where processes wait for others in vain, with the names of those."""
+    with Peers(parts.trainer):
+        return ACTIONS[action](parts, checkpoint, folder)
 
 
 def fit(parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
@@ -130,13 +137,21 @@ def lr_find(parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
 
 def progress(parts: Parts) -> dict[str, Any]:
     """How far a fit came, as result.json tells it."""
-    best = parts.record.best
-    return {
-        "epochs": parts.trainer.current_epoch,
-        "steps": parts.trainer.global_step,
-        "skipped": parts.task.guard.skipped,
-        "best": best and {"epoch": best["epoch"], "path": "checkpoints/best.ckpt"},
-    }
+    trainer = parts.trainer
+    return _told(trainer.current_epoch, trainer.global_step, parts.task.guard.skipped, parts.record.best)
+
+
+def saved_progress(last: Path) -> dict[str, Any]:
+    """As `progress`, of what a fit has saved that was killed."""
+    if not last.is_file():
+        return _told(0, 0, 0, None)
+    saved = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
+    return _told(saved["epoch"] + 1, saved["global_step"], saved["skipped"], saved["callbacks"]["Record"]["best"])
+
+
+def _told(epochs: int, steps: int, skipped: int, best: dict[str, Any] | None) -> dict[str, Any]:
+    found = best and {"epoch": best["epoch"], "path": "checkpoints/best.ckpt"}
+    return {"epochs": epochs, "steps": steps, "skipped": skipped, "best": found}
 
 
 def steepest_fall(losses: Sequence[float]) -> int | None:

@@ -260,7 +260,7 @@ def _trainer(config: DictConfig, folder: Path, record: Record, network: nn.Modul
     loggers: list[Any] = []
     every_step = int("lr_monitor" in config.callbacks)  # of our own metrics there are only an epoch's
     settings = OmegaConf.create({"log_every_n_steps": every_step, **config.trainer})
-    for key in ("overfit_batches", "sync_batchnorm", "max_restarts", "strategy"):
+    for key in ("overfit_batches", "sync_batchnorm", "max_restarts", "strategy", "timeout"):
         settings.pop(key, None)  # a folder from before these keys may be looked at
     if config.action == "fit":
         following = {"monitor": record.score, "mode": record.mode}
@@ -312,10 +312,12 @@ def _strategy(config: DictConfig, network: nn.Module, processes: int) -> Any:
     if fsdp:
         from normlab.fsdp import FullyShard, HalfButNorms  # torch may be built without it
 
-        return FullyShard(precision_plugin=HalfButNorms() if config.trainer.precision == "bf16-true" else None)
+        precision = HalfButNorms() if config.trainer.precision == "bf16-true" else None
+        return FullyShard(precision_plugin=precision, timeout=world.timeout(config))
     declared = map(declaration, network.modules())
     selective = any(found is not None and found.selective for found in declared)
-    return DDPStrategy(find_unused_parameters=selective, **OWN_BUFFERS)  # it takes time to look for them
+    settings = {"find_unused_parameters": selective, **OWN_BUFFERS}  # it takes time to look for them
+    return DDPStrategy(timeout=world.timeout(config), **settings)
 
 
 def _refuse_per_batch(callbacks: Sequence[Callback], steps: int) -> None:

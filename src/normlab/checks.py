@@ -205,8 +205,6 @@ def _check_single_process_only(config: DictConfig) -> None:
     devices = f"trainer.{key}={config.trainer[key]}"
     if config.steps_per_execution > 1:
         raise ConfigError(f"steps_per_execution={config.steps_per_execution} cannot be combined with {devices}; use 1")
-    if config.nonfinite == "skip":
-        raise ConfigError(f"nonfinite=skip cannot be combined with {devices}; use raise")
     if config.action == "predict":
         raise ConfigError(f"action=predict cannot be combined with {devices}: it takes one process, trainer.devices=1")
     if config.action == "lr_find":

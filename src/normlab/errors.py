@@ -5,6 +5,14 @@ class ConfigError(ValueError):
     """A run refused because of what was typed. The message names the key, what was found and what to do."""
 
 
+class WaitError(RuntimeError):
+    """A process waited in vain for others. The message names the place, who did not come, and where that one is."""
+
+
+class LostError(WaitError):
+    """One of the others gives no answer at all: it was stopped, or its machine is gone."""
+
+
 class PeerError(RuntimeError):
     """The cause lies in another process, which tells it."""
 

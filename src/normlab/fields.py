@@ -120,6 +120,7 @@ RULES: dict[str, tuple[Number | Words, ...]] = {
     "num_nodes": (COUNT, Words(["auto"])),
     "max_restarts": (Number(0, whole=True),),
     "strategy": (Words(["ddp", "fsdp"]),),
+    "timeout": (POSITIVE,),
     "precision": (Words(["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"]),),
     "max_epochs": (COUNT,),
     "max_steps": (COUNT, Words([-1])),

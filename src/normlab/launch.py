@@ -9,7 +9,8 @@ import time
 import traceback
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing import parent_process
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,13 +20,14 @@ from omegaconf import DictConfig
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.multiprocessing import _prctl_pr_set_pdeathsig  # pyright: ignore
 
-from normlab.actions import ACTIONS, Outcome, progress
+from normlab.actions import Outcome, act, progress, saved_progress
 from normlab.allocator import set_allocator
 from normlab.build import Parts, build
-from normlab.errors import PeerError
+from normlab.errors import LostError, PeerError, WaitError
 from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning
-from normlab.world import threads
+from normlab.world import threads, timeout
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +44,9 @@ class Launcher:
     """Runs an action in several processes and gives the outcome of the first.
 
     Of a fit, a process that is killed is started again with its peers, up to `trainer.max_restarts` times, and goes on
-    after the last finished epoch. `progress` is how far the first process came. Raises what a process raised,
-    KilledError where one was killed, KeyboardInterrupt on Ctrl-C.
+    after the last finished epoch. One that no longer answers, as when it was stopped, is killed; so is one that stays
+    longer than `trainer.timeout` after another is done. `progress` is how far the first process came. Raises what a
+    process raised, KilledError where one was killed, KeyboardInterrupt on Ctrl-C.
     """
 
     def __init__(self, config: DictConfig, folder: Path, checkpoint: Path | None, processes: int):
@@ -55,7 +58,7 @@ class Launcher:
         for restart in range(most + 1):
             try:
                 return self._attempt()
-            except KilledError as error:
+            except (KilledError, LostError) as error:
                 if restart == most:
                     raise
                 log.warning(f"{error}; restart {restart + 1} of {most}")
@@ -76,12 +79,13 @@ class Launcher:
             )
             work = (self.config, self.folder, self.checkpoint, Path(scratch))
             try:
-                with _own_signals():
+                with _own_signals(), _none_stays(Path(scratch), timeout(self.config).total_seconds()):
                     return elastic_launch(settings, _process)(*work)[0]
             except ChildFailedError as error:
                 raise self._cause(error, Path(scratch)) from None
             finally:
-                self.progress = _load(Path(scratch, "progress")) or self.progress
+                saved = self.folder / "checkpoints" / "last.ckpt"
+                self.progress = _load(Path(scratch, "progress")) or saved_progress(saved)
 
     def _cause(self, error: ChildFailedError, scratch: Path) -> BaseException:
         rank, failure = error.get_first_failure()
@@ -89,7 +93,7 @@ class Launcher:
             name = signal.Signals(-failure.exitcode).name
             return KilledError(f"process {rank} of {self.processes}, counted from 0, was ended by {name}")
         errors = filter(None, map(_load, scratch.glob("error*")))
-        causes = sorted(errors, key=lambda found: (isinstance(found[1], PeerError), found[0]))
+        causes = sorted(errors, key=lambda found: (isinstance(found[1], PeerError | WaitError), found[0]))
         if causes:
             return causes[0][1]
         return RuntimeError(f"process {rank} of {self.processes} ended with exit code {failure.exitcode}")
@@ -97,7 +101,9 @@ class Launcher:
 
 def _process(config: DictConfig, folder: Path, checkpoint: Path | None, scratch: Path) -> Outcome:
     """What each process does."""
+    _die_with_the_launcher()
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    _save(scratch / f"process{rank}", (os.getpid(), None))
     torch.set_num_threads(threads(processes))
     set_allocator(config.allocator)
     parts: Parts | None = None
@@ -106,7 +112,9 @@ def _process(config: DictConfig, folder: Path, checkpoint: Path | None, scratch:
             quiet_lightning()
             logging.getLogger("normlab.data").setLevel(logging.WARNING)  # the process that started this one has told
             parts = build(config, folder, rank=rank)
-            return ACTIONS[config.action](parts, checkpoint, folder)
+            outcome = act(config.action, parts, checkpoint, folder)
+        _save(scratch / f"process{rank}", (os.getpid(), time.time()))
+        return outcome
     except Exception as error:
         _save(scratch / f"error{rank}", (time.time(), _portable(error, rank)))
         time.sleep(GRACE)
@@ -115,6 +123,40 @@ def _process(config: DictConfig, folder: Path, checkpoint: Path | None, scratch:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher sends a second one on Ctrl-C
         if rank == 0 and parts is not None:
             _save(scratch / "progress", progress(parts))
+
+
+def _die_with_the_launcher() -> None:
+    """Lets nothing write into the folder of a run whose launcher was killed, on Linux: the same command resumes it."""
+    launcher = parent_process()
+    assert launcher is not None
+    _prctl_pr_set_pdeathsig(signal.SIGKILL)  # torch has set SIGINT, which a process that waits does not hear
+    if os.getppid() != launcher.pid:  # it was killed just before
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def _none_stays(scratch: Path, patience: float) -> Iterator[None]:
+    """Kills processes that stay `patience` seconds after another is done, for which torch's launcher would wait."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1):
+            processes = [_load(file) for file in scratch.glob("process*")]
+            done = [end for _, end in processes if end is not None]
+            if done and time.time() > min(done) + patience:
+                staying = [pid for pid, end in processes if end is None] or [pid for pid, _ in processes]
+                for pid in staying:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _portable(error: Exception, rank: int) -> Exception:

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from normlab.errors import PeerError
-from normlab.norms import ranks
 from normlab.norms.declaration import beneath
 from normlab.parts import own_part
-from normlab.world import everywhere
+from normlab.world import everywhere, of_all
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +28,7 @@ class Guard:
     finite, the network's buffers are put back, and the policy decides: `raise` raises FloatingPointError with the
     cause; `skip` counts the batch, and the caller leaves it out; `stop` only tells the caller. The buffers, and not
     running statistics alone, since a layer may keep anything else there. `where` says the place in the training.
-    Several processes decide together: one whose own loss is finite raises PeerError.
+    Several processes decide together: one whose own loss is finite leaves its batch out too, or raises PeerError.
 
     It costs 12 µs of the 600 that a step of benchmarks/steps.py takes, and on a GPU one synchronisation, as GradScaler.
     """
@@ -75,16 +74,15 @@ class Guard:
         if self.policy != "raise" and self.epoch_skipped > 1:
             return False  # the first cause of an epoch is told, the others only counted
         with self._same_random_numbers():
-            cause = explain(self.network, x, target, together=True)
+            told = f"train/loss is {value} in {self.where()}"
+            cause, own = first_cause(told, math.isfinite(value), self.network, x, target)
         self._restore()
-        if math.isfinite(value) or cause is None:
+        if self.policy != "raise":
+            self.first_cause = cause
+            return False
+        if not own:
             raise PeerError(f"the loss of another process is not finite in {self.where()}")
-        message = f"train/loss is {value} in {self.where()}: {cause}"
-        if self.policy == "raise":
-            remedy = "" if ranks.several() else ". nonfinite=skip leaves such batches out"
-            raise FloatingPointError(message + remedy)
-        self.first_cause = message
-        return False
+        raise FloatingPointError(f"{cause}. nonfinite=skip leaves such batches out")
 
     @property
     def trained(self) -> bool:
@@ -138,40 +136,50 @@ class Guard:
             yield
 
 
-def explain(network: nn.Module, x: Tensor, target: Tensor, together: bool = False) -> str | None:
-    """Why the loss of a batch is not finite: the data, or the first layer that makes NaN or inf of finite numbers.
+def explain(network: nn.Module, x: Tensor, target: Tensor) -> str:
+    """Why the loss of a batch is not finite: the data, or the first layer that makes NaN or inf of finite numbers."""
+    return trace(network, x, target)[1]
 
-    together: all processes ask, so that they can go through layers that synchronise. None where it is another's data.
+
+def first_cause(told: str, finite: bool, network: nn.Module, x: Tensor, target: Tensor) -> tuple[str, bool]:
+    """What is `told` with its cause, by the process where NaN or inf arose first, and whether that is this one.
+
+    All processes must ask, since statistics of all carry NaN from one to the others; `finite`: this one's loss is.
     """
-    bad_data = _bad_samples(x, target)
-    clean = everywhere(bad_data is None, x.device) if together else bad_data is None
-    return _bad_layer(network, x) if clean else bad_data
+    when, cause = trace(network, x, target)
+    own = (math.inf if finite else when, f"{told}: {cause}")
+    first = min(of_all(own))
+    return first[1], own == first
 
 
-def _bad_samples(x: Tensor, target: Tensor) -> str | None:
+def trace(network: nn.Module, x: Tensor, target: Tensor) -> tuple[int, str]:
+    """How many modules had ended when NaN or inf arose in the forward pass of a batch, and why they did; see `explain`.
+
+    The forward pass is made in any case, since layers may synchronise with processes whose data is good.
+    """
+    when, found = _first_layer(network, x)
     for name, values in (("x", x), ("target", target)):
         bad = sum(not _is_finite(sample) for sample in values)
         if bad:
-            return f"{bad} of the batch's {len(values)} samples hold NaN or inf in {name}; clean the data"
-    return None
-
-
-def _bad_layer(network: nn.Module, x: Tensor) -> str:
-    found = _first_layer(network, x)
+            return -1, f"{bad} of the batch's {len(values)} samples hold NaN or inf in {name}; clean the data"
     if found is None:
-        return "the network's output is finite, and the loss of it is not; look at the target's range"
+        return when, "the network's output is finite, and the loss of it is not; look at the target's range"
     name, layer = found
     named = f"{name or 'the network'} ({_kind(layer)})"
     own = (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False))
     bad_state = ", ".join(key for key, value in own if not _is_finite(value))
     if bad_state:
-        return f"{named} holds NaN or inf in {bad_state}, which an earlier step left there; {REMEDY}"
-    return f"{named} is the first layer whose output is not finite though its input is; {REMEDY}"
+        return when, f"{named} holds NaN or inf in {bad_state}, which an earlier step left there; {REMEDY}"
+    return when, f"{named} is the first layer whose output is not finite though its input is; {REMEDY}"
 
 
 @torch.no_grad()
-def _first_layer(network: nn.Module, x: Tensor) -> tuple[str, nn.Module] | None:
-    """The first module to end with an output that is not finite of an input that is; None if the output is finite."""
+def _first_layer(network: nn.Module, x: Tensor) -> tuple[int, tuple[str, nn.Module] | None]:
+    """The first module to end with an output that is not finite of an input that is, and how many had ended before.
+
+    None for the module if there is none.
+    """
+    ended = 0
     found: list[tuple[str, nn.Module]] = []
     inputs: list[bool] = []  # of the modules being in their forward pass; an in-place layer changes its input
 
@@ -180,8 +188,10 @@ def _first_layer(network: nn.Module, x: Tensor) -> tuple[str, nn.Module] | None:
 
     def leave(name: str) -> Callable[..., None]:
         def look(module: nn.Module, args: Any, output: Any) -> None:
+            nonlocal ended
             if inputs.pop() and not found and not _is_finite(output):
                 found.append((name, module))
+            ended += not found
 
         return look
 
@@ -193,7 +203,7 @@ def _first_layer(network: nn.Module, x: Tensor) -> tuple[str, nn.Module] | None:
     finally:
         for hook in hooks:
             hook.remove()
-    return found[0] if found else None
+    return ended, found[0] if found else None
 
 
 def _kind(layer: nn.Module) -> str:

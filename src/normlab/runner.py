@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from normlab import folder as folders
 from normlab import joined
-from normlab.actions import ACTIONS, Outcome, progress
+from normlab.actions import Outcome, act, progress
 from normlab.allocator import set_allocator
 from normlab.build import Parts, build
 from normlab.checkpoints import load_weights
@@ -27,7 +27,7 @@ from normlab.errors import ConfigError
 from normlab.identity import config_hash
 from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning
 from normlab.start import Start
-from normlab.world import threads
+from normlab.world import threads, timeout
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -60,7 +60,7 @@ def run(
     before any training; the folder's result.json tells the end in any case. Of processes that torchrun or srun started
     the first one writes it and all else, and the others train with it.
     """
-    with Start() as start:
+    with Start(timeout(config)) as start:
         return _run(config, folder, data, start)
 
 
@@ -108,7 +108,7 @@ def _run(config: DictConfig, folder: str | Path | None, data: Any, start: Start)
         else:
             recorded.built(parts, lambda: progress(parts))
             with _keyboard_interrupt(), closing_wandb():
-                outcome = ACTIONS[config.action](parts, checkpoint, out)
+                outcome = act(config.action, parts, checkpoint, out)
         recorded.done(outcome)
     return Result(path, outcome.score, outcome.metrics, parts.task, outcome.predictions)
 
@@ -134,7 +134,7 @@ def _follow(
         set_allocator(config.allocator)
         parts = build(config, out, data, rank)
         start.ready()
-        outcome = ACTIONS[config.action](parts, checkpoint, out)
+        outcome = act(config.action, parts, checkpoint, out)
     return Result(path, outcome.score, outcome.metrics, parts.task)
 
 

@@ -4,14 +4,13 @@ import itertools
 import json
 import os
 import socket
+from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
 
 from normlab import joined
-from normlab.errors import ConfigError, PeerError
+from normlab.errors import ConfigError, PeerError, WaitError
 from normlab.world import environment
-
-PATIENCE = timedelta(minutes=30)  # until all processes have built their parts; torch's own for a collective
 
 
 class Start:
@@ -23,7 +22,9 @@ class Start:
 
     numbers = itertools.count()  # of the starts in this process
 
-    def __init__(self) -> None:
+    def __init__(self, patience: timedelta):
+        """`patience` is how long to wait until the others have built their parts."""
+        self.patience = patience
         self.told = joined.found() is None
 
     def __enter__(self) -> "Start":
@@ -42,10 +43,14 @@ class Start:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if isinstance(error, Exception) and not self.told:
-            self._tell(error)
+            with suppress(WaitError):  # the error itself says more
+                self._tell(error)
 
     def ready(self) -> None:
-        """Waits for the others. Raises ConfigError where one of them is refused, PeerError where it failed."""
+        """Waits for the others.
+
+        Raises ConfigError where one of them is refused, PeerError where it failed, WaitError where it does not come.
+        """
         if self.told:
             return
         for rank, said in enumerate(self._tell(None)):
@@ -55,17 +60,31 @@ class Start:
 
     def _tell(self, error: Exception | None) -> list[dict[str, str] | None]:
         """Tells the others how far this process came, and hears it of each."""
-        from torch.distributed.rendezvous import rendezvous  # torch may be built without it
+        from torch.distributed import DistError  # torch may be built without it
+        from torch.distributed.rendezvous import rendezvous
 
         self.told = True
         place = environment()
         os.environ.update(MASTER_ADDR=place.main_address, MASTER_PORT=str(place.main_port))
-        store, rank, processes = next(rendezvous("env://", place.global_rank(), place.world_size(), timeout=PATIENCE))
-        start = f"normlab/start/{next(self.numbers)}"
-        said = error and {"refused": isinstance(error, ConfigError), "message": str(error)}
-        store.set(f"{start}/said/{rank}", json.dumps(said))
-        heard = [json.loads(store.get(f"{start}/said/{other}")) for other in range(processes)]
-        store.set(f"{start}/heard/{rank}", "")
-        if rank == 0:  # the store may end with the first process
-            store.wait([f"{start}/heard/{other}" for other in range(processes)])
+        rank, processes = place.global_rank(), place.world_size()
+        awaited = "the others"
+        try:
+            store, *_ = next(rendezvous("env://", rank, processes, timeout=self.patience))
+            start = f"normlab/start/{next(self.numbers)}"
+            said = error and {"refused": isinstance(error, ConfigError), "message": str(error)}
+            store.set(f"{start}/said/{rank}", json.dumps(said))
+            heard = []
+            for other in range(processes):
+                awaited = f"rank {other}"
+                heard.append(json.loads(store.get(f"{start}/said/{other}")))
+            store.set(f"{start}/heard/{rank}", "")
+            if rank == 0:  # the store may end with the first process
+                for other in range(processes):
+                    awaited = f"rank {other}"
+                    store.wait([f"{start}/heard/{other}"])
+        except DistError as failure:
+            raise WaitError(
+                f"rank {rank} of {processes} waited in vain for {awaited} to build the parts of the run ({failure}). "
+                "What only takes longer needs more trainer.timeout"
+            ) from failure
         return heard

@@ -1,6 +1,8 @@
 """The processes of a run: how many there are to be, and what one of them can know of all."""
 
 import os
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
@@ -14,6 +16,8 @@ from normlab import joined
 from normlab.errors import ConfigError
 from normlab.norms import ranks
 
+T = TypeVar("T")
+
 
 def count(config: DictConfig) -> int:
     """How many processes a configuration asks for. Raises ConfigError for devices or processes that are not there."""
@@ -21,6 +25,11 @@ def count(config: DictConfig) -> int:
     here = joined.found()
     devices = config.trainer.devices if here is None else here.local
     return _on_this_node(devices, config.trainer) * nodes()
+
+
+def timeout(config: DictConfig) -> timedelta:
+    """How long a process waits for the others."""
+    return timedelta(seconds=config.trainer.get("timeout", 600))  # a run folder may be older than the key
 
 
 def nodes() -> int:
@@ -75,3 +84,12 @@ def everywhere(condition: bool, device: torch.device) -> bool:
     flag = torch.tensor(int(condition), device=device)
     distributed.all_reduce(flag, distributed.ReduceOp.MIN)
     return bool(flag)
+
+
+def of_all(own: T) -> list[T]:
+    """What each of the processes has, in their order; all of them must ask."""
+    if not ranks.several():
+        return [own]
+    found: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(found, own)
+    return found

@@ -78,6 +78,11 @@ class Record(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        best = checkpoint["callbacks"][self.state_key]["best"]
+        if trainer.is_global_zero and best is not None and best["epoch"] == checkpoint["epoch"]:
+            self._make_last_the_best()  # once more: the run may have been killed just before
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             self.table.truncate(trainer.current_epoch)
@@ -97,7 +102,10 @@ class Record(Checkpoint):
         improved = self.score in row and self._is_better(row[self.score])
         if improved:
             self.best = {"epoch": trainer.current_epoch, "score": row[self.score], "metrics": row}
-        trainer.save_checkpoint(self.path("last"), weights_only=False)  # by the first of several processes
+        part = self.path("last").with_suffix(".part")  # Lightning copies, where temporary files lie on another disk
+        trainer.save_checkpoint(part, weights_only=False)  # by the first of several processes
+        if trainer.is_global_zero:
+            os.replace(part, self.path("last"))
         if improved and trainer.is_global_zero:
             self._make_last_the_best()
 
@@ -121,3 +129,4 @@ class Record(Checkpoint):
         except OSError:  # a file system without hard links
             shutil.copyfile(self.path("last"), part)
         os.replace(part, self.path("best"))
+        part.unlink(missing_ok=True)  # where both were the same file already, the replacement does nothing

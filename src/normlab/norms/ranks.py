@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
 
+from normlab.errors import WaitError
 from normlab.norms.moments import whole_moments
 
 
@@ -52,7 +53,7 @@ def _naming(layer: str, collective: Callable[[], Any]) -> None:
         collective()
     except RuntimeError as error:
         rank = f"rank {distributed.get_rank()} of {distributed.get_world_size()}"
-        raise RuntimeError(
+        raise WaitError(
             f"{rank} waited in vain for the others' statistics in {layer}: a rank died, or did not send a batch "
             "through this layer, as when code runs on one rank alone or ranks have different numbers of batches "
             f"({error})"

@@ -15,7 +15,7 @@ from torchmetrics import Metric, MetricCollection
 
 from normlab.data.loaders import Chunks
 from normlab.errors import PeerError
-from normlab.nonfinite import REMEDY, Guard, Policy, explain
+from normlab.nonfinite import REMEDY, Guard, Policy, explain, first_cause
 from normlab.norms.declaration import declaration
 from normlab.norms.domain import set_domain
 from normlab.parts import is_cut
@@ -120,8 +120,10 @@ class Task(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         if self.automatic_optimization:
             loss = self._train(batch)
-            if loss is None or self.trainer.world_size == 1:
+            if self.trainer.world_size == 1:
                 return loss
+            if loss is None:  # in all processes, and Lightning then wants one; the step is left out
+                return torch.stack([p.sum() for p in self.network.parameters() if p.requires_grad]).sum() * 0
             return loss * self.trainer.train_dataloader.weight(batch_idx)  # pyright: ignore
         self._execute(batch)
         return None
@@ -218,10 +220,13 @@ class Task(LightningModule):
         finite = math.isfinite(value)
         if everywhere(finite, loss.device) if cut else finite:
             return
-        cause = explain(self.network, x, target, together=cut)
-        if finite or cause is None:
+        told = f"{stage}/loss is {value} in {self._where()}"
+        if not cut:
+            raise FloatingPointError(f"{told}: {explain(self.network, x, target)}")
+        cause, own = first_cause(told, finite, self.network, x, target)
+        if not own:
             raise PeerError(f"{stage}/loss of another process is not finite in {self._where()}")
-        raise FloatingPointError(f"{stage}/loss is {value} in {self._where()}: {cause}")
+        raise FloatingPointError(cause)
 
     def _step(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """The network's output and its loss."""

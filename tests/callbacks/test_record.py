@@ -1,0 +1,80 @@
+"""A run that is killed at any point of writing its checkpoints goes on to the same last and best."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from normlab import compose, run
+from normlab.callbacks.record import Record
+
+WINE = ["model=net", "data=wine", "logger=none", "trainer.max_epochs=6"]
+
+
+class KilledError(Exception):
+    """Stands for a kill."""
+
+
+def state(folder, which):
+    return torch.load(folder / "checkpoints" / f"{which}.ckpt", weights_only=True)
+
+
+def assert_resumes(folder, whole):
+    run(compose(WINE), folder=folder)
+    for which in ("last", "best"):
+        found, expected = state(folder, which), state(whole, which)
+        assert found["epoch"] == expected["epoch"], which
+        assert all(torch.equal(found["state_dict"][key], value) for key, value in expected["state_dict"].items())
+    assert (folder / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+@pytest.mark.parametrize("moment", ["before the best", "with a part of it", "after the best"])
+def test_killed_between_the_last_and_the_best(tmp_path, monkeypatch, moment):
+    original, calls = Record._make_last_the_best, []
+    monkeypatch.setattr(Record, "_make_last_the_best", lambda self: calls.append(1) or original(self))
+    run(compose(WINE), folder=tmp_path / "whole")
+    improvements = len(calls)
+    assert improvements > 1
+
+    def killed(self):
+        calls.append(1)
+        if len(calls) == 2 * improvements:
+            if moment == "after the best":
+                original(self)
+            if moment == "with a part of it":
+                shutil.copyfile(self.path("last"), self.path("best").with_suffix(".part"))
+            raise KilledError
+        original(self)
+
+    monkeypatch.setattr(Record, "_make_last_the_best", killed)
+    with pytest.raises(KilledError):
+        run(compose(WINE), folder=tmp_path / "run")
+    last, best = (state(tmp_path / "run", which)["epoch"] for which in ("last", "best"))
+    assert last == best if moment == "after the best" else last > best
+    monkeypatch.undo()
+    assert_resumes(tmp_path / "run", tmp_path / "whole")
+
+
+def test_killed_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    """Lightning moves a temporary file, and to another disk that is a copy."""
+    run(compose(WINE), folder=tmp_path / "whole")
+    original, calls = shutil.move, []
+
+    def half(source, target):
+        if Path(target).parent.name != "checkpoints":
+            return original(source, target)
+        calls.append(target)
+        if len(calls) == 4:
+            Path(target).write_bytes(Path(source).read_bytes()[:1000])
+            raise KilledError
+        return original(source, target)
+
+    monkeypatch.setattr(shutil, "move", half)
+    with pytest.raises(KilledError):
+        run(compose(WINE), folder=tmp_path / "run")
+    assert len(calls) == 4
+    monkeypatch.undo()
+    assert state(tmp_path / "run", "last")["epoch"] == 2
+    assert_resumes(tmp_path / "run", tmp_path / "whole")
