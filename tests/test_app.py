@@ -48,7 +48,7 @@ def test_a_refusal_after_building_is_one_message_and_is_recorded(tmp_path):
 
 def test_help_lists_groups_options_and_keys(tmp_path):
     shown = train("--help", cwd=tmp_path).stdout
-    for text in ("model: custom_model, my_model, mynet, net, resnet", "trainer:", "seed: 0", "Exit codes"):
+    for text in ("model: custom_model, mlp, my_model, mynet, net, resnet", "trainer:", "seed: 0", "Exit codes"):
         assert text in shown
 
 
