@@ -33,7 +33,7 @@ from torchvision.datasets import MNIST, ImageFolder
 
 import normlab
 from normlab.allocator import set_allocator
-from normlab.build import make
+from normlab.instantiate import make
 from normlab.models.mlp import MLP
 from normlab.norms.batch import Batch
 

@@ -23,7 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import normlab
-from normlab import build
+from normlab import trainer as trainer_module
 from normlab.allocator import set_allocator
 from normlab.data.digits import Digits
 from normlab.models.mynet import MyNet
@@ -66,7 +66,7 @@ def ours(epochs: int, seed: int, *overrides: str) -> dict[str, float]:
     starts: list[float] = []
     ends: list[float] = []
 
-    class Clock(build.EpochSeed):
+    class Clock(trainer_module.EpochSeed):
         def on_train_epoch_start(self, *args):
             super().on_train_epoch_start(*args)
             starts.append(time.perf_counter())
@@ -78,7 +78,7 @@ def ours(epochs: int, seed: int, *overrides: str) -> dict[str, float]:
         def on_train_end(self, *_):
             starts.append(time.perf_counter())
 
-    build.EpochSeed = Clock
+    trainer_module.EpochSeed = Clock
     settings = [f"data.batch_size={BATCH}", "data.shift=0", f"trainer.max_epochs={epochs}", f"seed={seed}"]
     settings += [f"optimizer.lr={LR}", f"optimizer.momentum={MOMENTUM}", f"optimizer.weight_decay={DECAY}"]
     data = Digits(batch_size=BATCH)

@@ -22,7 +22,7 @@ from rich.console import Console
 from torch import nn
 
 import normlab
-from normlab import build
+from normlab import trainer as trainer_module
 from normlab.callbacks import progress
 from normlab.data.base import DataModule
 from normlab.data.batches import Batches, EpochOrder
@@ -105,7 +105,7 @@ def bare(epochs: int) -> float:
 
 def ours(epochs: int, steps_per_execution: int) -> float:
     clock = Clock()
-    original = build.TrainingProgress
+    original = trainer_module.TrainingProgress
 
     class WithClock(original):
         def on_train_start(self, *args):
@@ -116,14 +116,14 @@ def ours(epochs: int, steps_per_execution: int) -> float:
             super().on_train_end(*args)
             clock.on_train_end()
 
-    build.TrainingProgress = WithClock
+    trainer_module.TrainingProgress = WithClock
     overrides = ["model=net", "trainer=cpu", f"trainer.max_epochs={epochs}", f"data.batch_size={BATCH}"]
     config = normlab.compose([*overrides, f"steps_per_execution={steps_per_execution}"])
     try:
         with tempfile.TemporaryDirectory() as folder:
             normlab.run(config, folder, Made(BATCH))
     finally:
-        build.TrainingProgress = original
+        trainer_module.TrainingProgress = original
     return clock.seconds / (epochs * SAMPLES / BATCH) * 1e6
 
 

@@ -57,14 +57,14 @@ class Before(Callback):
 
 @pytest.fixture
 def watch(monkeypatch):
-    original, before = build_module._trainer, Before()
+    original, before = build_module.make_trainer, Before()
 
     def trainer(*args):
         made = original(*args)
         made.callbacks.insert(0, before)
         return made
 
-    monkeypatch.setattr(build_module, "_trainer", trainer)
+    monkeypatch.setattr(build_module, "make_trainer", trainer)
     return before
 
 
@@ -156,7 +156,7 @@ def test_skip_ends_on_the_weights_of_a_loop_without_the_batch(tmp_path, override
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_skip_under_mixed_precision(tmp_path, monkeypatch, precision, accumulate):
     """With float16 the loss is scaled: the scaler must neither step nor be confused by a batch without a backward."""
-    original = build_module._trainer
+    original = build_module.make_trainer
 
     def trainer(*args):
         made = original(*args)
@@ -164,7 +164,7 @@ def test_skip_under_mixed_precision(tmp_path, monkeypatch, precision, accumulate
             made.strategy._precision_plugin = MixedPrecision(precision, "cpu", torch.amp.GradScaler("cpu"))
         return made
 
-    monkeypatch.setattr(build_module, "_trainer", trainer)
+    monkeypatch.setattr(build_module, "make_trainer", trainer)
     settings = [*SETTINGS, "nonfinite=skip", f"trainer.accumulate_grad_batches={accumulate}"]
     settings += ["trainer.precision=bf16-mixed"] if precision == "bf16-mixed" else []
     run(compose(settings), tmp_path, Table(a_nan))

@@ -34,14 +34,14 @@ class Stop(Callback):
 
 def stopped(monkeypatch, tmp_path, overrides, error, epoch=1):
     """A run that ends with `error` in the middle of an epoch."""
-    original = build_module._trainer
+    original = build_module.make_trainer
 
     def with_stop(*args):
         trainer = original(*args)
         trainer.callbacks.insert(0, Stop(epoch, error))
         return trainer
 
-    monkeypatch.setattr(build_module, "_trainer", with_stop)
+    monkeypatch.setattr(build_module, "make_trainer", with_stop)
     with pytest.raises(type(error)):
         run(compose(overrides), folder=tmp_path)
     monkeypatch.undo()

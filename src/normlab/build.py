@@ -1,39 +1,29 @@
 """How the parts meet: the one function that turns a configuration into a task, its data and a trainer."""
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra.utils
 import torch
-from hydra.errors import InstantiationException
-from lightning import Callback, LightningDataModule, Trainer, seed_everything
+from lightning import LightningDataModule, Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import LearningRateMonitor
-from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from normlab import config as configs
 from normlab import world
-from normlab.callbacks.epoch_seed import EpochSeed
-from normlab.callbacks.merge_statistics import MergeStatistics
-from normlab.callbacks.progress import TrainingProgress
 from normlab.callbacks.record import Record
-from normlab.callbacks.same_config import SameConfig
-from normlab.checks import check_several, input_path, reads_data
+from normlab.checks import input_path, reads_data
 from normlab.data.base import DataModule
 from normlab.data.embeddings import Encoded
 from normlab.data.loaders import Chunks, Fixed
 from normlab.data.own import adopt
 from normlab.errors import ConfigError
 from normlab.guards import batch_sizes, check_batches, check_compile, check_evaluation, check_forward, parts_of
-from normlab.identity import config_hash
-from normlab.modes import ModeGuard
+from normlab.instantiate import make
 from normlab.norms.declaration import declaration
 from normlab.norms.synchronise import Synchronise
 from normlab.parts import check_shardable
@@ -42,16 +32,7 @@ from normlab.schedulers import constant
 from normlab.tasks.base import Task
 from normlab.tasks.classify import Classify
 from normlab.tasks.regress import Regress
-
-# Hooks for each batch or step, which one call for many batches cannot keep.
-PER_BATCH = (
-    "on_train_batch_start",
-    "on_train_batch_end",
-    "on_before_zero_grad",
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-)
+from normlab.trainer import make_trainer, steps_per_call
 
 # The stages that an action sets data up for; `fit` gives the facts.
 STAGES = {
@@ -61,13 +42,6 @@ STAGES = {
     "predict": ("fit", "test", "predict"),
     "stats": ("fit", "test"),
 }
-
-# DistributedDataParallel's switch for putting the first process's buffers in place of the others' before each forward
-# pass, which torch 2.15 renamed. Ours agree, or are merged.
-_ddp_parameters = inspect.signature(DistributedDataParallel).parameters
-OWN_BUFFERS: dict[str, Any] = (
-    {"forward_sync_buffers": False} if "forward_sync_buffers" in _ddp_parameters else {"broadcast_buffers": False}
-)
 
 
 @dataclass
@@ -122,7 +96,7 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     score = config.score or task.score
     record = Record(folder, score, config.score_mode or task.direction(score), task.metric_names())
     _wrap_loaders(data, config)
-    trainer = _trainer(config, folder, record, network, processes)
+    trainer = make_trainer(config, folder, record, network, processes)
     # Lightning converts only after it has loaded a checkpoint, which 64-true would lose half of its digits by
     trainer.precision_plugin.convert_module(task)
     return Parts(task, data, trainer, record, inputs)
@@ -168,24 +142,6 @@ def _network(config: DictConfig, data: Any, norm: Any) -> nn.Module:
     return Encoded(encoder, network)
 
 
-def make(config: DictConfig, group: str, **objects: Any) -> Any:
-    """The object of a group's `_target_`, from the group's keys and `objects`. Raises ConfigError for unknown keys."""
-    return _make(config[group], group, **objects)
-
-
-def _make(node: DictConfig, key: str, **objects: Any) -> Any:
-    try:
-        partial = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
-    except (InstantiationException, ImportError) as error:
-        reason = str(error.__cause__ or error).splitlines()[-1]
-        raise ConfigError(f"{key}._target_={node._target_} cannot be built: {reason}") from error
-    try:
-        inspect.signature(partial.func).bind_partial(*partial.args, **{**partial.keywords, **objects})
-    except TypeError as error:
-        raise ConfigError(f"{key}: {node._target_} {error}") from error
-    return partial if node.get("_partial_") else partial(**objects)
-
-
 def _check_training(
     config: DictConfig, network: nn.Module, norm_inputs: dict[str, Tensor], sizes: list[int], processes: int
 ) -> None:
@@ -219,7 +175,7 @@ def _task(config: DictConfig, network: nn.Module, data: Any) -> Task:
         "network": network,
         "optimizer": make(config, "optimizer"),
         "scheduler": scheduler,
-        "steps_per_execution": _steps(config),
+        "steps_per_execution": steps_per_call(config),
         "metrics": config.task.metrics,
         "nonfinite": config.nonfinite if config.action == "fit" else "stop",
     }
@@ -241,99 +197,13 @@ def _class_weights(config: DictConfig, data: Any) -> Tensor | None:
     return counts.sum() / (len(counts) * counts.clamp(min=1))
 
 
-def _steps(config: DictConfig) -> int:
-    return config.steps_per_execution if config.action == "fit" else 1
-
-
 def _wrap_loaders(data: LightningDataModule, config: DictConfig) -> None:
     if config.trainer.overfit_batches:
         fixed = Fixed(data.train_dataloader(), config.trainer.overfit_batches)
         data.train_dataloader = data.val_dataloader = lambda: fixed
-    if _steps(config) > 1:
+    if steps_per_call(config) > 1:
         single, limit = data.train_dataloader, config.trainer.limit_train_batches
-        data.train_dataloader = lambda: Chunks(single(), _steps(config), limit)
-
-
-def _trainer(config: DictConfig, folder: Path, record: Record, network: nn.Module, processes: int) -> Trainer:
-    core: list[Callback] = [ModeGuard(), EpochSeed(config.seed), TrainingProgress()]
-    added: list[Callback] = []
-    loggers: list[Any] = []
-    every_step = int("lr_monitor" in config.callbacks)  # of our own metrics there are only an epoch's
-    settings = OmegaConf.create({"log_every_n_steps": every_step, **config.trainer})
-    for key in ("overfit_batches", "sync_batchnorm", "max_restarts", "strategy", "timeout"):
-        settings.pop(key, None)  # a folder from before these keys may be looked at
-    if config.action == "fit":
-        following = {"monitor": record.score, "mode": record.mode}
-        added = [_offer(node, f"callbacks.{name}", following) for name, node in config.callbacks.items()]
-        loggers = [_offer(node, f"logger.{name}", {"save_dir": folder}) for name, node in config.logger.items()]
-        core.append(record)
-    if config.action == "lr_find":
-        settings.max_epochs = 1000  # the finder ends after so many steps
-        settings.check_val_every_n_epoch = 1001  # it looks at the training loss alone
-    if _steps(config) > 1:
-        settings.limit_train_batches = 1.0  # Chunks keeps the limit, in batches
-        _refuse_per_batch(added, config.steps_per_execution)
-    plugins: list[Any] = [world.environment()]
-    if processes > 1:
-        core.append(SameConfig(config_hash(config)))
-    if processes > 1 and config.action == "fit":
-        if config.trainer.sync_batchnorm:
-            plugins.append(Synchronise())
-        else:
-            core.append(MergeStatistics())
-    nodes = world.nodes()
-    settings.devices, settings.num_nodes = processes // nodes, nodes
-    own = {
-        "strategy": _strategy(config, network, processes),
-        "plugins": plugins,
-        "use_distributed_sampler": False,  # our data has parts of its own
-        "callbacks": core + added,
-        "logger": loggers,
-        "default_root_dir": folder,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": config.action == "fit",
-    }
-    try:
-        trainer = _make(settings, "trainer", **own)
-    except MisconfigurationException as error:  # such as an accelerator that is not there
-        device = f"trainer.accelerator={settings.accelerator}"
-        raise ConfigError(f"trainer: {error} ({device}, trainer.precision={settings.precision})") from error
-    trainer.profiler.dirpath = folder  # where a profiler writes its table
-    return trainer
-
-
-def _strategy(config: DictConfig, network: nn.Module, processes: int) -> Any:
-    fsdp = config.trainer.get("strategy") == "fsdp"
-    if fsdp:
-        check_several(config, processes)
-    if processes == 1:
-        return "auto"
-    if fsdp:
-        from normlab.fsdp import FullyShard, HalfButNorms  # torch may be built without it
-
-        precision = HalfButNorms() if config.trainer.precision == "bf16-true" else None
-        return FullyShard(precision_plugin=precision, timeout=world.timeout(config))
-    declared = map(declaration, network.modules())
-    selective = any(found is not None and found.selective for found in declared)
-    settings = {"find_unused_parameters": selective, **OWN_BUFFERS}  # it takes time to look for them
-    return DDPStrategy(timeout=world.timeout(config), **settings)
-
-
-def _refuse_per_batch(callbacks: Sequence[Callback], steps: int) -> None:
-    for callback in callbacks:
-        if isinstance(callback, LearningRateMonitor):
-            continue  # its logging_interval was looked at
-        overridden = [hook for hook in PER_BATCH if getattr(type(callback), hook) is not getattr(Callback, hook)]
-        if overridden:
-            name = type(callback).__name__
-            raise ConfigError(f"callbacks: {name} acts in {overridden[0]}; with steps_per_execution={steps} use 1")
-
-
-def _offer(node: DictConfig, key: str, objects: Mapping[str, Any]) -> Any:
-    """Builds a part with those of `objects` that its constructor has a parameter for."""
-    parameters = inspect.signature(hydra.utils.get_object(node._target_)).parameters
-    return _make(node, key, **{name: value for name, value in objects.items() if name in parameters})
+        data.train_dataloader = lambda: Chunks(single(), steps_per_call(config), limit)
 
 
 def _check_input_dims(config: DictConfig, input_shape: Sequence[int]) -> None:

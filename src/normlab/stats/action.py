@@ -9,9 +9,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from normlab.build import build_data, make
+from normlab.build import build_data
 from normlab.data.base import DataModule, class_names
 from normlab.folder import shown, write_text
+from normlab.instantiate import make
 from normlab.stats.measure import matches, measure
 from normlab.stats.picture import draw
 from normlab.stats.text import report

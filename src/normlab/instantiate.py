@@ -1,0 +1,36 @@
+"""Objects from their `_target_` and keys, with errors that name the key."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import hydra.utils
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig
+
+from normlab.errors import ConfigError
+
+
+def make(config: DictConfig, group: str, **objects: Any) -> Any:
+    """The object of a group's `_target_`, from the group's keys and `objects`. Raises ConfigError for unknown keys."""
+    return make_node(config[group], group, **objects)
+
+
+def make_node(node: DictConfig, key: str, **objects: Any) -> Any:
+    """The object of a `_target_` that stands under `key`, from its keys and `objects`. Raises ConfigError."""
+    try:
+        partial = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
+    except (InstantiationException, ImportError) as error:
+        reason = str(error.__cause__ or error).splitlines()[-1]
+        raise ConfigError(f"{key}._target_={node._target_} cannot be built: {reason}") from error
+    try:
+        inspect.signature(partial.func).bind_partial(*partial.args, **{**partial.keywords, **objects})
+    except TypeError as error:
+        raise ConfigError(f"{key}: {node._target_} {error}") from error
+    return partial if node.get("_partial_") else partial(**objects)
+
+
+def offer(node: DictConfig, key: str, objects: Mapping[str, Any]) -> Any:
+    """Builds a part with those of `objects` that its constructor has a parameter for."""
+    parameters = inspect.signature(hydra.utils.get_object(node._target_)).parameters
+    return make_node(node, key, **{name: value for name, value in objects.items() if name in parameters})
