@@ -32,6 +32,7 @@ from normlab.world import threads, timeout
 log = logging.getLogger(__name__)
 
 GRACE = 1.0  # seconds that a failed process stays, so that one that was killed is noticed before those it left behind
+LEAVING = 60.0  # seconds that processes may take to end when all are done
 # which torch's launcher takes over
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 
@@ -136,27 +137,39 @@ def _die_with_the_launcher() -> None:
 
 @contextmanager
 def _none_stays(scratch: Path, patience: float) -> Iterator[None]:
-    """Kills processes that stay `patience` seconds after another is done, for which torch's launcher would wait."""
-    over = threading.Event()
+    """Kills processes that stay `patience` seconds after another is done, or LEAVING when all are; and frees ourselves.
+
+    torch's launcher would wait for them, and for ever for one that was killed while it heard that all are done. Raises
+    KilledError then.
+    """
+    over, freed, thread = threading.Event(), threading.Event(), threading.get_ident()
 
     def watch() -> None:
         while not over.wait(1):
             processes = [_load(file) for file in scratch.glob("process*")]
-            done = [end for _, end in processes if end is not None]
-            if done and time.time() > min(done) + patience:
-                staying = [pid for pid, end in processes if end is None] or [pid for pid, _ in processes]
-                for pid in staying:
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                return
+            ends = [end for _, end in processes if end is not None]
+            allowed = min(patience, LEAVING) if len(ends) == len(processes) else patience
+            if not ends or time.time() < min(ends) + allowed:
+                continue
+            for pid in [pid for pid, end in processes if end is None] or [pid for pid, _ in processes]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if not over.wait(GRACE + 1) and thread == threading.main_thread().ident:  # which alone hears signals
+                freed.set()
+                signal.pthread_kill(thread, signal.SIGTERM)  # which torch's launcher makes an exception of
+            return
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
     try:
         yield
+    except SignalException:
+        if not freed.is_set():
+            raise
+        raise KilledError("a process was killed while it left") from None
     finally:
         over.set()
-        thread.join()
+        watching.join()
 
 
 def _portable(error: Exception, rank: int) -> Exception:
