@@ -16,6 +16,7 @@ from sklearn.utils import Bunch
 from normlab import config
 
 ROOT = Path(__file__).parent.parent
+ORIGINAL = ("cifar10", "cifar100", "svhn")  # data sets that take their original files alone
 QUICK = ["trainer=debug", "logger=none", "data.batch_size=32"]
 
 # Two processes of the suite share the cores; more threads than cores make every step slower.

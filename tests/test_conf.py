@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from conftest import options
+from conftest import ORIGINAL, options
 from hydra.utils import get_object, instantiate
 from lightning import seed_everything
 from omegaconf import OmegaConf
@@ -101,7 +101,7 @@ def test_every_model_trains_with_every_norm(model, norm, quick_run):
 
 @pytest.mark.parametrize("data", options("data"))
 def test_every_data_set_trains(data, quick_run, example):
-    if data in ("cifar10", "cifar100", "svhn"):
+    if data in ORIGINAL:
         pytest.skip("takes its original files alone; data/test_standard.py makes others")
     assert quick_run("model=net", f"data={data}", "data.drop_last=true", *example(data)).score is not None
 

@@ -12,6 +12,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -90,6 +91,7 @@ def by_launcher(jobs: Jobs, folder: Path) -> None:
     """As `trainer=ddp_cpu` trains, but one run after the other in the same processes."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(launch, "_process", walk)  # here; the processes themselves have the real one
+        monkeypatch.setattr(launch, "timeout", lambda jobs: timedelta(minutes=10))
         launch.Launcher(jobs, folder, None, 2)._attempt()
 
 

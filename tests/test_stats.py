@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import options, train
+from conftest import ORIGINAL, options, train
 from lightning import LightningDataModule
 from sklearn.datasets import load_iris
 from torch.utils.data import DataLoader, TensorDataset
@@ -34,9 +34,12 @@ def row(text: str, first: str) -> list[str]:
 
 
 @pytest.mark.parametrize("option", options("data"))
-def test_every_data_set_has_stats(option, tmp_path):
-    text, found = stats_of(tmp_path, f"data={option}")
-    data = compose([f"data={option}"]).data
+def test_every_data_set_has_stats(option, tmp_path, example):
+    if option in ORIGINAL:
+        pytest.skip("takes its original files alone; data/test_standard.py makes others")
+    typed = [f"data={option}", *example(option)]
+    text, found = stats_of(tmp_path / "run", *typed)
+    data = compose(typed).data
     assert text.startswith(f"{data._target_}: ")
     assert all(found[part] > 0 for part in ("train", "val", "test"))
 
