@@ -32,7 +32,7 @@ from normlab.world import threads, timeout
 log = logging.getLogger(__name__)
 
 GRACE = 1.0  # seconds that a failed process stays, so that one that was killed is noticed before those it left behind
-LEAVING = 60.0  # seconds that processes may take to end when all are done
+LEAVING = 30.0  # seconds that processes may take to end when all are done
 # which torch's launcher takes over
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 
