@@ -217,10 +217,8 @@ class Killer:
                 continue
             rank, wanted, moment = self.draw.randrange(2), 0, self.draw.uniform(0, 5)
             if self.draw.random() < 0.75:
-                wanted, moment = (
-                    self.draw.randint(min(self._rows() + 1, self.epochs), self.epochs),
-                    self.draw.uniform(0, 0.1),
-                )
+                wanted = self.draw.randint(min(self._rows() + 1, self.epochs), self.epochs)
+                moment = self.draw.uniform(0, 0.1)
             while self._rows() < wanted and not self.over.wait(0.01):
                 pass
             if not self.over.wait(moment) and started[rank].is_alive():
