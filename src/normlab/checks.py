@@ -230,6 +230,7 @@ def _check_fsdp(config: DictConfig) -> None:
         ("trainer.precision", "16-mixed", "bf16-mixed"),  # which scales gradients by what one process sees
         ("channels_last", True, "false"),  # fully_shard cuts contiguous parameters only
         ("compile", True, "false"),
+        ("nonfinite", "skip", "raise"),
     ):
         if OmegaConf.select(config, key) == value:
             raise ConfigError(f"{key}={show(value)} cannot be combined with trainer.strategy=fsdp; use {remedy}")
