@@ -254,6 +254,7 @@ def test_synchronised_layers_are_put_back_beneath_fully_shards_class(pair):
         assert json.loads((pair / f"classes{rank}.json").read_text()) == [*expected, *expected[1:]]
 
 
+@pytest.mark.slow
 def test_a_killed_process_costs_nothing(tmp_path):
     """Started by train.py's own launcher, and with one process to look at the result."""
     settings = [*WINE, FLOAT64, "logger=none", "trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2"]

@@ -158,6 +158,7 @@ def is_alive(process: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells processes that their parent died")
 @pytest.mark.parametrize("stopped", [False, True])
 def test_processes_die_with_their_launcher_and_the_same_command_resumes(tmp_path, stopped):

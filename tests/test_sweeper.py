@@ -83,6 +83,7 @@ def told(path) -> dict:
     return json.loads((path / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_two_processes_of_a_job_get_the_values_of_its_trial(tmp_path):
     """And train the network that one process trains with them; with a larger n_trials, the sweep goes on."""
     command = ["-m", *SEARCH, *SMALL, "trainer=ddp_cpu", "data.batch_size=4", "optimizer.lr=interval(0.01,0.1)"]
