@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,26 @@ def image_folder(folder: Path, classes: str = "ab", images: int = 20, size: tupl
             pixels = random.integers(0, 256, (*reversed(size), 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{number:03}.png")
     return folder
+
+
+class Streamed:
+    """Samples of a tensor, as if they did not lie in memory; refuses to give more than a few at once."""
+
+    def __init__(self, x: torch.Tensor):
+        self.x = x
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: torch.Tensor) -> "Streamed":
+        return Streamed(self.x[index])
+
+    def batches(self, steps: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+        assert max(map(len, steps)) <= 512
+        return (self.x[step] for step in steps)
+
+    def paths(self) -> list[str]:
+        return [f"{place}.png" for place in range(len(self.x))]
 
 
 def idx_files(root: Path, name: str) -> Path:

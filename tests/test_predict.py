@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import train
+from conftest import Streamed, train
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -54,22 +54,6 @@ class Points(DataModule):
     def read_input(self, path: Path):
         table = torch.tensor(np.loadtxt(path, ndmin=2), dtype=torch.float32)
         return self.standardise(table), [f"line {number + 1}" for number in range(len(table))]
-
-
-class Streamed:
-    """Samples of a tensor, as if they did not lie in memory."""
-
-    def __init__(self, x):
-        self.x = x
-
-    def __len__(self):
-        return len(self.x)
-
-    def __getitem__(self, index):
-        return Streamed(self.x[index])
-
-    def batches(self, steps):
-        return (self.x[step] for step in steps)
 
 
 class StreamedPoints(Points):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ORIGINAL, options, train
+from conftest import ORIGINAL, Streamed, options, train
 from lightning import LightningDataModule
 from sklearn.datasets import load_iris
 from torch.utils.data import DataLoader, TensorDataset
@@ -117,26 +117,6 @@ class Spoilt(DataModule):
         for x, _ in parts.values():
             x[:, 1] = x[:, 0]
         return parts
-
-
-class Streamed:
-    """Samples of a tensor, as if they did not lie in memory; refuses to give more than a few at once."""
-
-    def __init__(self, x):
-        self.x = x
-
-    def __len__(self):
-        return len(self.x)
-
-    def __getitem__(self, index):
-        return Streamed(self.x[index])
-
-    def batches(self, steps):
-        assert max(map(len, steps)) <= 512
-        return (self.x[step] for step in steps)
-
-    def paths(self):
-        return [f"{place}.png" for place in range(len(self.x))]
 
 
 class Pictures(DataModule):
