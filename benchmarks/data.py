@@ -23,7 +23,8 @@ from typing import Any
 
 import torch
 from common import machine, ratio, rounds, table
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from torch import nn
 from torch.utils.data import DataLoader, random_split
 from torchmetrics import MeanMetric
@@ -79,11 +80,14 @@ class TheirModule(LightningModule):
 
 
 def theirs(epochs: int) -> dict[str, float]:
-    """A DataLoader that decodes and normalises every image anew, as lightning-hydra-template's default."""
+    """lightning-hydra-template's defaults: a DataLoader decodes and normalises every image anew, and its callbacks."""
     form = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
     with mnist_root() as root:
         train, val = random_split(MNIST(root, transform=form), [55_000, 5_000])
-        trainer = Trainer(max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False)
+        following: dict[str, Any] = {"monitor": "val/acc", "mode": "max"}
+        callbacks: list[Callback] = [RichProgressBar(), EarlyStopping(patience=100, **following)]
+        callbacks.append(ModelCheckpoint(root / "checkpoints", save_last=True, **following))
+        trainer = Trainer(max_epochs=epochs, accelerator="cpu", logger=False, callbacks=callbacks)
         start = time.perf_counter()
         trainer.fit(TheirModule(), DataLoader(train, BATCH, shuffle=True), DataLoader(val, BATCH))
     return {"epoch": (time.perf_counter() - start) / epochs}

@@ -73,6 +73,14 @@ def test_accepted(override):
     compose([override])
 
 
+def test_clipping_under_loss_scaling_needs_an_optimizer_that_is_not_fused():
+    half = ["optimizer=adamw", "trainer.precision=16-mixed", "trainer.gradient_clip_val=1"]
+    compose([*half, "optimizer.fused=false"])
+    compose([*half, "optimizer=sgd"])
+    with pytest.raises(ConfigError, match="needs optimizer.fused=false"):
+        compose(half)
+
+
 def test_two_fractions_must_leave_something_to_train_on():
     with pytest.raises(ConfigError, match="leave nothing to train on"):
         compose(["data.val_fraction=0.5", "data.test_fraction=0.5"])

@@ -97,6 +97,7 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
     _check_input(config, run_folder)
     if config.steps_per_execution > 1:
         _check_single_step_only(config)
+    _check_fused(config)
     if config.trainer.devices != 1 or config.trainer.get("num_nodes", 1) != 1:
         _check_single_process_only(config)
     if config.trainer.get("strategy") == "fsdp":
@@ -108,6 +109,15 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
         if config.ckpt is None:
             raise ConfigError(f"action={config.action}: {run_folder} has no checkpoint yet; let its fit end an epoch")
         raise ConfigError(f"ckpt={config.ckpt}: there is no file {checkpoint}")
+
+
+def _check_fused(config: DictConfig) -> None:
+    """Lightning cannot clip what a fused optimizer unscales inside its step."""
+    clip, precision = config.trainer.gradient_clip_val, config.trainer.precision
+    if config.optimizer.get("fused") and precision == "16-mixed" and clip is not None:
+        raise ConfigError(
+            f"trainer.gradient_clip_val={clip} with trainer.precision=16-mixed needs optimizer.fused=false"
+        )
 
 
 def _check_files(data: DictConfig) -> None:
