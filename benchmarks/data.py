@@ -25,6 +25,8 @@ import torch
 from common import machine, ratio, rounds, table
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.utils.data import DataLoader, random_split
 from torchmetrics import MeanMetric
@@ -256,6 +258,52 @@ def loaders_table(quick: bool, folder: Path) -> None:
     print(table(["", "images/s", "of torchvision's", "peak MiB, without workers"], rows))
 
 
+BANK = {
+    "experiment=bank": [],
+    "experiment=bank model=custom_model": ["model=custom_model"],
+    "experiment=bank, without the duration": ["data.drop=[c11]"],
+}
+
+
+def bank_run(overrides: list[str], seed: int) -> dict[str, float]:
+    """Accuracy, AUROC and seconds of the whole command, imports included."""
+    train = Path(__file__).parent.parent / "train.py"
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(train), "experiment=bank", *overrides, f"seed={seed}", "name=bank"]
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True, cwd=folder)
+        seconds = time.perf_counter() - start
+        metrics = json.loads(Path(folder, "outputs", "bank", "result.json").read_text())["metrics"]
+    return {"acc": metrics["test/acc"], "auroc": metrics["test/auroc"], "seconds": seconds}
+
+
+def logistic_regression(overrides: list[str]) -> dict[str, float]:
+    """scikit-learn's, on the same columns and the same test part."""
+    start = time.perf_counter()
+    data = make(normlab.compose(["experiment=bank", *overrides]), "data")
+    data.prepare_data()
+    data.setup("fit")
+    (x, y), (x_test, y_test) = data.splits["train"], data.splits["test"]
+    fitted = LogisticRegression(max_iter=1000).fit(x, y)
+    found = {"acc": fitted.score(x_test, y_test), "auroc": roc_auc_score(y_test, fitted.predict_proba(x_test)[:, 1])}
+    return found | {"seconds": time.perf_counter() - start}
+
+
+def bank_table(quick: bool) -> None:
+    results = {name: [bank_run(typed, seed) for seed in range(1 if quick else 5)] for name, typed in BANK.items()}
+    results["logistic regression"] = [logistic_regression([])]
+    results["logistic regression, without the duration"] = [
+        logistic_regression(BANK["experiment=bank, without the duration"])
+    ]
+    rows = [
+        [name, *(f"{statistics.mean(run[key] for run in runs):.3f}" for key in ("acc", "auroc")), f"{seconds:.1f}"]
+        for name, runs in results.items()
+        for seconds in [statistics.median(run["seconds"] for run in runs)]
+    ]
+    print("\nBank Marketing, data=csv; of ours the whole command\n")
+    print(table(["", "accuracy", "AUROC", "seconds"], rows))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one short round, to see that it runs")
@@ -268,6 +316,7 @@ def main() -> None:
         print(f"no data: NORMLAB_DATA_DIR is {ROOT}, which is no folder")
         return
     print(machine())
+    bank_table(arguments.quick)
     epochs_table(arguments.quick)
     with (
         tempfile.TemporaryDirectory() as folder,
