@@ -65,9 +65,6 @@ class Streamed:
         assert max(map(len, steps)) <= 512
         return (self.x[step] for step in steps)
 
-    def paths(self) -> list[str]:
-        return [f"{place}.png" for place in range(len(self.x))]
-
 
 def idx_files(root: Path, name: str) -> Path:
     """MNIST's files, with 200 images to train and 50 to test on."""

@@ -35,7 +35,8 @@ REFUSED = {
     "seed=true": "seed=true: expected a whole number",
     "task=3": "task=3: expected an option or its keys",
     "optimizer.lr=": "optimizer.lr=: expected a number above 0",
-    "optimizer.lr": "optimizer.lr: expected group=option or key=value",
+    "optimizer.lr": "optimizer.lr: expected group=option or key=value; is it part of a value?",
+    "data.delimiter=;": "quote the value twice: 'key=\"value\"'",
     "action=train": "action=train: expected fit or validate",
     "action=test": "action=test needs a run: name=<run>, or ckpt=<run folder>/checkpoints/best.ckpt",
     "name=../x": "name=../x: expected letters, digits",
@@ -79,6 +80,11 @@ def test_clipping_under_loss_scaling_needs_an_optimizer_that_is_not_fused():
     compose([*half, "optimizer=sgd"])
     with pytest.raises(ConfigError, match="needs optimizer.fused=false"):
         compose(half)
+
+
+def test_a_list_is_shown():
+    with pytest.raises(ConfigError, match=r"data.drop=signup: expected a list, such as \[a,b\]"):
+        compose(["data=csv", "data.drop=signup"])
 
 
 def test_two_fractions_must_leave_something_to_train_on():

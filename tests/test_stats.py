@@ -127,6 +127,7 @@ class Pictures(DataModule):
         y = torch.arange(1200) % 2
         train, test = x[:900], x[900:].clone()
         test[[7, 9]] = train[[600, 3]]
+        self.sample_names = {"train": [f"{n}.jpg" for n in range(900)], "test": [f"{n}.png" for n in range(300)]}
         return {"train": (self.held(train), y[:900]), "test": (self.held(test), y[900:])}
 
     def held(self, x):
@@ -188,8 +189,7 @@ def test_pictures_in_memory_and_streamed_have_the_same_stats(tmp_path, kind):
     x = data.splits["train"][0].double()
     for channel, (mean, std) in enumerate(zip(x.mean((0, 2, 3)), x.std((0, 2, 3), correction=0), strict=True)):
         assert text.split("channel")[1].splitlines()[1 + channel].split() == [str(channel), f"{mean:.4g}", f"{std:.4g}"]
-    named = ".png" if kind == "StreamedPictures" else ""
-    assert f"test 7{named} = train " in text
+    assert "test 7.png = train " in text
     assert "values of the training part from 0 to 254" in text
 
 
@@ -300,6 +300,24 @@ def test_the_run_of_a_name_lends_its_data_and_a_new_name_still_takes_a_fit(tmp_p
     run(compose([*small, "name=b"]))
     with pytest.raises(ConfigError, match="input=x with action=stats: action=predict name=<run> reads it"):
         compose(["action=stats", "data=wine", "input=x"])
+
+
+def test_missing_texts_and_numbers_of_rows_are_told(tmp_path):
+    frame = pd.DataFrame({"number": np.arange(80), "job": ["cook", "", "pilot", "cook"] * 20, "y": ["a", "b"] * 40})
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    text, found = stats_of(tmp_path, "data=csv", f"data.path={tmp_path}/table.csv", "data.target=y")
+    assert found["missing"] == 20
+    kept = 80 - found["val"] - found["test"]
+    assert row(text, "number")[:2] == ["0", str(kept)]
+    assert row(text, "job")[1] == "2"
+    assert "number has a number of its own in each row: an id? data.drop=[number]" in text
+    assert "job has a number" not in text
+
+
+def test_the_command_line_makes_one_folder(tmp_path):
+    train("action=stats", "data=wine", cwd=tmp_path)
+    (run_folder,) = (tmp_path / "outputs").glob("*/*")
+    assert (run_folder / "stats" / "stats.txt").is_file()
 
 
 def test_the_command_line_prints_what_it_writes(tmp_path):

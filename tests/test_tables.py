@@ -137,7 +137,7 @@ def test_a_comma_within_numbers(written):
     found = data_of(written(frame, "comma.csv", sep=";", decimal=","), decimal=",")
     assert torch.equal(everything(found)[0], everything(expected)[0])
     thousands = written(table({"z": ["1.234,5"] * 20 + ["2,5"] * 20}).to_csv(index=False, sep=";"), "thousands.csv")
-    assert "column z has to hold numbers, but '1.234,5'" in refusal(thousands, decimal=",", numeric=["z"])
+    assert "column z has to hold numbers, but '1.234,5'" in refusal(thousands, decimal=",", numeric=["z"], drop=["x"])
 
 
 def test_without_a_header_columns_are_numbered(written):
@@ -311,10 +311,39 @@ def test_a_new_file_needs_the_run_folder_alone(written, tmp_path, categories, ca
     assert (restored.encoder() is None) == (categories == "onehot")
     for changed, message in [
         (new.drop(columns=["age", "job"]), "input=.*new.csv: these columns are missing: age, job"),
-        (new.assign(age="old"), "column age has to hold numbers, but 'old' stands in row 1"),
+        (
+            new.assign(age="old"),
+            "column age has to hold numbers, but 'old' stands in row 1: mend it, or leave the cell",
+        ),
     ]:
         with pytest.raises(ConfigError, match=message):
             restored.read_input(written(changed, "new.csv"))
+
+
+def test_categories_new_to_the_run_are_told(written, tmp_path, caplog):
+    trained = data_of(written(people()))
+    with caplog.at_level(logging.WARNING, "normlab"):
+        trained.read_input(written(people(), "same.csv"))
+        assert "is new to the run" not in caplog.text
+        trained.read_input(written(people().replace({"job": {"cook": "cook "}}), "new.csv"))
+    count = (people()["job"] == "cook").sum()
+    assert f"job in {count} of 60 rows is new to the run: 'cook '" in caplog.text
+
+
+@pytest.mark.parametrize("test_file", [False, True])
+def test_samples_are_called_by_their_rows(written, test_file):
+    frame = people()
+    other = {"test_path": str(written(frame[:20], "test.csv"))} if test_file else {}
+    data = data_of(written(frame), **other)
+    for part, (x, _) in data.splits.items():
+        source = frame[:20] if test_file and part == "test" else frame
+        rows = source.iloc[[int(name) - 1 for name in data.sample_names[part]]]
+        assert len(rows) == len(x)
+        age = torch.tensor(rows["age"].astype(float).to_numpy(), dtype=torch.float32)
+        column = x[:, data.preprocessing.feature_names.index("age")]
+        torch.testing.assert_close(
+            column, (age - data.preprocessing.numbers[0].mean) / data.preprocessing.numbers[0].std
+        )
 
 
 def test_a_new_file_without_a_header_may_lack_the_target(written, tmp_path):
@@ -381,6 +410,15 @@ def with_cell(column: str, row: int, value, frame: pd.DataFrame = FEW) -> pd.Dat
         (table({"day": ["2024-01-31", "2024-02-01"] * 20}), "column day holds dates, such as '2024-01-31'"),
         (table({"day": ["31.1.24 12:00", "1/2/2024"] * 20}), "column day holds dates"),
         (table({"x": [f"text {n}" for n in range(40)]}), "no column is left to learn from"),
+        (
+            table({"pay": [f"1.{n:03},5" for n in range(40)]}),
+            "column pay holds numbers that are written in another way",
+        ),
+        (
+            table({"pay": [f"{n},5" for n in range(40)]}),
+            "such as '0,5': write them with one point and nothing else, set",
+        ),
+        (with_cell("answer", 7, "yes "), "the classes 'yes' and 'yes ' of answer differ by spaces only"),
         (table({"x": [1] * 40}), "no column is left to learn from"),
     ],
 )

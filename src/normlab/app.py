@@ -92,7 +92,7 @@ class Jobs:
 
         settings = HydraConfig.get()
         if config.action != "fit":
-            return run(configs.compose(self.typed)).score
+            return run(configs.compose(self.typed), settings.runtime.output_dir).score
         config.overrides = [line for line in settings.overrides.task if not line.startswith("sweep=")]
         configs.keep_typed_data(config)
         return run(config, settings.runtime.output_dir).score

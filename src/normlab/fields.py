@@ -174,4 +174,4 @@ def _same_type(value: Any, default: Any) -> bool:
 def _type_name(default: Any) -> str:
     if isinstance(default, Mapping):
         return "an option or its keys"
-    return TYPES.get(type(default), "a list")
+    return TYPES.get(type(default), "a list, such as [a,b]")

@@ -11,6 +11,7 @@ from lightning import LightningDataModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
+from normlab.data.base import DataModule
 from normlab.data.batches import Batches
 from normlab.errors import ConfigError
 
@@ -97,7 +98,8 @@ def _own_part(data: Any) -> Inputs:
     if type(data).predict_dataloader is not LightningDataModule.predict_dataloader:
         return Inputs(data.predict_dataloader())
     if is_overridden("test_dataloader", data):
-        return Inputs(data.test_dataloader(), has_targets=True)
+        names = data.sample_names.get("test") if isinstance(data, DataModule) else None
+        return Inputs(data.test_dataloader(), names, has_targets=True)
     raise ConfigError("action=predict: this data has no test part; say what to predict with input=<file or folder>")
 
 

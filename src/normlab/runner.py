@@ -162,6 +162,7 @@ class _Recorded:
             "parameters": None,
             "world_size": self.earlier.get("world_size", 1),
             "overrides": list(config.overrides),
+            **({"input": config.get("input")} if config.action == "predict" else {}),
             "config_hash": config_hash(config),
             "error": None,
         }

@@ -57,7 +57,10 @@ def parse(lines: Iterable[str], loader: ConfigLoader | None = None) -> list[Over
         try:
             parsed += parser.parse_overrides([line])
         except HydraException as error:
-            raise ConfigError(f"{line}: expected group=option or key=value ({str(error).splitlines()[0]})") from error
+            remedy = (
+                "quote the value twice: 'key=\"value\"'" if "=" in line else "is it part of a value? 'key=two words'"
+            )
+            raise ConfigError(f"{line}: expected group=option or key=value; {remedy}") from error
     return parsed
 
 

@@ -434,6 +434,16 @@ def test_new_images_are_read_as_the_training_images_were(in_memory, folder, tmp_
     assert fresh.transform()(one).dtype == torch.float32
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_samples_are_called_by_their_files(in_memory, folder):
+    data = data_of(folder, in_memory=in_memory)
+    for part, (x, _) in data.splits.items():
+        names = data.sample_names[part]
+        x = x if isinstance(x, torch.Tensor) else next(x.batches([torch.arange(len(names))]))
+        for name, image in zip(names, x, strict=True):
+            assert np.array_equal(np.asarray(Image.open(folder / name)), image.permute(1, 2, 0).numpy())
+
+
 def whole(data):
     for x, y in data.splits.values():
         yield from x if isinstance(x, torch.Tensor) else next(x.batches([torch.arange(len(y))]))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from normlab.data.batches import Augment, Batches, EpochOrder, Mix, Source
 from normlab.data.labels import check_finite, check_labels
-from normlab.data.splits import Splitter, parts, with_noise
+from normlab.data.splits import Splitter, cut, taken, with_noise
 from normlab.errors import ConfigError
 from normlab.folder import write_text
 
@@ -54,12 +54,14 @@ class DataModule(LightningDataModule):
         self.seed = 0  # the run's, set where the parts meet, as are the two below
         self.rank, self.processes = 0, 1
         self.splits: dict[str, tuple[Any, Tensor]] = {}
+        self.sample_names: dict[str, list[str]] = {}  # of each part, where samples are called anything
 
     @abstractmethod
     def load(self) -> dict[str, tuple[Tensor | Source, Tensor]]:
         """Samples and targets of the parts that the set comes with: `train`, and `val` and `test` if it has them.
 
-        Samples (N, *input_shape) or a `Source` of them; targets (N,) int64 classes or (N, out_features) float32.
+        Samples (N, *input_shape) or a `Source` of them; targets (N,) int64 classes or (N, out_features) float32. What
+        samples of these parts are called goes into `sample_names`.
         """
 
     def preprocess(self, train: Any) -> Callable[[Any], Any]:
@@ -94,7 +96,10 @@ class DataModule(LightningDataModule):
             for name, (_, y) in loaded.items():
                 check_finite(y, f"{name} part")
         splitter = Splitter(self.val_fraction, self.test_fraction, self.split_seed, self.folds, self.fold, classes)
-        found = parts(loaded, splitter, self.subset)
+        places = cut(loaded["train"][1], splitter, self.subset, [name for name in loaded if name != "train"])
+        found = taken(loaded["train"], places) | {name: pair for name, pair in loaded.items() if name != "train"}
+        if names := self.sample_names.get("train"):
+            self.sample_names |= {part: [names[place] for place in index.tolist()] for part, index in places.items()}
         if self.label_noise:
             found["train"] = found["train"][0], self._with_noise(found["train"][1])
         for name, (_, y) in found.items():

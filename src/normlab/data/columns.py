@@ -24,6 +24,7 @@ FEW = 20  # so many different values at most make classes of whole numbers, and 
 LARGEST_FEATURE = float(np.finfo(np.float32).max)
 LARGEST_TARGET = 1e15  # its square is still to be summed in float32
 DATE = r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}( .*)?"
+OTHER_NUMBER = r"[-+]?\d+([., '\u202f\xa0]\d+)+"  # such as 1.234,5 and 1,234.5
 PLAIN = ("string", "integer", "floating", "mixed-integer", "mixed-integer-float", "decimal", "boolean", "empty")
 
 
@@ -35,15 +36,16 @@ class Columns:
     categorical: list[str]
     decimal: str = "."
 
-    def take(self, frame: Frame, where: str) -> Frame:
+    def take(self, frame: Frame, where: str, remedy: str | None = None) -> Frame:
         """These columns alone: numbers as float64 with NaN, categories as text with "", where a value is missing.
 
-        Raises ConfigError for a column that is not there, and for a cell that is no finite number.
+        Raises ConfigError for a column that is not there, and for a cell that is no finite number; `remedy` says what
+        to do about that beside mending it.
         """
         lacking = [name for name in [*self.numeric, *self.categorical] if name not in frame]
         if lacking:
             raise ConfigError(f"{where}: these columns are missing: {', '.join(lacking)}")
-        found = {name: finite_numbers(frame[name], where, self.decimal) for name in self.numeric}
+        found = {name: finite_numbers(frame[name], where, self.decimal, remedy=remedy) for name in self.numeric}
         found |= {name: texts(frame[name], where) for name in self.categorical}
         return pd.DataFrame(found, index=frame.index)
 
@@ -94,6 +96,12 @@ def _kind(column: Column, where: str, decimal: str) -> str:
         raise ConfigError(
             f"{where}: column {name} holds dates, such as {quoted(dates[0])}: put numbers in their place, such as a "
             f"month or an age, or set {remedy}"
+        )
+    others = [value for value in different if re.fullmatch(OTHER_NUMBER, value)]
+    if len(others) >= MOSTLY * len(different):
+        raise ConfigError(
+            f"{where}: column {name} holds numbers that are written in another way, such as {quoted(others[0])}: write "
+            f"them with one point and nothing else, set data.decimal if it is a comma, or set {remedy}"
         )
     if len(different) > max(FEW, len(there) / 2):
         return "text of which most rows have their own"
@@ -151,7 +159,18 @@ def find_target(frame: Frame, where: str, name: str, task: str | None, decimal: 
     values = numbers(labels)  # labels of numbers are written with a point
     order = values if values.notna().all() else labels
     classes = list(dict.fromkeys(labels[order.sort_values(kind="stable").index]))
+    _check_spaces(classes, where, name)
     return Target(name, "classify", classes, decimal), reason
+
+
+def _check_spaces(classes: Sequence[str], where: str, name: str) -> None:
+    stripped: dict[str, str] = {}
+    for label in classes:
+        other = stripped.setdefault(label.strip(), label)
+        if other != label:
+            raise ConfigError(
+                f"{where}: the classes {quoted(other)} and {quoted(label)} of {name} differ by spaces only: mend them"
+            )
 
 
 def _task(column: Column, where: str, different: int, decimal: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from normlab.data.base import DataModule
-from normlab.data.columns import Columns, Frame, Target, find_columns, find_target
+from normlab.data.columns import Column, Columns, Frame, Target, find_columns, find_target, quoted
 from normlab.data.embeddings import Embeddings
 from normlab.data.header import FILES, check_columns
 from normlab.data.preprocessing import Preprocessing, fit
@@ -93,6 +93,7 @@ class FrameTable(DataModule):
             part: (Rows(columns.take(frame, where), where), target.take(frame, where))
             for part, (frame, where) in frames.items()
         }
+        self.sample_names = {part: _numbered(frame) for part, (frame, _) in frames.items()}
         log.info(_summary(frame, where, columns, target, reason))
         return found
 
@@ -131,13 +132,32 @@ class FrameTable(DataModule):
         _tell_unused(frame, self.columns, where)
         found = self.preprocessing
         columns = Columns([c.name for c in found.numbers], [c.name for c in found.categories], self.decimal)
-        return found.apply(columns.take(frame, where), where), [str(number + 1) for number in range(len(frame))]
+        rows = columns.take(frame, where, "leave the cell empty")
+        for column in found.categories:
+            _tell_unknown(rows[column.name], column.values, where)
+        return found.apply(rows, where), _numbered(frame)
 
 
 def _tell_unused(frame: Frame, known: Sequence[str], where: str) -> None:
     others = [name for name in frame if name not in known]
     if others:
         log.info(f"{where}: columns left out: {', '.join(others)} (not in the training file)")
+
+
+def _tell_unknown(column: Column, known: Sequence[str], where: str) -> None:
+    """Says which categories training has not seen."""
+    unknown = column[~column.isin(known)]
+    if len(unknown):
+        listed = ", ".join(map(quoted, unknown.unique()[:5]))
+        more = ", …" if unknown.nunique() > 5 else ""
+        log.warning(
+            f"{where}: {column.name} in {len(unknown):,} of {len(column):,} rows is new to the run: {listed}{more}"
+        )
+
+
+def _numbered(frame: Frame) -> list[str]:
+    """Rows are called by their numbers, from 1."""
+    return [str(number + 1) for number in range(len(frame))]
 
 
 def _summary(frame: Frame, where: str, columns: Columns, target: Target, reason: str) -> str:

@@ -47,6 +47,7 @@ class ImageFolder(Images):
             stop = start + len(files)
             first, last = bisect_left(readable, start), bisect_left(readable, stop)
             found.labels[part] = [labels[place] for place in readable[first:last]]
+            self.sample_names[part] = [names[place] for place in readable[first:last]]
             parts[part] = images[torch.arange(first, last)], torch.tensor(found.labels[part])
             start = stop
         check_classes(found)  # again: a class may have lost all its images

@@ -108,10 +108,14 @@ def with_noise(y: Tensor, fraction: float, classes: int, seed: int) -> Tensor:
     return noisy
 
 
-def parts(loaded: Mapping[str, tuple[Any, Tensor]], splitter: Splitter, subset: float) -> dict[str, tuple[Any, Tensor]]:
-    """The three parts of what was loaded: those given, and those cut from the training part."""
-    x, y = loaded["train"]
-    given = {name: pair for name, pair in loaded.items() if name != "train"}
-    places = splitter.split(y, tuple(given))
+def cut(y: Tensor, splitter: Splitter, subset: float, given: Sequence[str]) -> dict[str, Tensor]:
+    """The places of the parts that are cut from a training part with targets `y`; `given` parts are there already."""
+    places = splitter.split(y, given)
     places["train"] = places["train"][splitter.part(y[places["train"]], subset)]
-    return {name: (x[index], y[index]) for name, index in places.items()} | given
+    return places
+
+
+def taken(pair: tuple[Any, Tensor], places: Mapping[str, Tensor]) -> dict[str, tuple[Any, Tensor]]:
+    """Samples and targets at the places of each part."""
+    x, y = pair
+    return {name: (x[index], y[index]) for name, index in places.items()}

@@ -80,9 +80,6 @@ class Files:
     def __getitem__(self, index: Tensor) -> "Files":
         return Files(self.reader, self.shape[1:], self.sums, self.workers, self.places[index])
 
-    def paths(self) -> list[str]:
-        return [self.reader.path(place) for place in self.places.tolist()]
-
     def pixel_sums(self) -> tuple[Tensor, int]:
         """Sums of all pixels and of their squares, (2, C), and how many there are in a channel."""
         *_, height, width = self.shape

@@ -102,11 +102,12 @@ def _measured(data: Any, name: str) -> Part:
     if not isinstance(data, DataModule):
         return _gathered(_loaded(data, name), data)
     x, y = data.splits[name]
-    if hasattr(x, "frame"):  # rows of a table
-        return Part(y, _row_hashes(x.frame), [f"row {row + 1}" for row in x.frame.index], frame=x.frame)
+    if hasattr(x, "frame"):  # rows of a table, where a missing text is ""
+        rows = [f"row {row + 1}" for row in x.frame.index]
+        return Part(y, _row_hashes(x.frame), rows, frame=x.frame.mask(x.frame == ""))
     chunk = max(1, min(CHUNK, VALUES // math.prod(data.input_shape)))
     part = _gathered(_batches(x, y, chunk), data)
-    return replace(part, names=x.paths()) if hasattr(x, "paths") else part
+    return replace(part, names=data.sample_names.get(name, part.names))
 
 
 def _gathered(batches: Iterable[tuple[Tensor, Tensor]], data: Any) -> Part:
