@@ -20,7 +20,14 @@ TRAINER_KEYS = (
     "overfit_batches",
 )
 # Keys that runs may be older than, with the value that leaves everything as it was before them.
-NEUTRAL = {"data.folds": None, "data.fold": 0, "data.subset": 1, "data.label_noise": 0, "task.class_weights": None}
+NEUTRAL = {
+    "data.folds": None,
+    "data.fold": 0,
+    "data.subset": 1,
+    "data.label_noise": 0,
+    "task.class_weights": None,
+    "optimizer.fused": False,
+}
 ELSEWHERE = ("data.root", "data.in_memory", "data.workers")  # where files lie, and how they are read
 GRADIENT_CALLBACKS = ("agc",)  # those that change what the optimizer sees
 
