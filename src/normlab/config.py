@@ -64,7 +64,7 @@ def check_sweep(overrides: Sequence[str]) -> None:
             raise ConfigError(f"sweep={space['sweep']}: one search at a time")
         searches = engines.sweeper._target_ != f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
         if searches:
-            check_search(engines.sweeper, space)
+            check_search(engines, space)
         for number, job in enumerate(probes(fixed, space) if searches else jobs(fixed, space)):
             if _typed(parse(job), "action", "fit") != "fit":
                 raise ConfigError("action= with -m: only fits are swept; look at one run at a time")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from normlab import joined
 from normlab.checks import check_extra
@@ -29,8 +29,12 @@ def check_engine(group: str, option: Any) -> None:
         check_extra(typed, EXTRAS[typed])
 
 
-def check_search(sweeper: DictConfig, space: Space) -> None:
-    """Raises ConfigError for a search that has nothing to search, or a sampler that cannot search it."""
+def check_search(engines: DictConfig, space: Space) -> None:
+    """Raises ConfigError for a search that has nothing to search, or a sampler that cannot search it.
+
+    engines: what of a sweep's configuration is called hydra.
+    """
+    sweeper = engines.sweeper
     if not space:
         raise ConfigError(f"{_name(sweeper)}: nothing to search; type key=interval(low,high) or choose sweep=")
     for key in space:
@@ -38,6 +42,9 @@ def check_search(sweeper: DictConfig, space: Space) -> None:
             raise ConfigError(f"{key}={space[key]}: {key} is no setting of the jobs that could be searched")
     if _name(sweeper) != "OptunaSweeper":
         return
+    folders = OmegaConf.to_container(engines.sweep, resolve=False)
+    if isinstance(folders, dict) and folders["subdir"] != "${hydra.job.num}":
+        raise ConfigError(f"hydra.sweep.subdir={folders['subdir']}: trial k of a search has folder k; leave it out")
     for key in ("n_trials", "n_jobs", "seed"):
         check_value(f"hydra.sweeper.{key}", sweeper[key], sweeper[key])
     for key, value in sweeper.pruner.items():

@@ -57,7 +57,7 @@ def load_trial(run_folder: Path) -> "Trial | None":
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     told = json.loads((run_folder / HANDED_OVER).read_text())
-    study = optuna.load_study(study_name="study", storage=_storage(run_folder / told["study"]))
+    study = optuna.load_study(study_name="study", storage=_storage(run_folder / told["study"], new=False))
     study.pruner = instantiate(study.user_attrs["pruner"])
     found = study.get_trials(deepcopy=False)[told["trial"]]
     return None if found.state.is_finished() else optuna.Trial(study, found._trial_id)
@@ -85,7 +85,13 @@ def distribution(values: Choices | Numbers) -> "BaseDistribution":
     return FloatDistribution(values.low, values.high, log=values.log, step=values.step)
 
 
-def _storage(file: Path) -> "RDBStorage":
+def _storage(file: Path, new: bool = True) -> "RDBStorage":
+    """new: whether it may have no tables yet, or those of another Optuna, which takes a while to look for."""
     from optuna.storages import RDBStorage
 
-    return RDBStorage(f"sqlite:///{file.absolute()}", engine_kwargs={"connect_args": {"timeout": PATIENCE}})
+    return RDBStorage(
+        f"sqlite:///{file.absolute()}",
+        engine_kwargs={"connect_args": {"timeout": PATIENCE}},
+        skip_compatibility_check=not new,
+        skip_table_creation=not new,
+    )
