@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from normlab import checks, compose, folder, run
 from normlab.config import check_sweep
 from normlab.errors import ConfigError, JobError
+from normlab.objectives import check_objectives, direction
 from normlab.sweeper import OptunaSweeper
 from normlab.tasks.classify import Classify
 from normlab.tasks.regress import Regress
@@ -33,7 +34,7 @@ class Stop(BaseException):
 
 
 class FakeLauncher:
-    """Knows the score of each job without training. broken: the jobs that fail; stops: the job at which it stops."""
+    """Knows what each job reaches without training. broken: the jobs that fail; stops: the job at which it stops."""
 
     def __init__(self, broken=(), stops=None):
         self.broken, self.stops, self.launched = broken, stops, []
@@ -44,29 +45,50 @@ class FakeLauncher:
             if number == self.stops:
                 raise Stop
             self.launched.append((number, overrides))
-            values = dict(line.split("=") for line in overrides)
-            score = float(values.get("optimizer.lr", 0)) + (values.get("model") == "net")
             job = JobReturn(status=JobStatus.FAILED if number in self.broken else JobStatus.COMPLETED)
-            job.return_value = JobError(f"job {number}") if number in self.broken else score
+            job.return_value = JobError(f"job {number}") if number in self.broken else None
+            if number not in self.broken:
+                (self.path / str(number)).mkdir(exist_ok=True)
+                result = self.result(number, dict(line.split("=") for line in overrides))
+                folder.write_result(self.path / str(number), {"status": "finished", "metrics": {}, **result})
             returned.append(job)
         return returned
+
+    def result(self, number, values):
+        rate = float(values.get("optimizer.lr", 0))
+        return {"score": rate + (values.get("model") == "net"), "seconds": 1.0, "parameters": 1}
 
 
 class Scoreless(FakeLauncher):
     """Two jobs without a score, and then one with the lowest."""
 
-    def launch(self, job_overrides, initial_job_idx):
-        returned = super().launch(job_overrides, initial_job_idx)
-        returned[0].return_value = [None, math.nan, 0.0][initial_job_idx]
-        return returned
+    def result(self, number, values):
+        return super().result(number, values) | {"score": [None, math.nan, 0.0][number]}
 
 
-def search(path, launcher, typed=SPACE, *, sampler=RANDOM, n_trials=6, n_jobs=1, seed=0, params=None, config=()):
-    """A sweep whose jobs are not run; gives its study."""
-    sweeper = OptunaSweeper(partial(sampler), seed, n_trials, n_jobs, params)
+def search(
+    path,
+    launcher,
+    typed=SPACE,
+    *,
+    sampler=RANDOM,
+    pruner=("Nop", {}),
+    objectives=("score",),
+    n_trials=6,
+    n_jobs=1,
+    seed=0,
+    params=None,
+    config=(),
+):
+    """A sweep whose jobs are not run; gives its study. pruner: the start of its name, and its keys."""
+    name, keys = f"{pruner[0]}Pruner", pruner[1]
+    made = getattr(optuna.pruners, name)(**keys)
+    sweeper = OptunaSweeper(partial(sampler), made, objectives, seed, n_trials, n_jobs, params)
     own = OmegaConf.to_container(compose(list(config)))
-    sweeper.settings = OmegaConf.create(own | {"hydra": {"sweep": {"dir": str(path)}}})
+    hydras = {"sweep": {"dir": str(path)}, "sweeper": {"pruner": {"_target_": f"optuna.pruners.{name}", **keys}}}
+    sweeper.settings = OmegaConf.create(own | {"hydra": hydras})
     sweeper.loader, sweeper.engine = None, launcher
+    launcher.path = path
     sweeper.sweep(typed)
     return study(path)
 
@@ -197,6 +219,7 @@ def test_a_job_without_a_score_is_no_success(tmp_path):
         ({"config": ["norm=group"]}, "norm._target_"),
         ({"config": ["score=val/f1", "score_mode=max"]}, "score: null there, val/f1 here"),
         ({"sampler": GRID, "typed": ["model=net,custom_model"]}, "grid: false there, true here"),
+        ({"objectives": ["score", "seconds"]}, r"objectives: \['score'\] there, \['score', 'seconds'\] here"),
     ],
 )
 def test_another_sweep_is_refused(change, message, tmp_path):
@@ -229,8 +252,61 @@ def test_a_trial_that_was_stopped_before_it_had_values_is_made_up_for(sampler, t
 
 
 def test_jobs_without_any_score_are_no_answer(tmp_path):
-    with pytest.raises(ConfigError, match="has a score"):
+    with pytest.raises(ConfigError, match="has reached a score"):
         search(tmp_path, Scoreless(), n_trials=2)
+
+
+class Traded(FakeLauncher):
+    """Jobs whose higher score takes longer, but for the last, which is worse than the first in both."""
+
+    def result(self, number, values):
+        score, seconds, loss = [(0.7, 3.0, 0.5), (0.8, 4.0, 0.4), (0.9, 5.0, 0.6), (0.6, 3.5, 0.7)][number]
+        return {"score": score, "seconds": seconds, "parameters": 9, "metrics": {"test/acc": 1.0, "test/loss": loss}}
+
+
+def test_several_objectives_end_in_a_pareto_front(tmp_path, caplog):
+    caplog.set_level("INFO")
+    found = search(tmp_path, Traded(), objectives=["score", "seconds"], n_trials=4)
+    assert [trial.values for trial in found.trials] == [[0.7, 3.0], [0.8, 4.0], [0.9, 5.0], [0.6, 3.5]]
+    assert [way.name for way in found.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert found.user_attrs["objectives"] == ["score", "seconds"]
+    head, *front = caplog.text.partition("Pareto front ")[2].splitlines()
+    assert head == "of 4 jobs:"
+    assert [line.split(", optimizer.lr=")[0] for line in front] == [
+        "  0, score 0.7, seconds 3",
+        "  1, score 0.8, seconds 4",
+        "  2, score 0.9, seconds 5",
+    ]
+
+
+@pytest.mark.parametrize(("objective", "best"), [("score", 2), ("seconds", 0), ("test/loss", 1)])
+def test_one_objective_that_is_not_the_score(objective, best, tmp_path, caplog):
+    caplog.set_level("INFO")
+    found = search(tmp_path, Traded(), objectives=[objective], n_trials=4)
+    assert found.best_trial.number == best
+    assert f"best of 4 jobs: {best}, {objective} " in caplog.text
+
+
+def test_an_objective_that_jobs_turn_out_not_to_measure_ends_the_search(tmp_path):
+    launcher = Traded()
+    with pytest.raises(ConfigError, match=r"test/f1 is not among what the jobs measure \(test/acc, test/loss\)"):
+        search(tmp_path, launcher, objectives=["test/f1"], n_trials=4)
+    assert len(launcher.launched) == 1
+
+
+def test_tpe_searches_for_several_objectives_and_goes_on(tmp_path):
+    settings = {"sampler": TPE, "n_trials": 14, "objectives": ["score", "parameters"]}
+    whole = search(tmp_path / "whole", FakeLauncher(), **settings)
+    with pytest.raises(Stop):
+        search(tmp_path / "parts", FakeLauncher(stops=12), **settings)
+    assert trials(search(tmp_path / "parts", FakeLauncher(), **settings)) == trials(whole)
+
+
+def test_a_study_from_before_there_were_objectives_goes_on(tmp_path):
+    found = search(tmp_path, FakeLauncher(), n_trials=1)
+    old = {key: value for key, value in found.user_attrs["sweep"].items() if key != "objectives"}
+    found.set_user_attr("sweep", old)
+    assert len(search(tmp_path, FakeLauncher(), n_trials=2).trials) == 2
 
 
 def test_two_commands_do_not_share_a_study(tmp_path):
@@ -257,8 +333,25 @@ REFUSED = {
     "sweep=optuna,other": "sweep=choice(optuna,other): one search at a time",
     "seed=1,2 score=val/loss": "score=val/loss: for a search set score_mode=max or score_mode=min too",
     "seed=1,2 hydra.sweeper.n_trials=0": "hydra.sweeper.n_trials=0: expected a whole number of at least 1 or null",
-    "seed=1,2 hydra.sweeper.n_trial=3": "Could not override 'hydra.sweeper.n_trial'",
-    "seed=1,2 hydra/sweeper/sampler=bayes": "Could not find 'hydra/sweeper/sampler/bayes'",
+    "seed=1,2 hydra.sweeper.n_trial=3": "no key n_trial in hydra.sweeper; did you mean n_trials?",
+    "seed=1,2 hydra/sweeper/sampler=bayes": "no option bayes in hydra/sweeper/sampler (options: grid, random, tpe)",
+    "seed=1,2 hydra/sweeper/pruner=medain": "no option medain in hydra/sweeper/pruner; did you mean median?",
+    "seed=1,2 hydra/sweeper/pruner=null": "no option null in hydra/sweeper/pruner (options: hyperband, median, none",
+    "seed=1,2 hydra/sweeper/pruner=median hydra.sweeper.pruner.n_warmup=1": "did you mean n_warmup_steps?",
+    "seed=1,2 hydra/sweeper/pruner=median hydra.sweeper.pruner.n_warmup_steps=-1": "a whole number of at least 0",
+    "seed=1,2 hydra/sweeper/pruner=percentile hydra.sweeper.pruner.percentile=101": "a number of at least 0 and of at",
+    "seed=1,2 hydra/sweeper/pruner=median hydra.sweeper.objectives=[score,seconds]": (
+        "MedianPruner compares one objective, and there are score, seconds: add hydra/sweeper/pruner=none"
+    ),
+    "seed=1,2 hydra/sweeper/pruner=median hydra.sweeper.objectives=[test/acc]": (
+        "MedianPruner looks at each epoch, and test/acc is known at the end: add hydra/sweeper/pruner=none"
+    ),
+    "seed=1,2 hydra.sweeper.objectives=[score,second]": "no objective second; did you mean seconds?",
+    "seed=1,2 hydra.sweeper.objectives=[test/auroc]": "no objective test/auroc",
+    "seed=1,2 hydra.sweeper.objectives=score": "hydra.sweeper.objectives=score: expected a list",
+    "seed=1,2 hydra.sweeper.objectives=[]": "hydra.sweeper.objectives=[]: expected a list",
+    "seed=1,2 hydra.sweeper.objectives=[score,score]": "each one once",
+    "seed=1,2 hydra.sweep.subdir=x": "hydra.sweep.subdir=x: trial k of a search has folder k; leave it out",
     "seed=1,2 hydra.sweeper.sampler._partial_=false": "RandomSampler: its yaml needs _partial_: true",
     "hydra/sweeper/sampler=grid optimizer.lr=interval(0.1,1)": "a grid has no intervals; list values or use range",
     "action=lr_find seed=1,2": "action= with -m: only fits are swept",
@@ -278,6 +371,7 @@ def test_a_search_is_looked_at_at_its_ends_only():
     """A thousand trials have no jobs to look at one by one."""
     check_sweep([*SEARCH, *SPACE, "seed=range(0,1000)", "data.split_seed=range(0,1000)"])
     check_sweep(["sweep=optuna", "model=net", "data=wine", "optimizer.lr=0.1"])
+    check_sweep(["sweep=optuna", "task.metrics=[auroc]", "hydra.sweeper.objectives=[test/auroc,seconds]"])
 
 
 @pytest.mark.parametrize(
@@ -355,6 +449,17 @@ def test_a_task_s_own_score_is_one_to_be_raised(task):
     options = {"num_classes": 2} if task is Classify else {"target_mean": torch.zeros(1), "target_std": torch.ones(1)}
     built = task(torch.nn.Linear(1, 1), partial(torch.optim.SGD, lr=1), lambda *_: None, **options)
     assert built.direction(task.score) == "max"
+
+
+@pytest.mark.parametrize("task", [Classify, Regress])
+def test_objectives_know_the_tasks_metrics(task):
+    options = {"num_classes": 2} if task is Classify else {"target_mean": torch.zeros(1), "target_std": torch.ones(1)}
+    network, plain = torch.nn.Linear(1, 1), partial(torch.optim.SGD, lr=1)
+    own = task(network, plain, lambda *_: None, **options)
+    every = task(network, plain, lambda *_: None, metrics=list(own.available_metrics()), **options)
+    check_objectives([name.replace("train/", "test/") for name in own.metric_names()], None)
+    for name in ("val/loss", *(f"val/{metric}" for metric in own.available_metrics())):
+        assert direction(name, None) == f"{every.direction(name)}imize", name
 
 
 def test_optuna_is_imported_by_a_search_only():

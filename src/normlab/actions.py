@@ -15,6 +15,7 @@ from lightning.pytorch.tuner.tuning import Tuner
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from normlab.build import Parts
+from normlab.callbacks.pruning import Pruning
 from normlab.checkpoints import load_weights
 from normlab.data.base import DataModule, class_names
 from normlab.errors import ConfigError
@@ -31,11 +32,15 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Outcome:
-    """The score, where the action has one, what was measured, and what was predicted, a row a sample."""
+    """The score, where the action has one, what was measured, and what was predicted, a row a sample.
+
+    pruned: whether a search has ended the fit early.
+    """
 
     score: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     predictions: "DataFrame | None" = None
+    pruned: bool = False
 
 
 def act(action: str, parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
@@ -45,7 +50,7 @@ def act(action: str, parts: Parts, checkpoint: Path | None, folder: Path) -> Out
 
 
 def fit(parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
-    """Trains, from the last checkpoint where there is one, then tests the best."""
+    """Trains, from the last checkpoint where there is one, then tests the best, unless the run is pruned."""
     trainer, record = parts.trainer, parts.record
     last = record.path("last")
     if last.is_file():
@@ -58,6 +63,9 @@ def fit(parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
     assert best is not None
     load_weights(parts.task, record.path("best"))
     metrics = dict(best["metrics"])
+    if any(isinstance(callback, Pruning) and callback.pruned for callback in trainer.callbacks):  # pyright: ignore
+        log.info(f"pruned after {trainer.current_epoch} epochs, and not tested")
+        return Outcome(best["score"], metrics, pruned=True)
     if is_overridden("test_dataloader", parts.data):
         metrics |= trainer.test(parts.task, datamodule=parts.data, verbose=False)[0]
     return Outcome(best["score"], metrics)

@@ -37,15 +37,11 @@ OWN_TRAINER_KEYS = {
 
 def check_option(group: str, chosen: Any, available: Sequence[str]) -> None:
     """Raises ConfigError where a chosen option, or one of a list of options, is not there or lacks its extra."""
-    for option in chosen if isinstance(chosen, list) else [chosen]:
-        if option is None:
-            continue
-        if str(option) not in available:
+    for option in map(show, chosen if isinstance(chosen, list) else [chosen]):
+        if option not in available:
             listed = ", ".join(sorted(available)) or "none yet"
-            raise ConfigError(
-                f"no option {option} in {group}{did_you_mean(str(option), available)} (options: {listed})"
-            )
-        check_extra(f"{group}={option}", str(option))
+            raise ConfigError(f"no option {option} in {group}{did_you_mean(option, available)} (options: {listed})")
+        check_extra(f"{group}={option}", option)
 
 
 def check_extra(typed: str, extra: str) -> None:

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 import normlab.conf  # pyright: ignore[reportMissingImports]  # conf/, mapped by pyproject.toml
 from normlab import folder
 from normlab.checks import NEED_A_RUN, check_config, check_name, check_option
-from normlab.engines import check_engine, check_launcher, check_score, check_search
+from normlab.engines import check_engine, check_launcher, check_search, check_sought
 from normlab.errors import ConfigError
 from normlab.fields import check_value
 from normlab.space import jobs, parse, probes, search_space
@@ -64,13 +64,13 @@ def check_sweep(overrides: Sequence[str]) -> None:
             raise ConfigError(f"sweep={space['sweep']}: one search at a time")
         searches = engines.sweeper._target_ != f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
         if searches:
-            check_search(engines.sweeper, space)
+            check_search(engines, space)
         for number, job in enumerate(probes(fixed, space) if searches else jobs(fixed, space)):
             if _typed(parse(job), "action", "fit") != "fit":
                 raise ConfigError("action= with -m: only fits are swept; look at one run at a time")
             config = _compose(job, loader)[0]
             if searches:
-                check_score(config)
+                check_sought(engines.sweeper, config)
             else:  # of a search the sweeper looks into the folder
                 _check_folder(config, number)
             check_launcher(engines.launcher, config)
@@ -154,7 +154,15 @@ def _check_folder(config: DictConfig, number: int | None = None) -> None:
 def _hydras_own(overrides: Sequence[str], loader: ConfigLoader) -> DictConfig:
     """Hydra's own part of the configuration of a sweep: its sweeper and its launcher."""
     chosen = _selections([override for override in parse(overrides) if not override.is_sweep_override()], loader)
-    return _hydra_compose(tuple(o.input_line for o in chosen if o.input_line), own=True)
+    keys = [override for override in chosen if override.key_or_group.startswith("hydra.")]
+    plain = OmegaConf.create({"hydra": _hydra_compose(_lines(o for o in chosen if o not in keys), own=True)})
+    for override in keys:
+        check_name(plain, override.key_or_group, override.is_add())
+    return _hydra_compose(_lines(chosen), own=True)
+
+
+def _lines(overrides: Iterable[Override]) -> tuple[str, ...]:
+    return tuple(override.input_line for override in overrides if override.input_line)
 
 
 def _typed(parsed: list[Override], key: str, default: Any = None) -> Any:
@@ -174,7 +182,7 @@ def _inherited(run_folder: Path, parsed: list[Override]) -> list[str]:
 def _apply(parsed: list[Override], loader: ConfigLoader) -> DictConfig:
     """The composed options with the typed values put in, each name and value checked on the way."""
     selections = _selections(parsed, loader)
-    config = copy.deepcopy(_hydra_compose(tuple(o.input_line for o in selections if o.input_line)))
+    config = copy.deepcopy(_hydra_compose(_lines(selections)))
     for override in parsed:
         if override not in selections:
             key, value = override.key_or_group, override.value()
@@ -190,7 +198,7 @@ def _selections(parsed: list[Override], loader: ConfigLoader) -> list[Override]:
     for override in selections:
         group, option = override.key_or_group, override.value()
         check_engine(group, option)
-        if group in GROUPS and not override.is_delete():
+        if (group in GROUPS or group.startswith("hydra/")) and not override.is_delete():
             check_option(group, option, loader.get_group_options(group))
     return selections
 

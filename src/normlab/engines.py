@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from normlab import joined
 from normlab.checks import check_extra
 from normlab.errors import ConfigError
 from normlab.fields import check_value
+from normlab.objectives import check_objectives, check_prunable
 from normlab.space import Numbers, Space
 
 # the extra that brings what an option needs
@@ -28,8 +29,12 @@ def check_engine(group: str, option: Any) -> None:
         check_extra(typed, EXTRAS[typed])
 
 
-def check_search(sweeper: DictConfig, space: Space) -> None:
-    """Raises ConfigError for a search that has nothing to search, or a sampler that cannot search it."""
+def check_search(engines: DictConfig, space: Space) -> None:
+    """Raises ConfigError for a search that has nothing to search, or a sampler that cannot search it.
+
+    engines: what of a sweep's configuration is called hydra.
+    """
+    sweeper = engines.sweeper
     if not space:
         raise ConfigError(f"{_name(sweeper)}: nothing to search; type key=interval(low,high) or choose sweep=")
     for key in space:
@@ -37,8 +42,13 @@ def check_search(sweeper: DictConfig, space: Space) -> None:
             raise ConfigError(f"{key}={space[key]}: {key} is no setting of the jobs that could be searched")
     if _name(sweeper) != "OptunaSweeper":
         return
+    folders = OmegaConf.to_container(engines.sweep, resolve=False)
+    if isinstance(folders, dict) and folders["subdir"] != "${hydra.job.num}":
+        raise ConfigError(f"hydra.sweep.subdir={folders['subdir']}: trial k of a search has folder k; leave it out")
     for key in ("n_trials", "n_jobs", "seed"):
         check_value(f"hydra.sweeper.{key}", sweeper[key], sweeper[key])
+    for key, value in sweeper.pruner.items():
+        check_value(f"hydra.sweeper.pruner.{key}", value, value)
     sampler = sweeper.sampler
     if not sampler.get("_partial_"):
         raise ConfigError(f"hydra.sweeper.sampler={sampler.get('_target_')}: its yaml needs _partial_: true")
@@ -47,10 +57,15 @@ def check_search(sweeper: DictConfig, space: Space) -> None:
             raise ConfigError(f"{key}={values}: a grid has no intervals; list values or use range(low,high,step)")
 
 
-def check_score(config: DictConfig) -> None:
-    """Raises ConfigError where a search would not know which end of the score is the good one."""
+def check_sought(sweeper: DictConfig, config: DictConfig) -> None:
+    """Raises ConfigError where a job would not give a search what it seeks, or not say which end is the good one."""
     if config.score is not None and config.score_mode is None:
         raise ConfigError(f"score={config.score}: for a search set score_mode=max or score_mode=min too")
+    if _name(sweeper) != "OptunaSweeper":
+        return
+    check_objectives(sweeper.objectives, config.task.metrics)
+    if (pruner := _name(sweeper.pruner)) != "NopPruner":
+        check_prunable(sweeper.objectives, pruner)
 
 
 def check_launcher(launcher: DictConfig, config: DictConfig) -> None:

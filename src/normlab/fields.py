@@ -64,6 +64,12 @@ RULES: dict[str, tuple[Number | Words, ...]] = {
     # a search
     "n_trials": (COUNT, NULL),
     "n_jobs": (COUNT,),
+    "percentile": (Number(0, 100),),
+    "n_startup_trials": (Number(0, whole=True),),
+    "n_warmup_steps": (Number(0, whole=True),),
+    "min_resource": (COUNT, Words(["auto"])),
+    "max_resource": (COUNT, Words(["auto"])),
+    "reduction_factor": (Number(2, whole=True),),
     # data
     "batch_size": (COUNT,),
     "size": (COUNT,),

@@ -29,7 +29,7 @@ ROOT = Path("outputs")
 PACKAGES = ("normlab", "torch", "lightning", "torchmetrics", "torchvision", "hydra-core", "omegaconf", "numpy")
 
 # What a run that was refused, or not started yet, leaves; the next one may take its place.
-UNTRAINED = {"lr_find", "stats", "result.json", "train.log", ".lock", "checkpoints"}
+UNTRAINED = {"lr_find", "stats", "result.json", "train.log", ".lock", "checkpoints", "trial.json"}
 
 # Lets `python train.py -cp <folder> -cn config name=<new>` replay a run.
 REPLAY = """\
@@ -92,9 +92,13 @@ def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 
 
 def finished(path: Path, config: DictConfig) -> dict[str, Any] | None:
-    """The result of a fit that has finished in `path` with this configuration; None where there is something to do."""
+    """The result of a fit that has finished in `path` with this configuration; None where there is something to do.
+
+    A search's pruned run has too, unless `extend` is to train it to its end.
+    """
     result = read_result(path)
-    return result if result.get("status") == "finished" and result["config_hash"] == config_hash(config) else None
+    over = ("finished",) if config.extend else ("finished", "pruned")
+    return result if result.get("status") in over and result["config_hash"] == config_hash(config) else None
 
 
 def tell_finished(path: Path, result: dict[str, Any]) -> None:
@@ -102,7 +106,10 @@ def tell_finished(path: Path, result: dict[str, Any]) -> None:
     if not joined.is_first():
         return
     score = "" if result["score"] is None else f": {result['score_name']} {result['score']:.4g}"
-    print(f"{shown(path)} is finished{score}. To train on: extend=true with more trainer.max_epochs")
+    if result["status"] == "pruned":
+        print(f"{shown(path)} was pruned after {result['epochs']} epochs{score}. To train it to its end: extend=true")
+    else:
+        print(f"{shown(path)} is finished{score}. To train on: extend=true with more trainer.max_epochs")
 
 
 @contextmanager
@@ -140,6 +147,15 @@ def read_result(path: Path) -> dict[str, Any]:
     """The folder's result.json; empty where there is none yet."""
     file = path / "result.json"
     return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def seconds(path: Path, result: dict[str, Any]) -> float:
+    """How long the earlier starts of a fit took; of one that was killed, up to the last epoch that it saved."""
+    before = result.get("seconds") or 0.0
+    last = path / "checkpoints" / "last.ckpt"
+    if result.get("status") == "running" and last.is_file():
+        before += max(0.0, last.stat().st_mtime - (path / "result.json").stat().st_mtime)
+    return before
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:

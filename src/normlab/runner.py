@@ -144,6 +144,7 @@ class _Recorded:
     def __init__(self, config: DictConfig, out: Path):
         self.out, self.start = out, time.monotonic()
         self.earlier = folders.read_result(out) if config.action == "fit" else {}
+        self.before = folders.seconds(out, self.earlier)
         self.progress: Callable[[], dict[str, Any]] = dict
         self.result: dict[str, Any] = {
             "format": 1,
@@ -158,7 +159,7 @@ class _Recorded:
             "epochs": None,
             "steps": None,
             "skipped": None,
-            "seconds": None,
+            "seconds": self.before,
             "parameters": None,
             "world_size": self.earlier.get("world_size", 1),
             "overrides": list(config.overrides),
@@ -188,7 +189,8 @@ class _Recorded:
         log.info(f"{name}, {parameters:,} parameters, on {where}, in {folders.shown(self.out)}")
 
     def done(self, outcome: Outcome) -> None:
-        self.result |= {"status": "finished", "score": outcome.score, "metrics": outcome.metrics}
+        status = "pruned" if outcome.pruned else "finished"
+        self.result |= {"status": status, "score": outcome.score, "metrics": outcome.metrics}
         _say(outcome.metrics, self.result["score_name"], outcome.score, self.out, self._seconds())
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
@@ -202,7 +204,7 @@ class _Recorded:
         folders.write_result(self.out, self.result | {"seconds": self._seconds()})
 
     def _seconds(self) -> float:
-        return round(time.monotonic() - self.start + (self.earlier.get("seconds") or 0), 2)
+        return round(time.monotonic() - self.start + self.before, 2)
 
 
 def _say(metrics: dict[str, float], score_name: str, score: float | None, out: Path, seconds: float) -> None:

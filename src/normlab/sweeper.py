@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from normlab import folder
 from normlab.errors import ConfigError
 from normlab.identity import numbers
-from normlab.space import Choices, Numbers, Space, grid, search_space
+from normlab.objectives import direction, values
+from normlab.space import Space, grid, search_space
+from normlab.study import distribution, given, hand_over, open_study
 
 if TYPE_CHECKING:  # it is an extra
-    from optuna.distributions import BaseDistribution
+    from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
@@ -32,26 +35,31 @@ N_TRIALS = 20  # where nobody says how many
 
 
 class OptunaSweeper(Sweeper):
-    """Searches the space of the command line and of `hydra.sweeper.params` for the best score.
+    """Searches the space of the command line and of `hydra.sweeper.params` for the best objectives.
 
-    sampler: one of Optuna's, without its seed. seed: each trial is drawn with a seed of its own, made of this one and
-    its number, so that a sweep that was stopped goes on as if it had not been. n_trials: how many; None: 20, of a grid
-    all. n_jobs: how many are launched together; their values are chosen without each other's score.
+    sampler: one of Optuna's, without its seed. pruner: one of Optuna's, which the jobs make anew for themselves; none:
+    NopPruner. objectives: what is raised or lowered, `normlab.objectives`. seed: each trial is drawn with a seed of its
+    own, made of this one and its number, so that a sweep that was stopped goes on as if it had not been. n_trials: how
+    many; None: 20, of a grid all. n_jobs: how many are launched together; their values are chosen without each other's
+    objectives.
 
     The study is `study.db`, an SQLite file in the sweep's folder, and job k is its trial k. A trial that was
-    interrupted is run again, in its folder; one that failed counts. Raises ConfigError where the folder holds another
-    sweep, and after the last trial what the first failed one raised.
+    interrupted is run again, in its folder; one that failed or was pruned counts. Raises ConfigError where the folder
+    holds another sweep, and after the last trial what the first failed one raised.
     """
 
     def __init__(
         self,
         sampler: "partial[BaseSampler]",
+        pruner: "BasePruner",
+        objectives: list[str],
         seed: int,
         n_trials: int | None,
         n_jobs: int,
         params: DictConfig | None,
     ):
-        self.make_sampler, self.seed, self.n_trials, self.n_jobs, self.params = sampler, seed, n_trials, n_jobs, params
+        self.make_sampler, self.prunes, self.objectives = sampler, type(pruner).__name__ != "NopPruner", [*objectives]
+        self.seed, self.n_trials, self.n_jobs, self.params = seed, n_trials, n_jobs, params
         self.settings: DictConfig
         self.engine: Launcher
         self.loader: ConfigLoader
@@ -64,45 +72,40 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         fixed, space = search_space(arguments, self.params, self.loader)
-        path = Path(self.settings.hydra.sweep.dir)
+        path = self._path()
         if path.exists() and not (path / "study.db").is_file() and {entry.name for entry in path.iterdir()} - {".lock"}:
             raise ConfigError(f"{folder.shown(path)} exists and holds no search; choose another name=")
         path.mkdir(parents=True, exist_ok=True)
         with folder.lock(path):
-            study = self._study(path, space)
+            study = self._study(space)
             OmegaConf.save(self.settings, path / "multirun.yaml")
             failed = [job for batch in self._batches(study, space) for job in self._launch(study, fixed, batch)]
         if failed:
             _ = failed[0].return_value  # raises
-        if not any(trial.values for trial in study.trials):
-            raise ConfigError(f"no job in {folder.shown(path)} has a score; nothing is known about the space")
-        best = study.best_trial
-        values = ", ".join(f"{key}={value}" for key, value in best.params.items())
-        log.info(f"best of {len(study.trials)} jobs: {best.number}, score {best.value:.4g}, {values}")
+        self._say_best(study)
 
-    def _study(self, path: Path, space: Space) -> "Study":
+    def _path(self) -> Path:
+        return Path(self.settings.hydra.sweep.dir)
+
+    def _study(self, space: Space) -> "Study":
         """The study in the sweep's folder, begun there or gone on with."""
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study(
-            storage=f"sqlite:///{path.absolute() / 'study.db'}",
-            study_name="study",
-            direction="minimize" if self.settings.score_mode == "min" else "maximize",
-            load_if_exists=True,
-        )
+        study = open_study(self._path(), [direction(name, self.settings.score_mode) for name in self.objectives])
         wanted = self._identity(space)
-        found = study.user_attrs.get("sweep", wanted)
+        found = {"objectives": ["score"]} | study.user_attrs.get("sweep", wanted)  # a study may be older than the key
         if lines := folder.differences(found, wanted):
-            raise ConfigError("\n".join([f"{folder.shown(path)} holds another sweep; choose another name=", *lines]))
-        study.set_user_attr("sweep", wanted)
+            where = folder.shown(self._path())
+            raise ConfigError("\n".join([f"{where} holds another sweep; choose another name=", *lines]))
+        pruner = OmegaConf.to_container(self.settings.hydra.sweeper.pruner, resolve=True)
+        for name, value in {"sweep": wanted, "objectives": self.objectives, "pruner": pruner}.items():
+            study.set_user_attr(name, value)
         return study
 
     def _identity(self, space: Space) -> dict[str, Any]:
         """What must not change between two starts: the jobs' common configuration, the space and what is sought."""
         own = OmegaConf.masked_copy(self.settings, [str(key) for key in self.settings if key != "hydra"])
         searched = {key: str(values) for key, values in space.items()}
-        return numbers(own) | searched | {"score": own.score, "score_mode": own.score_mode, "grid": self._is_grid()}
+        sought = {"score": own.score, "score_mode": own.score_mode, "objectives": self.objectives}
+        return numbers(own) | searched | sought | {"grid": self._is_grid()}
 
     def _is_grid(self) -> bool:
         """Whether each combination is taken in turn: Optuna's own sampler for it works in Optuna's own loop only."""
@@ -135,48 +138,50 @@ class OptunaSweeper(Sweeper):
         import numpy as np
 
         if self._is_grid():
-            study.sampler = _given(grid(space)[position])
+            study.sampler = given(grid(space)[position])
         else:
             own = np.random.SeedSequence([self.seed, position]).generate_state(1)
             study.sampler = self.make_sampler(seed=int(own[0]))
-        return study.ask({key: _distribution(values) for key, values in space.items()})
+        return study.ask({key: distribution(values) for key, values in space.items()})
 
     def _launch(self, study: "Study", fixed: list[str], batch: Sequence["Trial | FrozenTrial"]) -> list[JobReturn]:
-        """Runs trials, tells the study of their scores, and returns the jobs that failed."""
+        """Runs trials, tells the study what became of them, and returns the jobs that failed."""
         from optuna.trial import TrialState
 
         first = batch[0].number
         assert [trial.number for trial in batch] == list(range(first, first + len(batch)))
+        for trial in batch:
+            hand_over(self._path(), trial.number, self.prunes)
         jobs = [[*fixed, *(f"{key}={value}" for key, value in trial.params.items())] for trial in batch]
         returned = self.engine.launch(jobs, initial_job_idx=first)
         for trial, job in zip(batch, returned, strict=True):
-            score = job.return_value if job.status == JobStatus.COMPLETED else None
-            if score is None or math.isnan(score):
-                study.tell(trial.number, state=TrialState.FAIL)
+            result = folder.read_result(self._path() / str(trial.number)) if job.status == JobStatus.COMPLETED else {}
+            if result.get("status") == "pruned":
+                study.tell(trial.number, state=TrialState.PRUNED)
+            elif result and (reached := values(result, self.objectives)):
+                study.tell(trial.number, reached)
             else:
-                study.tell(trial.number, score)
+                study.tell(trial.number, state=TrialState.FAIL)
         return [job for job in returned if job.status != JobStatus.COMPLETED]
 
+    def _say_best(self, study: "Study") -> None:
+        """Names the best trial, or of several objectives those on the Pareto front."""
+        from optuna.trial import TrialState
 
-def _given(chosen: dict[str, Any]) -> "BaseSampler":
-    """A sampler of these very values."""
-    from optuna.samplers import RandomSampler
+        ended = Counter(trial.state for trial in study.trials)
+        if not ended[TrialState.COMPLETE]:
+            where, sought = folder.shown(self._path()), " and ".join(self.objectives)
+            raise ConfigError(f"no job in {where} has reached a {sought}; nothing is known about the space")
+        others = [f"{ended[s]} {s.name.lower()}" for s in (TrialState.PRUNED, TrialState.FAIL) if ended[s]]
+        of_all = ", ".join([f"of {len(study.trials)} jobs", *others])
+        if len(self.objectives) == 1:
+            log.info(f"best {of_all}: {self._line(study.best_trial)}")
+            return
+        log.info("\n".join([f"Pareto front {of_all}:", *(f"  {self._line(trial)}" for trial in study.best_trials)]))
 
-    class Given(RandomSampler):
-        def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
-            return chosen[param_name]
-
-    return Given()
-
-
-def _distribution(values: Choices | Numbers) -> "BaseDistribution":
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if isinstance(values, Choices):
-        return CategoricalDistribution(values.values)
-    if isinstance(values.low, int):
-        return IntDistribution(values.low, int(values.high), log=values.log, step=int(values.step or 1))
-    return FloatDistribution(values.low, values.high, log=values.log, step=values.step)
+    def _line(self, trial: "FrozenTrial") -> str:
+        reached = [f"{name} {value:.4g}" for name, value in zip(self.objectives, trial.values, strict=True)]
+        return ", ".join([str(trial.number), *reached, *(f"{key}={value}" for key, value in trial.params.items())])
 
 
 def register() -> None:

@@ -19,6 +19,7 @@ from normlab import world
 from normlab.callbacks.epoch_seed import EpochSeed
 from normlab.callbacks.merge_statistics import MergeStatistics
 from normlab.callbacks.progress import TrainingProgress
+from normlab.callbacks.pruning import Pruning
 from normlab.callbacks.record import Record
 from normlab.callbacks.same_config import SameConfig
 from normlab.checks import check_several
@@ -28,6 +29,7 @@ from normlab.instantiate import make_node, offer
 from normlab.modes import ModeGuard
 from normlab.norms.declaration import declaration
 from normlab.norms.synchronise import Synchronise
+from normlab.study import handed_over
 
 # Hooks for each batch or step, which one call for many batches cannot keep.
 PER_BATCH = (
@@ -72,6 +74,8 @@ def make_trainer(config: DictConfig, folder: Path, record: Record, network: nn.M
         added = [offer(node, f"callbacks.{name}", following) for name, node in config.callbacks.items()]
         loggers = [offer(node, f"logger.{name}", {"save_dir": folder}) for name, node in config.logger.items()]
         core.append(record)
+        if handed_over(folder) and not config.extend:
+            added.append(Pruning(record))
     if config.action == "lr_find":
         settings.max_epochs = 1000  # the finder ends after so many steps
         settings.check_val_every_n_epoch = 1001  # it looks at the training loss alone
