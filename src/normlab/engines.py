@@ -28,6 +28,16 @@ def check_engine(group: str, option: Any) -> None:
         check_extra(typed, EXTRAS[typed])
 
 
+def is_search(sweeper: DictConfig) -> bool:
+    """Whether a sweeper chooses its jobs as it goes; a plain one has them all before the first."""
+    return _name(sweeper) not in ("BasicSweeper", "GridSweeper")
+
+
+def takes_any_folder(sweeper: DictConfig) -> bool:
+    """Whether a sweeper finds each job its folder; Hydra's own gives job k the k-th."""
+    return _name(sweeper) == "GridSweeper"
+
+
 def check_search(sweeper: DictConfig, space: Space) -> None:
     """Raises ConfigError for a search that has nothing to search, or a sampler that cannot search it."""
     if not space:

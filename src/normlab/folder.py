@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from normlab import joined
 from normlab.errors import ConfigError
 from normlab.fields import show
-from normlab.identity import config_hash, numbers
+from normlab.identity import LENGTH, config_hash, numbers
 
 ROOT = Path("outputs")
 PACKAGES = ("normlab", "torch", "lightning", "torchmetrics", "torchvision", "hydra-core", "omegaconf", "numpy")
@@ -78,8 +78,7 @@ def check_fit(path: Path, config: DictConfig) -> None:
         raise ConfigError(f"{shown(path)} exists and holds no run; choose another name=")
     found, wanted = numbers(read_config(path)), numbers(config)
     lines = differences(found, wanted)
-    epochs = "trainer.max_epochs"
-    longer = not differences(found | {epochs: wanted[epochs]}, wanted) and wanted[epochs] > found[epochs]
+    longer = not differences(found | {LENGTH: wanted[LENGTH]}, wanted) and wanted[LENGTH] > found[LENGTH]
     if lines and not (longer and config.extend):
         remedy = "extend=true trains on" if longer else "to train this one, choose another name="
         raise ConfigError("\n".join([f"{shown(path)} holds another run; {remedy}", *lines]))

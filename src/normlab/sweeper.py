@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from normlab import folder
 from normlab.errors import ConfigError
+from normlab.grid import GridSweeper
 from normlab.identity import numbers
 from normlab.space import Choices, Numbers, Space, grid, search_space
 
@@ -180,9 +181,10 @@ def _distribution(values: Choices | Numbers) -> "BaseDistribution":
 
 
 def register() -> None:
-    """Makes the sweeper known to Hydra under the name that conf/hydra/sweeper/optuna.yaml has.
+    """Makes our sweepers known to Hydra under the names that conf/hydra/sweeper/ has.
 
     Hydra takes no plugin whose name starts otherwise. It looks into a package hydra_plugins by itself, but finds none
     in an editable installation, and two projects made of this one would overwrite each other's.
     """
-    Plugins.instance().class_name_to_class["hydra_plugins.normlab.OptunaSweeper"] = OptunaSweeper
+    for sweeper in (GridSweeper, OptunaSweeper):
+        Plugins.instance().class_name_to_class[f"hydra_plugins.normlab.{sweeper.__name__}"] = sweeper
