@@ -78,7 +78,8 @@ class Jobs:
                 return None
 
         try:
-            job()
+            with logs.on_console() if self.multirun else nullcontext():
+                job()
         except SweepError as error:
             _leave(1, str(error))
         except JobError as error:

@@ -39,7 +39,7 @@ class Board:
         return self.results.get(number, {}).get("status")
 
     def is_new(self, number: int) -> bool:
-        """Whether a job was begun since the first look; a result from before may be that of a process killed long ago."""
+        """Whether a job was begun since the first look; an older result may be that of a killed process."""
         return self.stamps.get(number) != self.before.get(number)
 
     def running(self) -> list[int]:

@@ -19,7 +19,15 @@ from omegaconf.errors import OmegaConfBaseException
 import normlab.conf  # pyright: ignore[reportMissingImports]  # conf/, mapped by pyproject.toml
 from normlab import folder
 from normlab.checks import NEED_A_RUN, check_config, check_name, check_option
-from normlab.engines import check_engine, check_launcher, check_score, check_search, is_search, takes_any_folder
+from normlab.engines import (
+    check_engine,
+    check_launcher,
+    check_plain,
+    check_score,
+    check_search,
+    is_search,
+    takes_any_folder,
+)
 from normlab.errors import ConfigError
 from normlab.fields import check_value
 from normlab.identity import LENGTH, config_hash
@@ -71,6 +79,8 @@ def check_sweep(overrides: Sequence[str]) -> list[Job]:
         searches = is_search(engines.sweeper)
         if searches:
             check_search(engines.sweeper, space)
+        else:
+            check_plain(engines.sweeper)
         own = [line for line in fixed if not _is_hydras(parse([line])[0])]
         for number, job in enumerate(probes(own, space) if searches else jobs(own, space)):
             config = _compose(job, loader)[0]

@@ -33,6 +33,11 @@ def is_search(sweeper: DictConfig) -> bool:
     return _name(sweeper) not in ("BasicSweeper", "GridSweeper")
 
 
+def check_plain(sweeper: DictConfig) -> None:
+    """Raises ConfigError for a plain sweeper's own keys."""
+    check_value("hydra.sweeper.max_batch_size", sweeper.max_batch_size, None)
+
+
 def takes_any_folder(sweeper: DictConfig) -> bool:
     """Whether a sweeper finds each job its folder; Hydra's own gives job k the k-th."""
     return _name(sweeper) == "GridSweeper"

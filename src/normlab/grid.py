@@ -7,19 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from normlab import folder
-from normlab.errors import ConfigError, SweepError
+from normlab.errors import ConfigError
 from normlab.identity import LENGTH, config_hash
-from normlab.space import Job
+from normlab.space import Job, parse
 from normlab.watch import Watch
-
-SHOWN = 10  # folders of failed jobs in one line
 
 
 class GridSweeper(Sweeper):
@@ -62,9 +59,7 @@ class GridSweeper(Sweeper):
                     watch.say(_found(path, len(places) - len(todo), len(places), len(begun.keys() - places.keys())))
                 failed = [number for batch in self._batches(todo) for number in self._launch(batch, watch)]
         if failed:
-            shown = ", ".join(str(folder.shown(path / str(number))) for number in failed[:SHOWN])
-            more = f" and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
-            raise SweepError(f"{len(failed)} of {len(places)} jobs failed: {shown}{more}")
+            raise watch.error(failed)
 
     def _batches(self, todo: dict[int, Job]) -> Iterator[dict[int, Job]]:
         numbers = list(todo)
@@ -75,11 +70,7 @@ class GridSweeper(Sweeper):
     def _launch(self, batch: dict[int, Job], watch: Watch) -> list[int]:
         """Runs jobs, and returns which of them failed."""
         overrides = [[*job.overrides, f"hydra.sweep.subdir={number}"] for number, job in batch.items()]
-        returned: Sequence[JobReturn] = self.engine.launch(overrides, initial_job_idx=min(batch))
-        failed = {n: job for n, job in zip(batch, returned, strict=True) if job.status != JobStatus.COMPLETED}
-        for number, job in failed.items():
-            watch.tell_failure(number, job._return_value)  # .return_value would print, and raise
-        return list(failed)
+        return watch.failed(batch, self.engine.launch(overrides, initial_job_idx=min(batch)))
 
 
 def earlier(path: Path) -> dict[int, dict[str, Any]]:
@@ -98,7 +89,7 @@ def place(path: Path, begun: dict[int, dict[str, Any]], jobs: Sequence[Job]) -> 
     for job in jobs:
         own = [number for number in known.get(job.config_hash, []) if number not in places]
         if sharing[job.config_hash] > 1:  # they differ in what the hash leaves out, such as compile=
-            own = [number for number in own if set(job.chosen) <= set(begun[number]["overrides"])]
+            own = [number for number in own if _values(job.chosen) <= _values(begun[number]["overrides"])]
         own = own or [number for number in shorter.get(job.longer, []) if number not in places]
         if own:
             places[min(own, key=lambda number: (begun[number]["status"] != "finished", number))] = job
@@ -107,6 +98,11 @@ def place(path: Path, begun: dict[int, dict[str, Any]], jobs: Sequence[Job]) -> 
     free = (number for number in count() if number not in places and _is_free(path / str(number)))
     places |= dict(zip(free, new, strict=False))
     return dict(sorted(places.items()))
+
+
+def _values(lines: Sequence[str]) -> set[tuple[str, str]]:
+    """Keys and values of overrides, however they are typed."""
+    return {(override.get_key_element(), repr(override.value())) for override in parse(lines)}
 
 
 def _numbers_by(hashes: dict[int, str | None]) -> dict[str | None, list[int]]:

@@ -43,6 +43,13 @@ def logging_to(file: Path) -> Iterator[None]:
 
 
 @contextmanager
+def on_console() -> Iterator[None]:
+    """Sends messages to the console: those of a sweep, which are of no single run."""
+    with _handlers(ConsoleHandler()):
+        yield
+
+
+@contextmanager
 def quietly() -> Iterator[None]:
     """Keeps a job of a sweep off the console, with the processes that it starts: the sweep tells of it."""
     os.environ[QUIET] = "1"

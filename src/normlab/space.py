@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
 from normlab.errors import ConfigError
+from normlab.fields import show
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,8 @@ def _values(override: Override) -> Choices | Numbers:
     if isinstance(value, RangeSweep):
         ends = [_plain(number) for number in (values[0], values[-1])]
         return Numbers(min(ends), max(ends), step=abs(value.step))
-    told = tuple(override.sweep_string_iterator())
+    strings = override.sweep_string_iterator()  # of true Hydra makes True
+    told = tuple(show(v) if isinstance(v, bool) else text for v, text in zip(values, strings, strict=True))
     kinds = [repr(each) for each in values]
     for number, each in enumerate(kinds):
         if each in kinds[:number]:

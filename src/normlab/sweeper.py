@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -20,6 +20,7 @@ from normlab.errors import ConfigError
 from normlab.grid import GridSweeper
 from normlab.identity import numbers
 from normlab.space import Choices, Numbers, Space, grid, search_space
+from normlab.watch import Watch
 
 if TYPE_CHECKING:  # it is an extra
     from optuna.distributions import BaseDistribution
@@ -41,7 +42,7 @@ class OptunaSweeper(Sweeper):
 
     The study is `study.db`, an SQLite file in the sweep's folder, and job k is its trial k. A trial that was
     interrupted is run again, in its folder; one that failed counts. Raises ConfigError where the folder holds another
-    sweep, and after the last trial what the first failed one raised.
+    sweep, and SweepError at the end if jobs failed.
     """
 
     def __init__(
@@ -72,9 +73,11 @@ class OptunaSweeper(Sweeper):
         with folder.lock(path):
             study = self._study(path, space)
             OmegaConf.save(self.settings, path / "multirun.yaml")
-            failed = [job for batch in self._batches(study, space) for job in self._launch(study, fixed, batch)]
+            with Watch(path, self._total(space), space) as watch:
+                batches = self._batches(study, space)
+                failed = [number for batch in batches for number in self._launch(study, fixed, batch, watch)]
         if failed:
-            _ = failed[0].return_value  # raises
+            raise watch.error(failed)
         if not any(trial.values for trial in study.trials):
             raise ConfigError(f"no job in {folder.shown(path)} has a score; nothing is known about the space")
         best = study.best_trial
@@ -123,13 +126,15 @@ class OptunaSweeper(Sweeper):
             yield interrupted[start : start + self.n_jobs]
 
         begun = sum(trial.params.keys() == space.keys() for trial in study.trials)
-        total = self.n_trials or N_TRIALS
-        if self._is_grid():
-            total = min(self.n_trials or math.inf, len(grid(space)))
+        total = self._total(space)
         while begun < total:
-            batch = range(begun, int(min(begun + self.n_jobs, total)))
+            batch = range(begun, min(begun + self.n_jobs, total))
             yield [self._ask(study, space, position) for position in batch]
             begun += len(batch)
+
+    def _total(self, space: Space) -> int:
+        """How many trials there are to be."""
+        return int(min(self.n_trials or math.inf, len(grid(space)))) if self._is_grid() else self.n_trials or N_TRIALS
 
     def _ask(self, study: "Study", space: Space, position: int) -> "Trial":
         """A new trial. position: how many went before it, without those that have no values."""
@@ -142,7 +147,9 @@ class OptunaSweeper(Sweeper):
             study.sampler = self.make_sampler(seed=int(own[0]))
         return study.ask({key: _distribution(values) for key, values in space.items()})
 
-    def _launch(self, study: "Study", fixed: list[str], batch: Sequence["Trial | FrozenTrial"]) -> list[JobReturn]:
+    def _launch(
+        self, study: "Study", fixed: list[str], batch: Sequence["Trial | FrozenTrial"], watch: Watch
+    ) -> list[int]:
         """Runs trials, tells the study of their scores, and returns the jobs that failed."""
         from optuna.trial import TrialState
 
@@ -156,7 +163,7 @@ class OptunaSweeper(Sweeper):
                 study.tell(trial.number, state=TrialState.FAIL)
             else:
                 study.tell(trial.number, score)
-        return [job for job in returned if job.status != JobStatus.COMPLETED]
+        return watch.failed([trial.number for trial in batch], returned)
 
 
 def _given(chosen: dict[str, Any]) -> "BaseSampler":

@@ -7,18 +7,21 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from hydra.core.utils import JobReturn, JobStatus
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
 from normlab import folder
 from normlab.board import ENDED, FAILED, Board
+from normlab.errors import SweepError
 from normlab.logs import console
 
 LOOK, LINE = 0.5, 10.0  # seconds between two looks, and between two lines where there is no terminal
+SHOWN = 10  # folders of failed jobs in one line
 WARNING = re.compile(rb"^\d{4}-\d\d-\d\d [\d:,]+ (?:WARNING|ERROR|CRITICAL) [\w.]+: *(.+)", re.M)  # as logs.py writes
 
 
@@ -68,11 +71,22 @@ class Watch:
         """Prints a line, above the live one."""
         console.print(text, markup=False)
 
-    def tell_failure(self, number: int, error: object) -> None:
-        """Tells of a job that failed, unless its result does, as that of one that could not be started does not."""
+    def failed(self, numbers: Iterable[int], returned: Iterable[JobReturn]) -> list[int]:
+        """Which of the jobs that were launched failed; tells of those whose result does not, as of one never begun."""
         self._look()
-        if not (self.board.is_new(number) and self.board.status(number) in FAILED):
-            _complain(f"{self.board.name(number)} failed: {_first_line(error)}")
+        jobs = dict(zip(numbers, returned, strict=True))
+        failed = {number: job for number, job in jobs.items() if job.status != JobStatus.COMPLETED}
+        for number, job in failed.items():
+            if not (self.board.is_new(number) and self.board.status(number) in FAILED):
+                error = _first_line(job._return_value)  # .return_value would print, and raise
+                _complain(f"{self.board.name(number)} failed: {error}; {folder.shown(self.path / str(number))}")
+        return list(failed)
+
+    def error(self, failed: Sequence[int]) -> SweepError:
+        """What a sweep with failed jobs ends with."""
+        shown = ", ".join(str(folder.shown(self.path / str(number))) for number in failed[:SHOWN])
+        more = f" and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
+        return SweepError(f"{len(failed)} of {self.total} jobs failed: {shown}{more}")
 
     def _watch(self) -> None:
         while not self.over.wait(LOOK):
