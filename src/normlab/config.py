@@ -82,6 +82,7 @@ def check_sweep(overrides: Sequence[str]) -> list[Job]:
         else:
             check_plain(engines.sweeper)
         own = [line for line in fixed if not _is_hydras(parse([line])[0])]
+        order = {override.get_key_element(): place for place, override in enumerate(parse(overrides))}
         for number, job in enumerate(probes(own, space) if searches else jobs(own, space)):
             config = _compose(job, loader)[0]
             check_launcher(engines.launcher, config)
@@ -91,7 +92,8 @@ def check_sweep(overrides: Sequence[str]) -> list[Job]:
             if not takes_any_folder(engines.sweeper):
                 _check_folder(config, number)
             longer = config_hash(config, but=LENGTH) if config.extend else None
-            found.append(Job(tuple(job), tuple(job[len(own) :]), config_hash(config), longer))
+            typed = sorted(job, key=lambda line: order.get(line.partition("=")[0], -1))
+            found.append(Job(tuple(typed), tuple(job[len(own) :]), config_hash(config), longer))
     return found
 
 

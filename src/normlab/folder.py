@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,7 @@ def write_environment(path: Path, devices: dict[str, Any]) -> None:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
-        "git": _git_state(),
+        "git": _git_state(Path.cwd()),
         **devices,
     }
     file = path / "environment.json"
@@ -178,6 +179,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
+@cache
 def _version(distribution: str) -> str | None:
     try:
         return metadata.version(distribution)
@@ -185,11 +187,14 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _git_state() -> dict[str, Any] | None:
-    """Commit and dirty flag of the working directory; None outside a repository."""
+@cache
+def _git_state(path: Path) -> dict[str, Any] | None:
+    """Commit and dirty flag of a directory when this process first asked; None outside a repository."""
     try:
         command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
-        lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.splitlines()
+        lines = subprocess.run(
+            command, cwd=path, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
         return None
     commit = next((line.split()[2] for line in lines if line.startswith("# branch.oid")), None)
