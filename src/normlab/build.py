@@ -17,6 +17,7 @@ from normlab import config as configs
 from normlab import world
 from normlab.callbacks.record import Record
 from normlab.checks import input_path, reads_data
+from normlab.data import shared
 from normlab.data.base import DataModule
 from normlab.data.embeddings import Encoded
 from normlab.data.loaders import Chunks, Fixed
@@ -24,6 +25,7 @@ from normlab.data.own import adopt
 from normlab.errors import ConfigError
 from normlab.guards import batch_sizes, check_batches, check_compile, check_evaluation, check_forward, parts_of
 from normlab.instantiate import make
+from normlab.logs import is_quiet
 from normlab.norms.declaration import declaration
 from normlab.norms.synchronise import Synchronise
 from normlab.parts import check_shardable
@@ -120,9 +122,16 @@ def build_data(
             return data
     elif not isinstance(data, LightningDataModule):
         raise ConfigError(f"data._target_={config.data._target_} is no LightningDataModule")
-    data.prepare_data()
-    for stage in STAGES.get(config.action, ("fit",)):
-        data.setup(stage)
+
+    def load() -> None:
+        data.prepare_data()
+        for stage in STAGES.get(config.action, ("fit",)):
+            data.setup(stage)
+
+    if isinstance(data, DataModule) and is_quiet():  # a job of a sweep
+        shared.set_up(data, load)
+    else:
+        load()
     if not isinstance(data, DataModule):
         adopt(data)
     if config.action == "test" and not is_overridden("test_dataloader", data):
