@@ -36,6 +36,8 @@ from normlab.tasks.classify import Classify
 from normlab.tasks.regress import Regress
 from normlab.trainer import make_trainer, steps_per_call
 
+COMPILED_VERSIONS = 256  # of a function, in one process
+
 # The stages that an action sets data up for; `fit` gives the facts.
 STAGES = {
     "fit": ("fit", "test"),
@@ -92,7 +94,7 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     if _uses_channels_last(config, network):
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if config.compile:
-        network.compile()
+        _compile(network)
 
     task = _task(config, network, data)
     score = config.score or task.score
@@ -232,6 +234,16 @@ def _check_input_dims(config: DictConfig, input_shape: Sequence[int]) -> None:
         f"{config.model._target_} takes images (C, H, W), and this data has samples of shape {tuple(input_shape)}; "
         f"networks that fit: {', '.join(fitting)}"
     )
+
+
+def _compile(network: nn.Module) -> None:
+    """Compiles the network, with the code of earlier jobs in this process where that fits."""
+    from torch import _dynamo  # takes a second
+
+    # of each function torch keeps eight versions, three for a norm, and would run those of further jobs uncompiled
+    _dynamo.config.recompile_limit = _dynamo.config.accumulated_recompile_limit = COMPILED_VERSIONS
+    _dynamo.config.fail_on_recompile_limit_hit = True
+    network.compile()
 
 
 def _uses_channels_last(config: DictConfig, network: nn.Module) -> bool:
