@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import pytest
@@ -106,6 +107,17 @@ def test_a_stopped_run_resumes_and_ends_on_the_same_weights(tmp_path, monkeypatc
     assert (part / "metrics.csv").read_text() == (tmp_path / "whole" / "metrics.csv").read_text()
     first, second = result_of(tmp_path / "whole"), result_of(part)
     assert {**first, "seconds": 0} == {**second, "seconds": 0}
+
+
+def test_seconds_count_the_start_that_was_killed(tmp_path, monkeypatch):
+    """Which nobody could write down: up to the last epoch that it saved."""
+    stopped(monkeypatch, tmp_path, WINE, RuntimeError())
+    killed = {**result_of(tmp_path), "status": "running", "seconds": 1000.0}
+    (tmp_path / "result.json").write_text(json.dumps(killed))
+    os.utime(tmp_path / "result.json", (5000, 5000))
+    os.utime(tmp_path / "checkpoints" / "last.ckpt", (5500, 5500))
+    run(compose(WINE), folder=tmp_path)
+    assert 1500 < result_of(tmp_path)["seconds"] < 1900
 
 
 def test_dropout_draws_the_same_after_resuming(tmp_path, monkeypatch):
