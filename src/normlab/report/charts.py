@@ -1,0 +1,110 @@
+"""The charts, as Vega-Lite: in the page's CSS variables, so that light, dark and print are one drawing."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import altair as alt
+
+from normlab.report.compare import Comparison, Configuration
+from normlab.report.runs import Run
+from normlab.report.settings import label
+from normlab.report.statistics import Estimate
+
+COLOURED = 10  # configurations in colour; the others are grey
+SHOWN = 30  # configurations in the chart of scores
+INK, MUTED, GRID, ACCENT, GREY = (f"var(--{name})" for name in ("ink", "muted", "grid", "accent", "grey"))
+# Okabe and Ito's colours that show on white and on black, as the page's variables; then again, dashed
+PALETTE = [f"var(--c{number % 6})" for number in range(COLOURED)]
+DASHES = [[1, 0]] * 6 + [[5, 3]] * 4
+
+Spec = dict[str, Any]
+
+
+def scores(comparison: Comparison) -> Spec:
+    """Each configuration's runs, mean and interval."""
+    shown = comparison.ranked[:SHOWN]
+    rows = [
+        (label(c.settings), *ends(c.score), _kind(comparison, c), c.score.count, shown_mean(c.score)) for c in shown
+    ]
+    dots = [
+        (label(c.settings), run.score, str(run.folder), seed(run))
+        for c in shown
+        for run in c.runs
+        if run.score is not None
+    ]
+    order = [row[0] for row in rows]
+    y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=170, domain=False, ticks=False))
+    x = alt.X("value:Q", title=comparison.score_name, scale=alt.Scale(zero=False, nice=True))
+    colour = alt.Color(
+        "kind:N", legend=None, scale=alt.Scale(domain=["best", "tied", "other"], range=[ACCENT, INK, MUTED])
+    )
+    shape = alt.Shape(
+        "kind:N", legend=None, scale=alt.Scale(domain=["best", "tied", "other"], range=["diamond", "circle", "square"])
+    )
+    means = inline(["name", "value", "low", "high", "kind", "seeds", "mean"], rows)
+    tips = ["name:N", alt.Tooltip("mean:N", title=comparison.score_name), "seeds:Q"]
+    interval = (
+        alt.Chart(means)
+        .mark_rule(strokeWidth=2)
+        .encode(y=y, x=alt.X("low:Q", title=comparison.score_name), x2="high:Q", color=colour)
+    )
+    mean = (
+        alt.Chart(means)
+        .mark_point(size=90, filled=True, opacity=1)
+        .encode(y=y, x=x, color=colour, shape=shape, tooltip=tips)
+    )
+    runs = alt.Chart(inline(["name", "value", "run", "seed"], dots)).mark_point(size=26, opacity=0.75, strokeWidth=1.2)
+    runs = runs.encode(
+        y=y, x=x, color=alt.value(MUTED), tooltip=["run:N", "seed:N", alt.Tooltip("value:Q", format=".5~g")]
+    )
+    layers = [runs, interval, mean] if any(c.score.count > 1 for c in shown) else [mean]
+    return spec(alt.layer(*layers), height=max(60, 26 * len(shown)))
+
+
+def spec(chart: "alt.Chart | alt.LayerChart", height: int) -> Spec:
+    """A chart as wide as the page lets it be, in the page's colours."""
+    axis = {
+        "labelColor": MUTED, "titleColor": MUTED, "gridColor": GRID, "domainColor": GRID, "tickColor": GRID,
+        "titleFontWeight": "normal", "labelFontSize": 12, "titleFontSize": 12, "tickCount": 6,
+    }  # fmt: skip
+    config = {"axis": axis, "view": {"stroke": None}, "background": None, "font": "inherit"}
+    return chart.properties(
+        width="container", height=height, autosize=alt.AutoSizeParams(type="fit", contains="padding")
+    ).to_dict() | {"config": config}
+
+
+def inline(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> alt.InlineData:
+    """Rows as CSV, which takes a fraction of JSON's room."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_short(value) for value in row] for row in rows)
+    return alt.InlineData(values=text.getvalue(), format=alt.CsvDataFormat(type="csv"))
+
+
+def seed(run: Run) -> str:
+    """A run's seeds, as a pointer shows them."""
+    return " ".join(str(value) for value in run.replicate if value is not None)
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        return f"{value:.5g}" if math.isfinite(value) else ""
+    return value
+
+
+def ends(score: Estimate) -> tuple[float, float, float]:
+    """A single value's interval is drawn as none."""
+    known = score.count > 1
+    return score.mean, score.low if known else score.mean, score.high if known else score.mean
+
+
+def shown_mean(score: Estimate) -> str:
+    return f"{score.mean:.5g}" + (f" ({score.low:.5g} to {score.high:.5g})" if score.count > 1 else "")
+
+
+def _kind(comparison: Comparison, configuration: Configuration) -> str:
+    return "best" if configuration is comparison.best else "tied" if configuration.tied else "other"
