@@ -20,6 +20,8 @@ INK, MUTED, GRID, ACCENT, GREY = (f"var(--{name})" for name in ("ink", "muted", 
 PALETTE = [f"var(--c{number % 6})" for number in range(COLOURED)]
 DASHES = [[1, 0]] * 6 + [[5, 3]] * 4
 
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'  # page.css has it too
+
 Spec = dict[str, Any]
 
 
@@ -61,7 +63,7 @@ def scores(comparison: Comparison) -> Spec:
         y=y, x=x, color=alt.value(MUTED), tooltip=["run:N", "seed:N", alt.Tooltip("value:Q", format=".5~g")]
     )
     layers = [runs, interval, mean] if any(c.score.count > 1 for c in shown) else [mean]
-    return spec(alt.layer(*layers), height=max(60, 26 * len(shown)))
+    return spec(alt.layer(*layers), height=rows_height(len(shown)))
 
 
 def spec(chart: "alt.Chart | alt.LayerChart", height: int) -> Spec:
@@ -70,10 +72,15 @@ def spec(chart: "alt.Chart | alt.LayerChart", height: int) -> Spec:
         "labelColor": MUTED, "titleColor": MUTED, "gridColor": GRID, "domainColor": GRID, "tickColor": GRID,
         "titleFontWeight": "normal", "labelFontSize": 12, "titleFontSize": 12, "tickCount": 6,
     }  # fmt: skip
-    config = {"axis": axis, "view": {"stroke": None}, "background": None, "font": "inherit"}
+    config = {"axis": axis, "view": {"stroke": None}, "background": None, "font": FONT}
     return chart.properties(
         width="container", height=height, autosize=alt.AutoSizeParams(type="fit", contains="padding")
     ).to_dict() | {"config": config}
+
+
+def rows_height(rows: int) -> int:
+    """Of a chart with a line of text for each row and an axis below."""
+    return 26 * rows + 48
 
 
 def inline(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> alt.InlineData:

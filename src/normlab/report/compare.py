@@ -73,7 +73,7 @@ class Comparison:
         """The test metrics; the score's own first."""
         own = "test/" + self.score_name.partition("/")[2]
         names = {name for run in self.runs for name in run.metrics if name.startswith("test/")}
-        return sorted(names, key=lambda name: (name != own, name == "test/loss", name))
+        return sorted(names, key=lambda name: (name != own, name))
 
     @property
     def replicates(self) -> list[str]:

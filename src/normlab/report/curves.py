@@ -33,8 +33,9 @@ def curves(comparison: Comparison) -> Spec | None:
         ["r", "g", "e", "v"],
         [(n, _group(rank), *point) for n, (rank, _, curve) in enumerate(found) for point in thin(curve, room)],
     )
-    runs = [run for _, run, _ in found]
-    return _drawn(comparison.score_name, lines, _bands(found, room), _pointed(found, runs, names))
+    pointed = _pointed(found, names)
+    domain = _domain([curve for _, _, curve in found], comparison.minimized)
+    return _drawn(comparison.score_name, lines, _bands(found, room), pointed, domain)
 
 
 def thin(curve: Curve, room: int) -> Curve:
@@ -60,7 +61,18 @@ def _bands(found: Sequence[tuple[int, Run, Curve]], room: int) -> alt.InlineData
     return inline(["g", "e", "mean", "low", "high"], rows)
 
 
-def _pointed(found: Sequence[tuple[int, Run, Curve]], runs: Sequence[Run], names: Sequence[str]) -> alt.InlineData:
+def _domain(curves: Sequence[Curve], minimized: bool) -> list[float] | None:
+    """What the axis shows where the beginnings lie so far off that the ends would be one line; None: all."""
+    every = [value for curve in curves for _, value in curve]
+    late = [value for curve in curves for _, value in curve[len(curve) // 4 :]]
+    low, high = min(late), max(late)
+    if high - low > (max(every) - min(every)) / 2 or low == high:
+        return None
+    room = (high - low) / 20
+    return [min(every), high + room] if minimized else [low - room, max(every)]
+
+
+def _pointed(found: Sequence[tuple[int, Run, Curve]], names: Sequence[str]) -> alt.InlineData:
     room = max(2, min(60, POINTER // len(found)))
     return inline(
         ["r", "g", "e", "v", "run", "seed", "configuration"],
@@ -72,17 +84,21 @@ def _pointed(found: Sequence[tuple[int, Run, Curve]], runs: Sequence[Run], names
     )
 
 
-def _drawn(score: str, lines: alt.InlineData, bands: alt.InlineData, pointed: alt.InlineData) -> Spec:
+def _drawn(
+    score: str, lines: alt.InlineData, bands: alt.InlineData, pointed: alt.InlineData, domain: list[float] | None
+) -> Spec:
     groups = [str(rank) for rank in range(COLOURED + 1)]
     colour = alt.Color("g:N", legend=None, scale=alt.Scale(domain=groups, range=[*PALETTE, GREY]))
     dash = alt.StrokeDash("g:N", legend=None, scale=alt.Scale(domain=groups, range=[*DASHES, [1, 0]]))
     x = alt.X("e:Q", title="epoch", axis=alt.Axis(grid=False, tickMinStep=1, format="d"))
-    scale = alt.Scale(zero=False)
+    scale = alt.Scale(zero=False) if domain is None else alt.Scale(zero=False, domain=domain)
     y = alt.Y("v:Q", title=score, scale=scale)
-    thin_lines = alt.Chart(lines).mark_line(strokeWidth=1, opacity=0.35).encode(x=x, y=y, detail="r:N", color=colour)
-    band = alt.Chart(bands).mark_area(opacity=0.13)
+    thin_lines = (
+        alt.Chart(lines).mark_line(strokeWidth=1, opacity=0.35, clip=True).encode(x=x, y=y, detail="r:N", color=colour)
+    )
+    band = alt.Chart(bands).mark_area(opacity=0.13, clip=True)
     band = band.encode(x=x, y=alt.Y("low:Q", title=score, scale=scale), y2="high:Q", color=colour)
-    mean = alt.Chart(bands).mark_line(strokeWidth=2.2)
+    mean = alt.Chart(bands).mark_line(strokeWidth=2.2, clip=True)
     mean = mean.encode(x=x, y=alt.Y("mean:Q", title=score, scale=scale), color=colour, strokeDash=dash)
     nearest = alt.selection_point(
         name="at", on="pointerover", nearest=True, fields=["r", "e"], empty=False, clear="pointerout"
@@ -94,7 +110,7 @@ def _drawn(score: str, lines: alt.InlineData, bands: alt.InlineData, pointed: al
         alt.Tooltip("e:Q", title="epoch"),
         alt.Tooltip("v:Q", title=score, format=".5~g"),
     ]
-    dots = alt.Chart(pointed).mark_point(size=60, filled=True, color=INK)
+    dots = alt.Chart(pointed).mark_point(size=60, filled=True, color=INK, clip=True)
     dots = dots.encode(x=x, y=y, opacity=alt.condition(nearest, alt.value(1), alt.value(0)), tooltip=tips).add_params(
         nearest
     )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from normlab.report.charts import ACCENT, INK, Spec, ends, inline, seed, shown_mean, spec
+from normlab.report.charts import ACCENT, INK, Spec, ends, inline, rows_height, seed, shown_mean, spec
 from normlab.report.compare import Comparison
 from normlab.report.statistics import Estimate, marginal
 
@@ -50,7 +50,7 @@ def _means(comparison: Comparison, key: str, means: dict[str, Estimate], numeric
     tips = [alt.Tooltip("name:N", title=key), alt.Tooltip("mean:N", title=comparison.score_name), "seeds:Q"]
     x = alt.X("value:Q", title=comparison.score_name, scale=alt.Scale(zero=False))
     dot = alt.Chart(data).mark_point(size=80, filled=True, opacity=1, color=ACCENT).encode(y=y, x=x, tooltip=tips)
-    return spec(alt.layer(rule, dot), height=max(60, 26 * len(order)))
+    return spec(alt.layer(rule, dot), height=rows_height(len(order)))
 
 
 def _scatter(comparison: Comparison, key: str, values: Sequence[float]) -> Spec:

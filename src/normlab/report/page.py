@@ -52,7 +52,7 @@ def page(comparisons: Sequence[Comparison], facts: Sequence[tuple[str, str]], se
 def _section(comparison: Comparison, place: Any) -> dict[str, Any]:
     """What the template says about one data set."""
     best, places = comparison.best, text.decimals(comparison)
-    tests = comparison.tests[:3]
+    tests = comparison.tests[:2]
     shown = comparison.configurations[:COLOURED]
     return {
         "data": spelled(comparison.data) if comparison.data else None,

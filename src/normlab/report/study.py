@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import altair as alt
 
-from normlab.report.charts import ACCENT, INK, MUTED, Spec, inline, spec
+from normlab.report.charts import ACCENT, INK, MUTED, Spec, inline, rows_height, spec
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -126,4 +126,4 @@ def _bars(importances: dict[str, float], name: str, trials: int) -> tuple[str, s
     x = alt.X("share:Q", title="share of the variance", axis=alt.Axis(format="%"))
     chart = chart.encode(x=x, y=y, tooltip=["key:N", alt.Tooltip("share:Q", format=".1%")])
     told = f"How much of the variance of {name} each key explains (fANOVA over {trials} trials); a guide, not a test."
-    return "What mattered in the search", told, spec(chart, height=max(60, 26 * len(rows)))
+    return "What mattered in the search", told, spec(chart, height=rows_height(len(rows)))

@@ -32,10 +32,10 @@ def number(value: float | None, places: int) -> str:
 
 
 def score(estimate: Estimate, places: int) -> str:
-    """`0.984 ± 0.004`."""
+    """`0.984 ± 0.004`, on one line."""
     if estimate.count == 0:
         return NOTHING
-    spread = f" ± {number(estimate.sd, places)}" if estimate.count > 1 else ""
+    spread = f"\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{number(estimate.sd, places)}" if estimate.count > 1 else ""
     return number(estimate.mean, places) + spread
 
 
@@ -51,14 +51,15 @@ def headline(comparison: Comparison) -> str:
     best, places = comparison.best, decimals(comparison)
     if best is None:
         return "No run has a score yet."
-    seeds = f"mean ± sd over {best.score.count} seeds" if best.score.count > 1 else "one run"
+    seeds = f"mean\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}sd over {best.score.count} seeds" if best.score.count > 1 else "one run"
     result = f"{comparison.score_name} {score(best.score, places)} ({seeds})"
     if len(comparison.ranked) == 1:
         return f"{label(best.settings)}: {result}."
     reached = "the lowest" if comparison.minimized else "the highest"
-    ties = [c for c in comparison.ranked[1:] if c.score.mean == best.score.mean]
-    if ties:
-        return f"{label(best.settings)} and {_count(len(ties), 'other')} share {reached} {result}."
+    first = [label(c.settings) for c in comparison.ranked if c.score.mean == best.score.mean]
+    if len(first) > 1:
+        names = ", ".join(first[:-1]) + f" and {first[-1]}" if len(first) <= 4 else f"{len(first)} configurations"
+        return f"{names} share {reached} {comparison.score_name}, {number(best.score.mean, places)}."
     return f"{label(best.settings)} has {reached} {result}."
 
 
@@ -75,6 +76,9 @@ def _lead(comparison: Comparison) -> Iterator[str]:
     second, places = comparison.ranked[1], decimals(comparison)
     behind = second.behind
     assert behind is not None
+    if second.score.mean == comparison.ranked[0].score.mean:
+        yield "These runs do not tell them apart."
+        return
     lead = f"It is {number(behind.mean, places)} ahead of the next, {label(second.settings)}"
     if not behind.known:
         yield f"{lead}."
@@ -83,7 +87,11 @@ def _lead(comparison: Comparison) -> Iterator[str]:
             "Sweep seeds too, such as seed=1,2,3,4,5."
         )
         return
-    how = f"paired over {behind.count} seeds" if behind.paired else "by Welch's t: they share no two seeds"
+    how = (
+        f"paired over the {behind.count} seeds that both have"
+        if behind.paired
+        else "by Welch's t: they share no two seeds"
+    )
     yield f"{lead} (95 % interval of the difference {interval(behind, places)}, {how})."
     if behind.within_noise:
         yield "That is within noise: these runs do not tell the two apart."
