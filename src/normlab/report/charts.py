@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from normlab.report.compare import Comparison, Configuration
-from normlab.report.runs import Run
+from normlab.report.runs import REPLICATES, Run
 from normlab.report.settings import label
 from normlab.report.statistics import Estimate
 
@@ -94,7 +94,8 @@ def inline(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> alt.InlineD
 
 def seed(run: Run) -> str:
     """A run's seeds, as a pointer shows them."""
-    return " ".join(str(value) for value in run.replicate if value is not None)
+    first, *others = zip(REPLICATES, run.replicate, strict=True)
+    return ", ".join([str(first[1]), *(f"{key} {value}" for key, value in others if value)])
 
 
 def _short(value: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from normlab.report.compare import Comparison
-from normlab.report.runs import Run, read_json, read_yaml
+from normlab.report.runs import REPLICATES, Run, read_json, read_yaml
 from normlab.report.settings import common, spelled
 
 VALUES = 12  # of a swept key that are spelled out
@@ -36,7 +36,7 @@ def _swept(comparisons: Sequence[Comparison]) -> dict[str, list[str]]:
                 swept.setdefault(key, {})[value] = None
     for comparison in comparisons:
         for run in comparison.runs:
-            seeds = zip(("seed", "data.split_seed", "data.fold"), run.replicate, strict=True)
+            seeds = zip(REPLICATES, run.replicate, strict=True)
             for key, value in seeds:
                 if key in comparison.replicates:
                     swept.setdefault(key, {})[str(value)] = None

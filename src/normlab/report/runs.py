@@ -42,12 +42,12 @@ class Run:
     @property
     def replicate(self) -> tuple[Any, ...]:
         """The seeds: of the run, of the data's split, and the fold. Runs that share them are compared in pairs."""
-        data = self.config.get("data") or {}
         typed = dict(line.split("=", 1) for line in self.overrides if "=" in line)
-        found = (self.config.get("seed"), data.get("split_seed"), data.get("fold"))
-        return tuple(
-            _plain(typed.get(key)) if value is None else value for key, value in zip(REPLICATES, found, strict=True)
-        )
+        data = self.config.get("data")
+        known = {f"data.{key}": value for key, value in data.items()} if isinstance(data, dict) else {}
+        known |= {"seed": self.config.get("seed")}
+        values = (typed.get(key) if known.get(key) is None else known[key] for key in REPLICATES)
+        return tuple(0 if (number := _number(value)) is None else int(number) for value in values)
 
 
 def find_runs(folders: Iterable[Path]) -> list[Run]:
@@ -161,7 +161,3 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) and not isinstance(value, bool) else None
-
-
-def _plain(value: str | None) -> Any:
-    return int(value) if value is not None and value.isdigit() else value

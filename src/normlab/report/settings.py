@@ -92,11 +92,11 @@ def _hidden(found: Sequence[Settings], flat: Sequence[Settings]) -> list[str]:
         groups.setdefault(tuple(settings.items()), []).append(values)
     hidden = {}
     for group in groups.values():
-        values: dict[str, set[str]] = {}
+        seen: dict[str, set[str]] = {}
         for run in group:
             for key, value in run.items():
-                values.setdefault(key, set()).add(value)
-        hidden |= {key: None for key, seen in values.items() if len(seen) > 1}
+                seen.setdefault(key, set()).add(value)
+        hidden |= {key: None for key, distinct in seen.items() if len(distinct) > 1}
     return [key for key in hidden if _is_setting(key) and key not in found[0]]
 
 
@@ -104,7 +104,7 @@ def _text(value: Any) -> str:
     """0.1 and 0.10 and 1e-1 are one value."""
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
-    if isinstance(value, (list, dict)):
+    if isinstance(value, list | dict):
         return json.dumps(value)
     try:
         return f"{float(value):.10g}"

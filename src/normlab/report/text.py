@@ -51,7 +51,11 @@ def headline(comparison: Comparison) -> str:
     best, places = comparison.best, decimals(comparison)
     if best is None:
         return "No run has a score yet."
-    seeds = f"mean\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}sd over {best.score.count} seeds" if best.score.count > 1 else "one run"
+    seeds = (
+        f"mean\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}sd over {best.score.count} seeds"
+        if best.score.count > 1
+        else "one run"
+    )
     result = f"{comparison.score_name} {score(best.score, places)} ({seeds})"
     if len(comparison.ranked) == 1:
         return f"{label(best.settings)}: {result}."
@@ -162,8 +166,8 @@ def repeat(configuration: Configuration) -> str:
     values = list(zip(*(run.replicate for run in configuration.runs), strict=True))
     sweeping = False
     for key, seen in zip(REPLICATES, values, strict=True):
-        distinct = list(dict.fromkeys(value for value in seen if value is not None))
-        if len(distinct) > 1 or (key in known and distinct):
+        distinct = list(dict.fromkeys(seen))
+        if len(distinct) > 1 or key in known:
             typed = [line for line in typed if line.lstrip("+").partition("=")[0] != key]
             added.append(f"{key}={','.join(map(str, distinct))}")
             sweeping |= len(distinct) > 1
