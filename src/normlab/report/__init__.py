@@ -39,7 +39,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path | None = None) -
     import pandas as pd
 
     from normlab import folder
-    from normlab.report import facts, text
+    from normlab.report import facts, tables
     from normlab.report.compare import compare
     from normlab.report.page import page
     from normlab.report.runs import find_runs
@@ -51,8 +51,8 @@ def write_report(folders: Sequence[str | Path], out: str | Path | None = None) -
     known = facts.facts(paths, comparisons)
     html = page(comparisons, known, paths)
     place.mkdir(parents=True, exist_ok=True)
-    tables = pd.concat([text.table(comparison) for comparison in comparisons])
-    folder.write_text(place / "summary.csv", tables.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-    folder.write_text(place / "summary.md", text.markdown(comparisons, [f"{name}: {value}  " for name, value in known]))
+    rows = pd.concat([tables.table(comparison) for comparison in comparisons])
+    folder.write_text(place / "summary.csv", rows.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    folder.write_text(place / "summary.md", tables.markdown(comparisons, known))
     folder.write_text(place / "report.html", html)
     return Report(place, comparisons)

@@ -66,7 +66,7 @@ def scores(comparison: Comparison) -> Spec:
     return spec(alt.layer(*layers), height=rows_height(len(shown)))
 
 
-def spec(chart: "alt.Chart | alt.LayerChart", height: int) -> Spec:
+def spec(chart: "alt.Chart | alt.LayerChart | alt.FacetChart", height: int) -> Spec:
     """A chart as wide as the page lets it be, in the page's colours."""
     axis = {
         "labelColor": MUTED, "titleColor": MUTED, "gridColor": GRID, "domainColor": GRID, "tickColor": GRID,

@@ -1,7 +1,7 @@
 """Configurations, ranked: what the tables, charts and sentences of the report are made of."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
@@ -16,7 +16,7 @@ class Configuration:
 
     settings: Settings
     runs: list[Run] = field(default_factory=list)
-    scores: dict[tuple, float] = field(default_factory=dict)
+    scores: dict[Hashable, float] = field(default_factory=dict)
     behind: Difference | None = None  # how far the best one is ahead, positive in the good direction
     tied: bool = False  # with the best one, after allowance for the number of comparisons
     repeated: int = 0  # runs whose seed had a score already: they are the same run once more
@@ -117,9 +117,8 @@ def _ranked(data: Settings, keys: list[str], found: list[Configuration], runs: S
     sign = 1 if minimized else -1
     found.sort(key=lambda c: (not c.scores, sign * c.score.mean if c.scores else 0))
     comparison = Comparison(data, name, minimized, keys, found)
-    best, *others = comparison.ranked or [None]
-    for configuration in others:
-        assert best is not None
+    for configuration in comparison.ranked[1:]:
+        best = comparison.ranked[0]
         configuration.behind = _ahead(best, configuration, minimized)
         allowed = _ahead(best, configuration, minimized, comparison.confidence)
         configuration.tied = not allowed.known or allowed.within_noise

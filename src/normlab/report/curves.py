@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from statistics import fmean
+from typing import TypeVar
 
 import altair as alt
 
@@ -15,6 +16,7 @@ LINES = 40_000  # of all curves,
 POINTER = 3_000  # and of those that the pointer finds
 
 Curve = list[tuple[int, float]]
+Point = TypeVar("Point")
 
 
 def curves(comparison: Comparison) -> Spec | None:
@@ -38,7 +40,7 @@ def curves(comparison: Comparison) -> Spec | None:
     return _drawn(comparison.score_name, lines, _bands(found, room), pointed, domain)
 
 
-def thin(curve: Curve, room: int) -> Curve:
+def thin(curve: list[Point], room: int) -> list[Point]:
     """At most `room` points, evenly spaced; the first and the last are among them."""
     if len(curve) <= room:
         return curve
@@ -55,8 +57,8 @@ def _bands(found: Sequence[tuple[int, Run, Curve]], room: int) -> alt.InlineData
     for rank in range(COLOURED):
         curves = [dict(curve) for at, run, curve in found if at == rank and run.status == "finished"]
         epochs = sorted(set.intersection(*map(set, curves))) if curves else []
-        band = [(epoch, [curve[epoch] for curve in curves]) for epoch in epochs]
-        for epoch, values in thin(band, room):
+        for epoch in thin(epochs, room):
+            values = [curve[epoch] for curve in curves]
             rows.append((str(rank), epoch, fmean(values), min(values), max(values)))
     return inline(["g", "e", "mean", "low", "high"], rows)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from normlab.report.compare import Comparison
-from normlab.report.runs import REPLICATES, Run, read_json, read_yaml
+from normlab.report.runs import REPLICATES, Run, in_order, read_json, read_yaml
 from normlab.report.settings import common, spelled
 
 VALUES = 12  # of a swept key that are spelled out
@@ -31,7 +31,7 @@ def _swept(comparisons: Sequence[Comparison]) -> dict[str, list[str]]:
     """The values of each differing key, seeds last."""
     swept: dict[str, dict[str, None]] = {}
     for comparison in comparisons:
-        for configuration in comparison.configurations:
+        for configuration in sorted(comparison.configurations, key=lambda c: in_order(c.runs[0].folder)):
             for key, value in (comparison.data | configuration.settings).items():
                 swept.setdefault(key, {})[value] = None
     for comparison in comparisons:
@@ -83,7 +83,7 @@ def _described(entry: dict[str, Any]) -> str:
     packages = entry.get("packages") or {}
     versions = [f"{name} {packages[name]}" for name in ("normlab", "torch", "lightning") if name in packages]
     gpus = entry.get("gpus") or []
-    device = ", ".join(gpus) if gpus else f"{entry.get('device', 'cpu')}, {entry.get('threads', '?')} threads"
+    device = ", ".join(gpus) if gpus else f"{entry.get('device', 'cpu')}, threads {entry.get('threads', '?')}"
     return ", ".join([f"Python {entry.get('python', '?')}", *versions, device])
 
 

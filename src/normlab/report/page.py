@@ -44,7 +44,7 @@ def page(comparisons: Sequence[Comparison], facts: Sequence[tuple[str, str]], se
         studies=studies,
         missing=missing,
         style=(here / "page.css").read_text(),
-        library=vl_convert.javascript_bundle(),
+        library=vl_convert.javascript_bundle(),  # pyright: ignore[reportCallIssue]  # its stub asks for more than it does
         charts=json.dumps(charts, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c"),
     )
 

@@ -60,7 +60,7 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
     for top in folders:
         if not top.is_dir():
             raise ConfigError(f"{top}: no such folder; give the folder of a sweep, or folders of runs")
-        paths = sorted(_run_folders(top), key=_in_order)
+        paths = sorted(_run_folders(top), key=in_order)
         runs = {path.resolve(): run for path in paths if (run := _read(path)) is not None}
         if not runs:
             raise ConfigError(f"{top} holds no run: expected folders with a result.json, as python train.py -m leaves")
@@ -107,7 +107,8 @@ def _run_folders(top: Path) -> Iterator[Path]:
             yield Path(path)
 
 
-def _in_order(path: Path) -> list[tuple[int, str]]:
+def in_order(path: Path) -> list[tuple[int, str]]:
+    """A key to sort by: 9 before 10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in path.parts]
 
 

@@ -1,11 +1,8 @@
-"""The answer in words and in plain tables: what the page opens with, summary.md, summary.csv and the terminal."""
+"""The answer in words: what the page opens with, and the terminal."""
 
 import math
 import shlex
 from collections.abc import Iterator
-from typing import Any
-
-import pandas as pd
 
 from normlab.folder import shown
 from normlab.report.compare import Comparison, Configuration, counts
@@ -138,6 +135,11 @@ def _caveats(comparison: Comparison) -> Iterator[str]:
         yield f"{_count(repeated, 'run')} with the settings and the seed of another counted once."
 
 
+def mark(comparison: Comparison, configuration: Configuration) -> str:
+    """★ the best, ≈ what cannot be told from it."""
+    return "★" if configuration is comparison.best else "≈" if configuration.tied else ""
+
+
 def failures(runs: list[Run]) -> list[tuple[str, str, str]]:
     """(folder, status, reason) of each run whose score does not count."""
     return [(str(shown(run.folder.absolute())), _status(run), reason(run)) for run in runs if not counts(run)]
@@ -179,70 +181,6 @@ def _names_run(line: str) -> bool:
     return key in ("name", "action", "extend", "sweep") or key.startswith("hydra")
 
 
-def table(comparison: Comparison) -> pd.DataFrame:
-    """summary.csv: a row a configuration, the best first, in plain numbers."""
-    rows = [comparison.data | c.settings | _figures(comparison, c) for c in comparison.configurations]
-    return pd.DataFrame(rows)
-
-
-def _figures(comparison: Comparison, configuration: Configuration) -> dict[str, Any]:
-    found, behind = configuration.score, configuration.behind
-    name = comparison.score_name
-    return {
-        name: found.mean,
-        "sd": found.sd,
-        "low": found.low,
-        "high": found.high,
-        "seeds": found.count,
-        "behind_best": 0.0 if configuration is comparison.best else behind.mean if behind else None,
-        "behind_low": behind.low if behind else None,
-        "behind_high": behind.high if behind else None,
-        "tied_with_best": configuration is comparison.best or configuration.tied,
-        "runs": len(configuration.runs),
-        "runs_without_score": len(configuration.bad),
-        **{test: configuration.metric(test) for test in comparison.tests},
-        "seconds": configuration.seconds,
-        "parameters": configuration.parameters,
-    }
-
-
-def markdown(comparisons: list[Comparison], question: list[str]) -> str:
-    """summary.md: for a terminal or a pull request."""
-    parts = ["# Sweep report", *question]
-    for comparison in comparisons:
-        parts += [f"## {spelled(comparison.data)}"] if comparison.data else []
-        parts += [f"**{headline(comparison)}** {' '.join(answer(comparison))}".strip(), _markdown_table(comparison)]
-        if comparison.best is not None:
-            parts.append(f"The best again:\n\n```sh\n{repeat(comparison.best)}\n```")
-        bad = [f"- `{folder}` {status}: {_cell(why)}" for folder, status, why in failures(comparison.runs)]
-        parts += [f"Without a score ({len(bad)}):\n\n" + "\n".join(bad)] if bad else []
-    return "\n\n".join(parts) + "\n"
-
-
-def _markdown_table(comparison: Comparison) -> str:
-    places, tests = decimals(comparison), comparison.tests[:2]
-    heads = ["", "configuration", comparison.score_name, "95 % interval", "behind the best", "seeds", *tests, "seconds"]
-    lines = [" | ".join(heads), " | ".join("---" for _ in heads)]
-    for c in comparison.configurations:
-        cells = [
-            mark(comparison, c),
-            label(c.settings),
-            score(c.score, places),
-            interval(c.score, places),
-            number(c.behind.mean, places) if c.behind else NOTHING,
-            f"{c.score.count} of {len(c.runs)}",
-            *(number(c.metric(name), places) for name in tests),
-            number(c.seconds, 1),
-        ]
-        lines.append(" | ".join(map(_cell, cells)))
-    return "\n".join(f"| {line} |" for line in lines)
-
-
-def mark(comparison: Comparison, configuration: Configuration) -> str:
-    """★ the best, ≈ what cannot be told from it."""
-    return "★" if configuration is comparison.best else "≈" if configuration.tied else ""
-
-
 def terminal(comparisons: list[Comparison]) -> str:
     """The essence, a few lines."""
     lines = []
@@ -255,10 +193,6 @@ def terminal(comparisons: list[Comparison]) -> str:
         lines += [f"  {folder} {status}: {why[:100]}" for folder, status, why in bad[:5]]
         lines += [f"  and {len(bad) - 5} more"] if len(bad) > 5 else []
     return "\n".join(lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def _count(count: int, word: str) -> str:
