@@ -4,6 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
+from statistics import quantiles
 from typing import Any
 
 import altair as alt
@@ -27,7 +28,7 @@ Spec = dict[str, Any]
 
 def scores(comparison: Comparison) -> Spec:
     """Each configuration's runs, mean and interval."""
-    shown = comparison.ranked[:SHOWN]
+    shown = drawn(comparison)
     rows = [
         (label(c.settings), *ends(c.score), _kind(comparison, c), c.score.count, shown_mean(c.score)) for c in shown
     ]
@@ -64,6 +65,16 @@ def scores(comparison: Comparison) -> Spec:
     )
     layers = [runs, interval, mean] if any(c.score.count > 1 for c in shown) else [mean]
     return spec(alt.layer(*layers), height=rows_height(len(shown)))
+
+
+def drawn(comparison: Comparison) -> list[Configuration]:
+    """The best SHOWN, but for those so far off that on their axis the others would be one dot (Tukey's outer fence)."""
+    means = [c.score.mean for c in comparison.ranked]
+    if len(means) < 4:
+        return comparison.ranked
+    first, _, third = quantiles(means, method="inclusive")
+    far = 3 * (third - first)
+    return [c for c in comparison.ranked if first - far <= c.score.mean <= third + far][:SHOWN]
 
 
 def spec(chart: "alt.Chart | alt.LayerChart | alt.FacetChart", height: int) -> Spec:

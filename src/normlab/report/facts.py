@@ -35,10 +35,11 @@ def _swept(comparisons: Sequence[Comparison]) -> dict[str, list[str]]:
             for key, value in (comparison.data | configuration.settings).items():
                 swept.setdefault(key, {})[value] = None
     for comparison in comparisons:
+        differing = comparison.replicates
         for run in comparison.runs:
             seeds = zip(REPLICATES, run.replicate, strict=True)
             for key, value in seeds:
-                if key in comparison.replicates:
+                if key in differing:
                     swept.setdefault(key, {})[str(value)] = None
     return {key: list(values) for key, values in swept.items()}
 

@@ -9,7 +9,7 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader
 
 from normlab.report import text
-from normlab.report.charts import COLOURED, DASHES, PALETTE, SHOWN, Spec, scores
+from normlab.report.charts import COLOURED, DASHES, PALETTE, Spec, drawn, scores
 from normlab.report.compare import Comparison
 from normlab.report.curves import curves
 from normlab.report.effects import effects
@@ -64,7 +64,7 @@ def _section(comparison: Comparison, place: Any) -> dict[str, Any]:
         "rows": [_row(comparison, c, places, tests) for c in comparison.configurations[:ROWS]],
         "hidden": max(0, len(comparison.configurations) - ROWS),
         "scores": place(scores(comparison)) if best else None,
-        "shown": SHOWN if len(comparison.ranked) > SHOWN else None,
+        "undrawn": _undrawn(comparison, places),
         "curves": place(curves(comparison)),
         "legend": [(label(c.settings), *look) for c, *look in zip(shown, PALETTE, map(_dash, DASHES), strict=False)],
         "grey": len(comparison.configurations) > COLOURED,
@@ -73,6 +73,14 @@ def _section(comparison: Comparison, place: Any) -> dict[str, Any]:
         "best": label(best.settings) if best else None,
         "failures": text.failures(comparison.runs),
     }
+
+
+def _undrawn(comparison: Comparison, places: int) -> str:
+    shown = {id(configuration) for configuration in drawn(comparison)}
+    others = [c for c in comparison.ranked if id(c) not in shown]
+    if len(others) > 3:
+        return f"{len(others)} others, further off"
+    return ", ".join(f"{label(c.settings)} ({text.score(c.score, places)})" for c in others)
 
 
 def _row(comparison: Comparison, configuration: Any, places: int, tests: list[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class Run:
     overrides: tuple[str, ...]
     config: dict[str, Any]
 
-    @property
+    @cached_property
     def replicate(self) -> tuple[Any, ...]:
         """The seeds: of the run, of the data's split, and the fold. Runs that share them are compared in pairs."""
         typed = dict(line.split("=", 1) for line in self.overrides if "=" in line)
