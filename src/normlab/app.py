@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from normlab import config as configs
 from normlab import folder, grid, joined, logs, sweeper
 from normlab.errors import ConfigError, JobError, PeerError, SweepError
+from normlab.report.after import report_sweep
 
 
 def main() -> None:
@@ -28,6 +29,7 @@ def main() -> None:
         sweeper.register()
         jobs = Jobs(arguments.overrides, arguments.multirun)
         jobs.start()
+        _leave(0)
     except (ConfigError, HydraException) as error:
         _leave(2, f"refused: {error}")
     except KeyboardInterrupt as error:
@@ -129,7 +131,7 @@ def _leave(code: int, message: str = "") -> None:
     sys.stdout.flush()
     if message:
         _say(message)
-    sys.exit(code)
+    sys.exit(report_sweep(code))
 
 
 def _say(message: str) -> None:

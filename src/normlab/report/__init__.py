@@ -1,0 +1,58 @@
+"""The report of a sweep, or of any runs: which configuration won, by how much, and how sure that is. No torch in it.
+
+python -m normlab.report <folder>… [--out FOLDER]
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from normlab.report.compare import Comparison
+
+__all__ = ["Report", "write_report"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written: the folder of report.html, summary.csv and summary.md, and the answers."""
+
+    folder: Path
+    comparisons: "list[Comparison]"
+
+    def __str__(self) -> str:
+        """The essence, for a terminal."""
+        from normlab.folder import shown
+        from normlab.report.text import terminal
+
+        return f"{terminal(self.comparisons)}\n{shown(self.folder.absolute() / 'report.html')}, summary.md, summary.csv"
+
+
+def write_report(folders: Sequence[str | Path], out: str | Path | None = None) -> Report:
+    """Writes report.html, summary.csv and summary.md about all runs in some folders and below them.
+
+    out: where to; None takes the folder, of several the one that holds them all. Raises ConfigError where a folder is
+    not there or holds no run, for runs of a newer version, and for runs whose scores cannot be compared.
+    """
+    import pandas as pd
+
+    from normlab import folder
+    from normlab.report import facts, tables
+    from normlab.report.compare import compare
+    from normlab.report.page import page
+    from normlab.report.runs import find_runs
+
+    assert folders, "no folder to report on"
+    paths = [Path(path) for path in folders]
+    comparisons = compare(find_runs(paths))
+    place = Path(os.path.commonpath([path.absolute() for path in paths])) if out is None else Path(out)
+    known = facts.facts(paths, comparisons)
+    html = page(comparisons, known, paths)
+    place.mkdir(parents=True, exist_ok=True)
+    rows = pd.concat([tables.table(comparison) for comparison in comparisons])
+    folder.write_text(place / "summary.csv", rows.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    folder.write_text(place / "summary.md", tables.markdown(comparisons, known))
+    folder.write_text(place / "report.html", html)
+    return Report(place, comparisons)

@@ -1,0 +1,92 @@
+"""About the runs of a report: what was asked, when and on what machine."""
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from normlab.report.compare import Comparison
+from normlab.report.runs import REPLICATES, Run, in_order, read_json, read_yaml
+from normlab.report.settings import common, spelled
+
+VALUES = 12  # of a swept key that are spelled out
+
+
+def facts(folders: Sequence[Path], comparisons: Sequence[Comparison]) -> list[tuple[str, str]]:
+    """(name, value), as the page shows them; what is not known is left out."""
+    runs = [run for comparison in comparisons for run in comparison.runs]
+    swept = _swept(comparisons)
+    found = [
+        ("swept", "; ".join(f"{key}: {_listed(values)}" for key, values in swept.items())),
+        ("fixed", spelled(fixed) if (fixed := common(runs, list(swept))) else ""),
+        *(("command", command) for folder in folders if (command := _command(folder))),
+        ("runs", _counted(runs)),
+        *_machine(runs),
+    ]
+    return [(name, value) for name, value in found if value]
+
+
+def _swept(comparisons: Sequence[Comparison]) -> dict[str, list[str]]:
+    """The values of each differing key, seeds last."""
+    swept: dict[str, dict[str, None]] = {}
+    for comparison in comparisons:
+        for configuration in sorted(comparison.configurations, key=lambda c: in_order(c.runs[0].folder)):
+            for key, value in (comparison.data | configuration.settings).items():
+                swept.setdefault(key, {})[value] = None
+    for comparison in comparisons:
+        differing = comparison.replicates
+        for run in comparison.runs:
+            seeds = zip(REPLICATES, run.replicate, strict=True)
+            for key, value in seeds:
+                if key in differing:
+                    swept.setdefault(key, {})[str(value)] = None
+    return {key: list(values) for key, values in swept.items()}
+
+
+def _listed(values: Sequence[str]) -> str:
+    if len(values) <= VALUES:
+        return ", ".join(values)
+    return f"{len(values)} values, such as {', '.join(values[:3])}"
+
+
+def _command(folder: Path) -> str | None:
+    hydra: Any = read_yaml(folder / "multirun.yaml").get("hydra")
+    try:
+        typed = hydra["overrides"]["task"]
+        return shlex.join(["python", "train.py", "-m", *map(str, typed)])
+    except (TypeError, KeyError):
+        return None
+
+
+def _counted(runs: Sequence[Run]) -> str:
+    counted = Counter(run.status for run in runs)
+    return f"{len(runs)}: " + ", ".join(f"{count} {status}" for status, count in counted.most_common())
+
+
+def _machine(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
+    """Of the first run that says so; how many others say otherwise."""
+    starts = [entry for run in runs if isinstance(entry := _last(read_json(run.folder / "environment.json")), dict)]
+    if not starts:
+        return
+    yield "date", str(min(str(entry.get("time", ""))[:16].replace("T", " ") for entry in starts))
+    seen = Counter(_described(entry) for entry in starts)
+    described, _ = seen.most_common(1)[0]
+    others = f"; {len(seen) - 1} other environments among the runs" if len(seen) > 1 else ""
+    yield "environment", described + others
+    commits = {(entry.get("git") or {}).get("commit", "")[:10] for entry in starts} - {""}
+    dirty = any((entry.get("git") or {}).get("dirty") for entry in starts)
+    if commits:
+        yield "commit", ", ".join(sorted(commits)) + (" (with changes)" if dirty else "")
+
+
+def _described(entry: dict[str, Any]) -> str:
+    packages = entry.get("packages") or {}
+    versions = [f"{name} {packages[name]}" for name in ("normlab", "torch", "lightning") if name in packages]
+    gpus = entry.get("gpus") or []
+    device = ", ".join(gpus) if gpus else f"{entry.get('device', 'cpu')}, threads {entry.get('threads', '?')}"
+    return ", ".join([f"Python {entry.get('python', '?')}", *versions, device])
+
+
+def _last(starts: Any) -> Any:
+    return starts[-1] if isinstance(starts, list) and starts else None

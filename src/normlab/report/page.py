@@ -1,0 +1,105 @@
+"""report.html: one file with all that it needs, for a browser without a network."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+from jinja2 import Environment, FileSystemLoader
+
+from normlab.report import text
+from normlab.report.charts import COLOURED, DASHES, PALETTE, Spec, drawn, scores
+from normlab.report.compare import Comparison
+from normlab.report.curves import curves
+from normlab.report.effects import effects
+from normlab.report.settings import label, spelled
+from normlab.report.study import study_charts
+
+ROWS = 100  # of a table; summary.csv has all
+
+
+def page(comparisons: Sequence[Comparison], facts: Sequence[tuple[str, str]], searches: Sequence[Path]) -> str:
+    """The page's HTML. facts: (name, value) about the runs; searches: the folders of sweeps, which may hold a study."""
+    charts: list[Spec] = []
+
+    def place(chart: Spec | None) -> int | None:
+        """A chart's number on the page."""
+        if chart is None:
+            return None
+        charts.append(chart)
+        return len(charts) - 1
+
+    sections = [_section(comparison, place) for comparison in comparisons]
+    studies, missing = [], []
+    for folder in searches:
+        found, left_out = study_charts(folder)
+        studies += [(title, told, place(chart)) for title, told, chart in found]
+        missing += [left_out] if left_out else []
+    here = Path(__file__).parent
+    environment = Environment(loader=FileSystemLoader(here), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("page.html").render(
+        sections=sections,
+        facts=facts,
+        studies=studies,
+        missing=missing,
+        style=(here / "page.css").read_text(),
+        library=vl_convert.javascript_bundle(),  # pyright: ignore[reportCallIssue]  # its stub asks for more than it does
+        charts=json.dumps(charts, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c"),
+    )
+
+
+def _section(comparison: Comparison, place: Any) -> dict[str, Any]:
+    """What the template says about one data set."""
+    best, places = comparison.best, text.decimals(comparison)
+    tests = comparison.tests[:2]
+    shown = comparison.configurations[:COLOURED]
+    return {
+        "data": spelled(comparison.data) if comparison.data else None,
+        "headline": text.headline(comparison),
+        "answer": text.answer(comparison),
+        "score_name": comparison.score_name,
+        "keys": comparison.keys,
+        "tests": tests,
+        "rows": [_row(comparison, c, places, tests) for c in comparison.configurations[:ROWS]],
+        "hidden": max(0, len(comparison.configurations) - ROWS),
+        "scores": place(scores(comparison)) if best else None,
+        "undrawn": _undrawn(comparison, places),
+        "curves": place(curves(comparison)),
+        "legend": [(label(c.settings), *look) for c, *look in zip(shown, PALETTE, map(_dash, DASHES), strict=False)],
+        "grey": len(comparison.configurations) > COLOURED,
+        "effects": [(key, told, place(chart)) for key, told, chart in effects(comparison)],
+        "repeat": text.repeat(best) if best else None,
+        "best": label(best.settings) if best else None,
+        "failures": text.failures(comparison.runs),
+    }
+
+
+def _undrawn(comparison: Comparison, places: int) -> str:
+    shown = {id(configuration) for configuration in drawn(comparison)}
+    others = [c for c in comparison.ranked if id(c) not in shown]
+    if len(others) > 3:
+        return f"{len(others)} others, further off"
+    return ", ".join(f"{label(c.settings)} ({text.score(c.score, places)})" for c in others)
+
+
+def _row(comparison: Comparison, configuration: Any, places: int, tests: list[str]) -> dict[str, Any]:
+    bad = configuration.bad
+    return {
+        "mark": text.mark(comparison, configuration),
+        "values": [configuration.settings[key] for key in comparison.keys],
+        "score": text.score(configuration.score, places),
+        "interval": text.interval(configuration.score, places),
+        "behind": text.number(configuration.behind.mean, places) if configuration.behind else text.NOTHING,
+        "behind_interval": text.interval(configuration.behind, places),
+        "seeds": configuration.score.count,
+        "bad": len(bad),
+        "reasons": "; ".join(dict.fromkeys(f"{run.status}: {text.reason(run)}" for run in bad)),
+        "tests": [text.number(configuration.metric(name), places) for name in tests],
+        "seconds": text.number(configuration.seconds, 1),
+        "parameters": text.NOTHING if configuration.parameters is None else f"{configuration.parameters:,}",
+    }
+
+
+def _dash(dash: list[int]) -> str:
+    return " ".join(map(str, dash)) if dash[1] else "none"

@@ -1,0 +1,165 @@
+"""Reads run folders, old or new, whole or half-written."""
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from normlab.errors import ConfigError
+
+FORMAT = 1  # of result.json: the newest that is understood
+REPLICATES = ("seed", "data.split_seed", "data.fold")  # chance, never part of a configuration
+ENDS = ("finished", "failed", "refused", "interrupted", "pruned")
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a folder tells about its run. status: one of ENDS, or unfinished: it is running, or was killed.
+
+    score: of a finished run; None where it is missing or not finite. config: config.yaml as it stands, empty without.
+    """
+
+    folder: Path
+    status: str
+    score: float | None
+    score_name: str | None
+    score_mode: str | None
+    metrics: dict[str, float]
+    seconds: float | None
+    parameters: int | None
+    error: str | None
+    overrides: tuple[str, ...]
+    config: dict[str, Any]
+
+    @cached_property
+    def replicate(self) -> tuple[Any, ...]:
+        """The seeds: of the run, of the data's split, and the fold. Runs that share them are compared in pairs."""
+        typed = dict(line.split("=", 1) for line in self.overrides if "=" in line)
+        data = self.config.get("data")
+        known = {f"data.{key}": value for key, value in data.items()} if isinstance(data, dict) else {}
+        known |= {"seed": self.config.get("seed")}
+        values = (typed.get(key) if known.get(key) is None else known[key] for key in REPLICATES)
+        return tuple(0 if (number := _number(value)) is None else int(number) for value in values)
+
+
+def find_runs(folders: Iterable[Path]) -> list[Run]:
+    """The fits in some folders and below them, in the order of their numbers.
+
+    Raises ConfigError where a folder is not there or holds no run, for runs of a newer version, and for runs whose
+    scores cannot be compared.
+    """
+    found: dict[Path, Run] = {}
+    for top in folders:
+        if not top.is_dir():
+            raise ConfigError(f"{top}: no such folder; give the folder of a sweep, or folders of runs")
+        paths = sorted(_run_folders(top), key=in_order)
+        runs = {path.resolve(): run for path in paths if (run := _read(path)) is not None}
+        if not runs:
+            raise ConfigError(f"{top} holds no run: expected folders with a result.json, as python train.py -m leaves")
+        found |= runs
+    runs = list(found.values())
+    _check_scores(runs)
+    return runs
+
+
+def read_curve(run: Run, column: str) -> list[tuple[int, float]]:
+    """(epoch, value) of a column of metrics.csv, without rows that are cut off or not finite."""
+    try:
+        text = (run.folder / "metrics.csv").read_text()
+    except (OSError, UnicodeDecodeError):
+        return []
+    whole = text[: text.rfind("\n") + 1]  # a row without its end may have lost digits
+    rows = ((_number(row.get("epoch")), _number(row.get(column))) for row in csv.DictReader(io.StringIO(whole)))
+    return [(int(epoch), value) for epoch, value in rows if epoch is not None and value is not None]
+
+
+def read_json(file: Path) -> Any:
+    """A JSON file; None where it is missing or cut off."""
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A YAML file; empty where it is missing, cut off or holds something else than keys."""
+    try:
+        found = yaml.load(file.read_text(), LOADER)
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _run_folders(top: Path) -> Iterator[Path]:
+    """Those with a result.json or a config.yaml. What lies in a run folder, such as test/, is no run of its own."""
+    for path, below, files in os.walk(top):
+        below[:] = [name for name in below if not name.startswith(".")]
+        if {"result.json", "config.yaml"} & set(files):
+            below.clear()
+            yield Path(path)
+
+
+def in_order(path: Path) -> list[tuple[int, str]]:
+    """A key to sort by: 9 before 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in path.parts]
+
+
+def _read(path: Path) -> Run | None:
+    """None for what is not a fit."""
+    found, config = read_json(path / "result.json"), read_yaml(path / "config.yaml")
+    result = found if isinstance(found, dict) else {}
+    if (version := _number(result.get("format"))) is not None and version > FORMAT:
+        raise ConfigError(
+            f"{path / 'result.json'} has format {result['format']}, this normlab knows {FORMAT}: update normlab"
+        )
+    action = result.get("action", config.get("action", "fit" if (path / "result.json").is_file() else None))
+    if action != "fit":
+        return None
+    status, metrics, name = result.get("status"), result.get("metrics"), result.get("score_name")
+    overrides = result.get("overrides", config.get("overrides"))
+    parameters, error = _number(result.get("parameters")), result.get("error")
+    return Run(
+        folder=path,
+        status=status if status in ENDS else "unfinished",
+        score=_number(result.get("score")) if status == "finished" else None,
+        score_name=name if isinstance(name, str) else None,
+        score_mode=_mode(result.get("score_mode", config.get("score_mode")), name),
+        metrics={k: v for k in metrics if (v := _number(metrics[k])) is not None} if isinstance(metrics, dict) else {},
+        seconds=_number(result.get("seconds")),
+        parameters=None if parameters is None else int(parameters),
+        error=None if error is None else str(error),
+        overrides=tuple(map(str, overrides)) if isinstance(overrides, list) else (),
+        config=config,
+    )
+
+
+def _mode(mode: Any, name: Any) -> str | None:
+    """Runs of the first versions do not say which end of their score is the good one."""
+    if mode in ("max", "min") or not isinstance(name, str):
+        return mode if mode in ("max", "min") else None
+    return "min" if name.rpartition("/")[2] in ("loss", "mse", "mae") else "max"
+
+
+def _check_scores(runs: list[Run]) -> None:
+    examples = {(run.score_name, run.score_mode): run.folder for run in runs if run.score_name is not None}
+    if len(examples) > 1:
+        lines = [f"  {name} ({mode}), such as {folder}" for (name, mode), folder in examples.items()]
+        raise ConfigError("\n".join(["these runs have different scores; report them apart:", *lines]))
+
+
+def _number(value: Any) -> float | None:
+    """A finite number; None for everything else."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) and not isinstance(value, bool) else None

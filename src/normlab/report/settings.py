@@ -1,0 +1,112 @@
+"""What differs between runs: the keys and values that make their configurations."""
+
+import json
+from collections.abc import Hashable, Sequence
+from functools import cache
+from typing import Any
+
+import pandas as pd
+
+from normlab.identity import ELSEWHERE, RUN_KEYS, TRAINER_KEYS
+from normlab.report.runs import LOADER, REPLICATES, Run
+
+# Typed keys that change nothing in the network, or name the run.
+NO_SETTINGS = ("name", "action", "ckpt", "input", "extend", "sweep", "logger", *REPLICATES, *ELSEWHERE)
+# Scores on different data are not compared.
+DATA_KEYS = ("data", "data.path", "data.name", "data._target_")
+
+Settings = dict[str, str]
+
+
+def settings_of(runs: Sequence[Run]) -> list[Settings]:
+    """The value of each differing key, for each run.
+
+    These are the keys that were typed. Where runs differ though the same was typed, by another version's defaults or
+    an edited yaml, they are the differing keys of config.yaml too.
+    """
+    flat = _flat(runs)
+    typed = [_typed(run) for run in runs]
+    keys = [key for key in dict.fromkeys(key for line in typed for key in line) if _is_setting(key)]
+    found = [{key: _value(key, t, f) for key in keys} for t, f in zip(typed, flat, strict=True)]
+    differing = [key for key in keys if len({settings[key] for settings in found}) > 1]
+    found = [{key: settings[key] for key in differing} for settings in found]
+    for key in _hidden(found, flat):
+        for settings, values in zip(found, flat, strict=True):
+            settings[key] = _text(values.get(key, ""))
+    return found
+
+
+def common(runs: Sequence[Run], swept: Sequence[str]) -> Settings:
+    """What was typed for all of them alike."""
+    first, *others = [set(_typed(run).items()) for run in runs]
+    return {key: value for key, value in sorted(first.intersection(*others)) if _is_setting(key) and key not in swept}
+
+
+def label(settings: Settings) -> str:
+    """A configuration in few words: `group · mynet · lr=0.1`; the options of groups go without their group."""
+    words = [value if "." not in key else f"{key.rpartition('.')[2]}={value}" for key, value in settings.items()]
+    return " · ".join(words) or "the configuration"
+
+
+def spelled(settings: Settings) -> str:
+    """A configuration as it is typed: `norm=group model=mynet`."""
+    return " ".join(f"{key}={value}" for key, value in settings.items()) or "the one configuration"
+
+
+def _typed(run: Run) -> Settings:
+    lines = (line.lstrip("+").partition("=") for line in run.overrides if "=" in line)
+    return {key: _text(value) for key, _, value in lines}
+
+
+def _is_setting(key: str) -> bool:
+    return key not in NO_SETTINGS and key.split("/")[0].split(".")[0] not in ("hydra", "logger")
+
+
+def _value(key: str, typed: Settings, flat: Settings) -> str:
+    """config.yaml knows a key's value, typed or not; a group's option only the command line or the defaults list."""
+    return flat.get(key) or typed.get(key) or _defaults().get(key, "default")
+
+
+@cache
+def _defaults() -> Settings:
+    from normlab.config import CONF
+
+    listed = LOADER((CONF / "train.yaml").read_text()).get_single_data()["defaults"]
+    return {key: str(value) for line in listed if isinstance(line, dict) for key, value in line.items()}
+
+
+def _flat(runs: Sequence[Run]) -> list[Settings]:
+    """config.yaml's plain values under dotted keys, of those parts that decide the trained weights."""
+    parts = [{key: run.config.get(key) for key in RUN_KEYS if run.config.get(key) is not None} for run in runs]
+    trainers = [run.config.get("trainer") or {} for run in runs]
+    kept = [{key: trainer[key] for key in TRAINER_KEYS if key in trainer} for trainer in trainers]
+    frame = pd.json_normalize([part | {"trainer": keys} for part, keys in zip(parts, kept, strict=True)])
+    rows = frame.to_dict("records")
+    return [{str(k): _text(v) for k, v in row.items() if isinstance(v, list) or pd.notna(v)} for row in rows]
+
+
+def _hidden(found: Sequence[Settings], flat: Sequence[Settings]) -> list[str]:
+    """Keys that differ between runs for which the same was typed; one that a run does not have, differs not."""
+    groups: dict[Hashable, list[Settings]] = {}
+    for settings, values in zip(found, flat, strict=True):
+        groups.setdefault(tuple(settings.items()), []).append(values)
+    hidden = {}
+    for group in groups.values():
+        seen: dict[str, set[str]] = {}
+        for run in group:
+            for key, value in run.items():
+                seen.setdefault(key, set()).add(value)
+        hidden |= {key: None for key, distinct in seen.items() if len(distinct) > 1}
+    return [key for key in hidden if _is_setting(key) and key not in found[0]]
+
+
+def _text(value: Any) -> str:
+    """0.1 and 0.10 and 1e-1 are one value."""
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, list | dict):
+        return json.dumps(value)
+    try:
+        return f"{float(value):.10g}"
+    except ValueError:
+        return str(value).strip("'\"")

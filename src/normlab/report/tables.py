@@ -1,0 +1,73 @@
+"""summary.csv and summary.md."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from normlab.report.compare import Comparison, Configuration
+from normlab.report.settings import label, spelled
+from normlab.report.text import NOTHING, answer, decimals, failures, headline, interval, mark, number, repeat, score
+
+
+def table(comparison: Comparison) -> pd.DataFrame:
+    """summary.csv: a row a configuration, the best first, in plain numbers."""
+    rows = [comparison.data | c.settings | _figures(comparison, c) for c in comparison.configurations]
+    return pd.DataFrame(rows)
+
+
+def _figures(comparison: Comparison, configuration: Configuration) -> dict[str, Any]:
+    found, behind = configuration.score, configuration.behind
+    name = comparison.score_name
+    return {
+        name: found.mean,
+        "sd": found.sd,
+        "low": found.low,
+        "high": found.high,
+        "seeds": found.count,
+        "behind_best": 0.0 if configuration is comparison.best else behind.mean if behind else None,
+        "behind_low": behind.low if behind else None,
+        "behind_high": behind.high if behind else None,
+        "tied_with_best": configuration is comparison.best or configuration.tied,
+        "runs": len(configuration.runs),
+        "runs_without_score": len(configuration.bad),
+        **{test: configuration.metric(test) for test in comparison.tests},
+        "seconds": configuration.seconds,
+        "parameters": configuration.parameters,
+    }
+
+
+def markdown(comparisons: list[Comparison], facts: Sequence[tuple[str, str]]) -> str:
+    """summary.md: for a terminal or a pull request."""
+    parts = ["# Sweep report", "\n".join(f"- {name}: {_cell(value)}" for name, value in facts)]
+    for comparison in comparisons:
+        parts += [f"## {spelled(comparison.data)}"] if comparison.data else []
+        parts += [f"**{headline(comparison)}** {' '.join(answer(comparison))}".strip(), _markdown_table(comparison)]
+        if comparison.best is not None:
+            parts.append(f"The best again:\n\n```sh\n{repeat(comparison.best)}\n```")
+        bad = [f"- `{folder}` {status}: {_cell(why)}" for folder, status, why in failures(comparison.runs)]
+        parts += [f"Without a score ({len(bad)}):\n\n" + "\n".join(bad)] if bad else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(comparison: Comparison) -> str:
+    places, tests = decimals(comparison), comparison.tests[:2]
+    heads = ["", "configuration", comparison.score_name, "95 % interval", "behind the best", "seeds", *tests, "seconds"]
+    lines = [" | ".join(heads), " | ".join("---" for _ in heads)]
+    for c in comparison.configurations:
+        cells = [
+            mark(comparison, c),
+            label(c.settings),
+            score(c.score, places),
+            interval(c.score, places),
+            number(c.behind.mean, places) if c.behind else NOTHING,
+            f"{c.score.count} of {len(c.runs)}",
+            *(number(c.metric(name), places) for name in tests),
+            number(c.seconds, 1),
+        ]
+        lines.append(" | ".join(map(_cell, cells)))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
