@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from normlab import config as configs
-from normlab import folder, joined, sweeper
+from normlab import folder, joined, launchers, sweeper
 from normlab.errors import ConfigError, JobError, PeerError
 
 
@@ -24,6 +24,7 @@ def main() -> None:
         if not _only_shows(arguments):
             _check(arguments)
         sweeper.register()
+        launchers.register()
         jobs = Jobs(arguments.overrides, arguments.multirun)
         jobs.start()
     except (ConfigError, HydraException) as error:

@@ -64,6 +64,7 @@ RULES: dict[str, tuple[Number | Words, ...]] = {
     # a search
     "n_trials": (COUNT, NULL),
     "n_jobs": (COUNT,),
+    "hydra.launcher.n_jobs": (COUNT, Words([-1])),
     # data
     "batch_size": (COUNT,),
     "size": (COUNT,),
@@ -147,7 +148,7 @@ def check_value(key: str, value: Any, default: Any) -> None:
     if isinstance(value, str) and ("${" in value or value == "???"):
         return
     parts = key.split(".")
-    rules = RULES.get(f"{parts[0]}.{parts[-1]}") or RULES.get(parts[-1])
+    rules = RULES.get(key) or RULES.get(f"{parts[0]}.{parts[-1]}") or RULES.get(parts[-1])
     if rules is not None:
         if not any(rule.allows(value) for rule in rules):
             raise ConfigError(f"{key}={show(value)}: expected {' or '.join(str(rule) for rule in rules)}")
