@@ -62,7 +62,7 @@ def seconds(*command: str) -> tuple[float, float]:
 
 def sweep(*command: str, jobs: int, first: int = 1) -> tuple[float, float]:
     """Seconds of each further job when `first` jobs have made the start; the whole, and what is beyond the trainer."""
-    few, many = (seconds(*command, "-m", f"seed=range({count})") for count in (first, jobs))
+    few, many = (seconds(*command, f"seed=range({count})") for count in (first, jobs))
     whole, inside = ((after - before) / (jobs - first) for after, before in zip(many, few, strict=True))
     return whole, whole - inside
 
@@ -78,13 +78,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="three jobs once, to see that it runs")
     count, jobs = (1, 4) if parser.parse_args().quick else (5, 20)
-    ours, template = [str(TRAIN), *OURS], [str(TEMPLATE)]
+    ours, template = str(TRAIN), str(TEMPLATE)
     measures = {
-        "-m": lambda: sweep("-c", TIMED, *ours, jobs=jobs),
-        "-m hydra/launcher=joblib": lambda: sweep(*ours, *JOBLIB, jobs=jobs, first=2),
-        "a process each": lambda: each(*ours, jobs=jobs),
-        "template, -m": lambda: sweep("-c", TIMED, *template, jobs=jobs),
-        "template, a process each": lambda: each(*template, jobs=jobs),
+        "-m": lambda: sweep("-c", TIMED, ours, "-m", *OURS, jobs=jobs),
+        "-m hydra/launcher=joblib": lambda: sweep(ours, "-m", *OURS, *JOBLIB, jobs=jobs, first=2),
+        "a process each": lambda: each(ours, *OURS, jobs=jobs),
+        "template, -m": lambda: sweep("-c", TIMED, template, "-m", jobs=jobs),
+        "template, a process each": lambda: each(template, jobs=jobs),
     }
     beyond: dict[str, list[float]] = {name: [] for name in measures}
 

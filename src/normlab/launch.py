@@ -104,6 +104,7 @@ def _process(config: DictConfig, folder: Path, checkpoint: Path | None, scratch:
     """What each process does."""
     launcher = parent_process()
     assert launcher is not None
+    assert launcher.pid is not None
     die_with(launcher.pid)
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     _save(scratch / f"process{rank}", (os.getpid(), None))
