@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from conftest import ROOT, train
 
 from normlab.config import check_sweep
 from normlab.errors import ConfigError
+from normlab.launchers import _Worker
 
 WINE = ["model=net", "data=wine", "logger=none"]
 SHORT = [*WINE, "trainer.max_epochs=2"]
@@ -115,6 +117,15 @@ def test_a_killed_worker_costs_its_own_job_alone_and_the_same_command_goes_on(tm
     assert set(statuses(sweep).values()) == {"finished"}
     whole = tmp_path / "outputs" / "whole" / "metrics.csv"
     assert (sweep / "1" / "metrics.csv").read_text() == whole.read_text()
+
+
+def test_a_worker_that_is_killed_after_its_last_job_is_replaced():
+    worker = _Worker(threads=1)
+    first = worker.pid.result()
+    waiting = worker.pool.submit(time.sleep, 60)
+    os.kill(first, signal.SIGKILL)
+    assert isinstance(waiting.exception(), BrokenExecutor)
+    assert worker.start(os.getpid).result() != first
 
 
 @linux

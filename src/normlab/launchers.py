@@ -138,7 +138,11 @@ class _Worker:
         self.pid = self.pool.submit(os.getpid)
 
     def start(self, job: Job) -> "Future[JobReturn]":
-        return self.pool.submit(job)
+        try:
+            return self.pool.submit(job)
+        except BrokenExecutor:  # it was killed after its last job
+            self._begin()
+            return self.pool.submit(job)
 
     def end(self, job: Job, future: "Future[JobReturn]") -> JobReturn:
         try:
