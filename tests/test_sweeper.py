@@ -408,6 +408,8 @@ def test_a_glob_sweeps_all_options():
     [
         ("hydra/sweeper=optuna", "optuna", "optuna"),
         ("sweep=optuna", "optuna", "optuna"),
+        ("hydra/launcher=joblib", "joblib", "joblib"),
+        ("hydra/launcher=ray", "ray", "ray"),
         ("hydra/launcher=slurm", "hydra-submitit-launcher", "submitit"),
         ("hydra/launcher=submitit_slurm", "hydra-submitit-launcher", "submitit"),
         ("hydra/launcher=submitit_local", "hydra-submitit-launcher", "submitit"),

@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from normlab import config as configs
-from normlab import folder, grid, joined, logs, sweeper
+from normlab import folder, grid, joined, launchers, logs, sweeper
 from normlab.errors import ConfigError, JobError, PeerError, SweepError
 from normlab.report.after import report_sweep
 
@@ -27,6 +27,7 @@ def main() -> None:
         if not _only_shows(arguments):
             _check(arguments)
         sweeper.register()
+        launchers.register()
         jobs = Jobs(arguments.overrides, arguments.multirun)
         jobs.start()
         _leave(0)

@@ -14,6 +14,8 @@ from normlab.space import Numbers, Space
 # the extra that brings what an option needs
 EXTRAS = {
     "hydra/sweeper=optuna": "optuna",
+    "hydra/launcher=joblib": "joblib",
+    "hydra/launcher=ray": "ray",
     "hydra/launcher=slurm": "submitit",
     "hydra/launcher=submitit_slurm": "submitit",
     "hydra/launcher=submitit_local": "submitit",
@@ -85,6 +87,8 @@ def check_sought(sweeper: DictConfig, config: DictConfig) -> None:
 
 def check_launcher(launcher: DictConfig, config: DictConfig) -> None:
     """Raises ConfigError where a job asks for other processes than its launcher starts."""
+    if "n_jobs" in launcher:
+        check_value("hydra.launcher.n_jobs", launcher.n_jobs, launcher.n_jobs)
     tasks, nodes = launcher.get("tasks_per_node", 1), launcher.get("nodes", 1)
     if tasks * nodes == 1:
         joined.check(config)

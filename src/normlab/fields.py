@@ -71,6 +71,7 @@ RULES: dict[str, tuple[Number | Words, ...]] = {
     "min_resource": (COUNT, Words(["auto"])),
     "max_resource": (COUNT, Words(["auto"])),
     "reduction_factor": (Number(2, whole=True),),
+    "hydra.launcher.n_jobs": (COUNT, Words([-1])),
     # data
     "batch_size": (COUNT,),
     "size": (COUNT,),
@@ -154,7 +155,7 @@ def check_value(key: str, value: Any, default: Any) -> None:
     if isinstance(value, str) and ("${" in value or value == "???"):
         return
     parts = key.split(".")
-    rules = RULES.get(f"{parts[0]}.{parts[-1]}") or RULES.get(parts[-1])
+    rules = RULES.get(key) or RULES.get(f"{parts[0]}.{parts[-1]}") or RULES.get(parts[-1])
     if rules is not None:
         if not any(rule.allows(value) for rule in rules):
             raise ConfigError(f"{key}={show(value)}: expected {' or '.join(str(rule) for rule in rules)}")

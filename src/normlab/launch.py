@@ -20,13 +20,13 @@ from omegaconf import DictConfig
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-from torch.multiprocessing import _prctl_pr_set_pdeathsig  # pyright: ignore
 
 from normlab.actions import Outcome, act, progress, saved_progress
 from normlab.allocator import set_allocator
 from normlab.build import Parts, build
 from normlab.errors import LostError, PeerError, WaitError
 from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning
+from normlab.orphans import die_with
 from normlab.world import threads, timeout
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,10 @@ class Launcher:
 
 def _process(config: DictConfig, folder: Path, checkpoint: Path | None, scratch: Path) -> Outcome:
     """What each process does."""
-    _die_with_the_launcher()
+    launcher = parent_process()
+    assert launcher is not None
+    assert launcher.pid is not None
+    die_with(launcher.pid)
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     _save(scratch / f"process{rank}", (os.getpid(), None))
     torch.set_num_threads(threads(processes))
@@ -124,15 +127,6 @@ def _process(config: DictConfig, folder: Path, checkpoint: Path | None, scratch:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher sends a second one on Ctrl-C
         if rank == 0 and parts is not None:
             _save(scratch / "progress", progress(parts))
-
-
-def _die_with_the_launcher() -> None:
-    """Lets nothing write into the folder of a run whose launcher was killed, on Linux: the same command resumes it."""
-    launcher = parent_process()
-    assert launcher is not None
-    _prctl_pr_set_pdeathsig(signal.SIGKILL)  # torch has set SIGINT, which a process that waits does not hear
-    if os.getppid() != launcher.pid:  # it was killed just before
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager

@@ -1,0 +1,109 @@
+"""What the jobs of a sweep cost beyond their training: ours against lightning-hydra-template's way.
+
+    python benchmarks/sweeps.py [--quick]
+
+Twenty jobs of `net` on wine, three epochs each, no logger but metrics.csv:
+
+- `-m`: one process, one job after the other.
+- `-m hydra/launcher=joblib`: two processes that share the two cores.
+- a process each: everything is imported and loaded anew for each job.
+- template.py, both ways: what lightning-hydra-template's train.py does around the same network and data.
+
+A sweep of one job is run beside each, and taken off: what it costs is the process's start. The rest are the other jobs'
+own seconds; those beyond `Trainer.fit` and `Trainer.test`, which are timed inside, are a job's cost.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from common import machine, ratio, rounds, table
+
+TRAIN, TEMPLATE = Path(__file__).parent.parent / "train.py", Path(__file__).parent / "template.py"
+OURS = ["model=net", "data=wine", "logger=none", "trainer=cpu", "trainer.max_epochs=3"]
+JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+TIMED = """
+import runpy, sys, time
+from lightning import Trainer
+inside = 0.0
+def timed(method):
+    def call(*args, **keys):
+        global inside
+        start = time.perf_counter()
+        try:
+            return method(*args, **keys)
+        finally:
+            inside += time.perf_counter() - start
+    return call
+Trainer.fit, Trainer.test = timed(Trainer.fit), timed(Trainer.test)
+sys.argv = sys.argv[1:]
+sys.path.insert(0, sys.argv[0].rpartition("/")[0])
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print(f"inside {inside}", flush=True)
+"""
+
+
+def seconds(*command: str) -> tuple[float, float]:
+    """From start to exit, and of it inside of the trainer where the command tells it."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, check=False)
+        whole = time.perf_counter() - start
+    assert done.returncode == 0, done.stdout + done.stderr
+    last = done.stdout.split()[-2:]
+    return whole, float(last[1]) if last[:1] == ["inside"] else 0.0
+
+
+def sweep(*command: str, jobs: int, first: int = 1) -> tuple[float, float]:
+    """Seconds of each further job when `first` jobs have made the start; the whole, and what is beyond the trainer."""
+    few, many = (seconds(*command, f"seed=range({count})") for count in (first, jobs))
+    whole, inside = ((after - before) / (jobs - first) for after, before in zip(many, few, strict=True))
+    return whole, whole - inside
+
+
+def each(*command: str, jobs: int) -> tuple[float, float]:
+    """Seconds of a job that is a process; all of them but the trainer's are beyond it."""
+    found = [seconds("-c", TIMED, *command, f"seed={seed}") for seed in range(jobs)]
+    whole, inside = (statistics.mean(column) for column in zip(*found, strict=True))
+    return whole, whole - inside
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="three jobs once, to see that it runs")
+    count, jobs = (1, 4) if parser.parse_args().quick else (5, 20)
+    ours, template = str(TRAIN), str(TEMPLATE)
+    measures = {
+        "-m": lambda: sweep("-c", TIMED, ours, "-m", *OURS, jobs=jobs),
+        "-m hydra/launcher=joblib": lambda: sweep(ours, "-m", *OURS, *JOBLIB, jobs=jobs, first=2),
+        "a process each": lambda: each(ours, *OURS, jobs=jobs),
+        "template, -m": lambda: sweep("-c", TIMED, template, "-m", jobs=jobs),
+        "template, a process each": lambda: each(template, jobs=jobs),
+    }
+    beyond: dict[str, list[float]] = {name: [] for name in measures}
+
+    def measure(name: str) -> float:
+        whole, rest = measures[name]()
+        beyond[name].append(rest)
+        return whole
+
+    results = rounds({name: lambda name=name: measure(name) for name in measures}, count)
+    print(f"{machine()}, {jobs} jobs, {count} rounds\n")
+    rows = []
+    for name in measures:
+        cost = "" if "joblib" in name else f"{statistics.median(beyond[name]):.2f}"  # its jobs overlap
+        whole = statistics.median(results[name])
+        rates = [f"{1 / ratio(results, name, other):.2f}" for other in ("-m", "template, -m")]
+        rows.append([name, f"{whole:.2f}", cost, f"{60 / whole:.0f}", *rates])
+    header = ["", "seconds a job", "beyond its training", "jobs a minute", "× -m", "× template, -m"]
+    print(table(header, rows))
+
+
+if __name__ == "__main__":
+    main()
