@@ -116,7 +116,7 @@ def test_a_changed_command_adds_its_new_jobs_and_leaves_the_others_alone(tmp_pat
 def test_how_a_job_is_typed_does_not_matter(tmp_path):
     sweep(tmp_path, "optimizer.lr=0.1,0.2")
     assert sweep(tmp_path, "optimizer.lr=2e-1,1e-1,0.3", "norm=batch", "trainer.accelerator=cpu").launched == {
-        2: ["norm=batch", "trainer.accelerator=cpu", "optimizer.lr=0.3"]
+        2: ["optimizer.lr=0.3", "norm=batch", "trainer.accelerator=cpu"]
     }
 
 
@@ -140,15 +140,15 @@ def test_jobs_that_the_hash_does_not_tell_apart_are_told_apart(tmp_path):
     }
     assert sweep(tmp_path, "compile=true", "seed=1,2,3").launched == {}
     assert sweep(tmp_path / "other", "compile=true", "seed=1").launched == {0: ["compile=true", "seed=1"]}
-    assert sweep(tmp_path / "other", "compile=true,false", "seed=1").launched == {1: ["seed=1", "compile=false"]}
+    assert sweep(tmp_path / "other", "compile=true,false", "seed=1").launched == {1: ["compile=false", "seed=1"]}
 
 
 def test_longer_runs_extend_those_that_are_there(tmp_path):
     sweep(tmp_path, "seed=1,2", "trainer.max_epochs=2")
     longer = ["seed=2,3", "trainer.max_epochs=5", "extend=true"]
     assert sweep(tmp_path, *longer).launched == {
-        1: ["trainer.max_epochs=5", "extend=true", "seed=2"],
-        2: ["trainer.max_epochs=5", "extend=true", "seed=3"],
+        1: ["seed=2", "trainer.max_epochs=5", "extend=true"],
+        2: ["seed=3", "trainer.max_epochs=5", "extend=true"],
     }
     assert sweep(tmp_path, *longer).launched == {}
 
