@@ -257,6 +257,15 @@ def test_data_sets_are_answered_apart(tmp_path):
     assert "data=iris group has the highest" in text
 
 
+def test_a_configuration_far_off_does_not_flatten_the_chart_of_the_others(tmp_path):
+    near = {"batch": [0.90], "group": [0.91], "layer": [0.92], "none": [0.93]}
+    write_report([make_sweep(tmp_path / "s", near | {"instance": [0.1]})])
+    assert "Not drawn: instance (0.100)." in page_text(tmp_path / "s")
+    assert len(rows(tmp_path / "s")) == 5
+    write_report([make_sweep(tmp_path / "t", near)])
+    assert "Not drawn" not in page_text(tmp_path / "t")
+
+
 def test_what_other_actions_wrote_is_no_run(tmp_path):
     sweep = make_sweep(tmp_path / "s", {"batch": [0.9], "group": [0.8]})
     make_run(sweep / "0" / "test", score=1.0)

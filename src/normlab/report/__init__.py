@@ -36,17 +36,20 @@ def write_report(folders: Sequence[str | Path], out: str | Path | None = None) -
     out: where to; None takes the folder, of several the one that holds them all. Raises ConfigError where a folder is
     not there or holds no run, for runs of a newer version, and for runs whose scores cannot be compared.
     """
+    from normlab.report.runs import find_runs
+
+    assert folders, "no folder to report on"
+    paths = [Path(path) for path in folders]
+    runs = find_runs(paths)  # before what takes a second to import: it may refuse
+
     import pandas as pd
 
     from normlab import folder
     from normlab.report import facts, tables
     from normlab.report.compare import compare
     from normlab.report.page import page
-    from normlab.report.runs import find_runs
 
-    assert folders, "no folder to report on"
-    paths = [Path(path) for path in folders]
-    comparisons = compare(find_runs(paths))
+    comparisons = compare(runs)
     place = Path(os.path.commonpath([path.absolute() for path in paths])) if out is None else Path(out)
     known = facts.facts(paths, comparisons)
     html = page(comparisons, known, paths)

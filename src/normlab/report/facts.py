@@ -8,7 +8,7 @@ from typing import Any
 
 from normlab.report.compare import Comparison
 from normlab.report.runs import REPLICATES, Run, in_order, read_json, read_yaml
-from normlab.report.settings import common, spelled
+from normlab.report.settings import common, shortened, spelled
 
 VALUES = 12  # of a swept key that are spelled out
 
@@ -45,6 +45,7 @@ def _swept(comparisons: Sequence[Comparison]) -> dict[str, list[str]]:
 
 
 def _listed(values: Sequence[str]) -> str:
+    values = [shortened(value) for value in values]
     if len(values) <= VALUES:
         return ", ".join(values)
     return f"{len(values)} values, such as {', '.join(values[:3])}"

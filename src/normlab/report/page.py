@@ -13,7 +13,7 @@ from normlab.report.charts import COLOURED, DASHES, PALETTE, Spec, drawn, scores
 from normlab.report.compare import Comparison
 from normlab.report.curves import curves
 from normlab.report.effects import effects
-from normlab.report.settings import label, spelled
+from normlab.report.settings import label, shortened, spelled
 from normlab.report.study import study_charts
 
 ROWS = 100  # of a table; summary.csv has all
@@ -87,7 +87,7 @@ def _row(comparison: Comparison, configuration: Any, places: int, tests: list[st
     bad = configuration.bad
     return {
         "mark": text.mark(comparison, configuration),
-        "values": [configuration.settings[key] for key in comparison.keys],
+        "values": [shortened(configuration.settings[key]) for key in comparison.keys],
         "score": text.score(configuration.score, places),
         "interval": text.interval(configuration.score, places),
         "behind": text.number(configuration.behind.mean, places) if configuration.behind else text.NOTHING,

@@ -44,8 +44,19 @@ def common(runs: Sequence[Run], swept: Sequence[str]) -> Settings:
 
 def label(settings: Settings) -> str:
     """A configuration in few words: `group · mynet · lr=0.1`; the options of groups go without their group."""
-    words = [value if "." not in key else f"{key.rpartition('.')[2]}={value}" for key, value in settings.items()]
-    return " · ".join(words) or "the configuration"
+    words = [
+        shortened(value) if "." not in key else f"{key.rpartition('.')[2]}={shortened(value)}"
+        for key, value in settings.items()
+    ]
+    return " · ".join(words) or "One configuration"
+
+
+def shortened(value: str) -> str:
+    """A drawn number to five digits; summary.csv and commands have all."""
+    try:
+        return f"{float(value):.5g}" if len(value) > 8 else value
+    except ValueError:
+        return value
 
 
 def spelled(settings: Settings) -> str:

@@ -29,7 +29,8 @@ def study_charts(folder: Path) -> tuple[list[tuple[str, str, Spec]], str | None]
     except ImportError:
         return [], "The search's own plots are left out: pip install 'normlab[optuna]', then report again."
     try:
-        study = optuna.load_study(study_name=None, storage=f"sqlite:///{file.absolute()}")
+        storage = f"sqlite:///{file.absolute()}"
+        study = optuna.load_study(study_name=optuna.get_all_study_names(storage)[0], storage=storage)
         return list(_charts(study, folder)), None
     except Exception as error:  # SQLAlchemy's and SQLite's, of a file that is cut off or of another version
         return [], f"The search's own plots are left out: {file} cannot be read ({type(error).__name__})."
