@@ -66,9 +66,12 @@ def test_a_failing_job_does_not_stop_a_sweep_but_shows_in_the_exit_code(tmp_path
     done = train("-m", *WINE, "trainer=debug", "norm=instance,group", "name=s", cwd=tmp_path, check=1)
     found = results(tmp_path / "outputs" / "s")
     assert (found["0"]["status"], found["1"]["status"]) == ("refused", "finished")
-    assert "norm=instance takes its statistics over space" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stderr.rstrip().endswith("1 of the jobs failed")
+    told, end = done.stderr.splitlines()
+    assert told.startswith("job 0 (norm=instance) refused: norm=instance takes its statistics over space")
+    assert told.endswith("; outputs/s/0/train.log")
+    assert end == "1 of 2 jobs failed: outputs/s/0"
+    assert "Traceback" in (tmp_path / "outputs" / "s" / "0" / "train.log").read_text()
+    assert done.stdout.splitlines()[-1].startswith("2 jobs: 1 finished, 1 failed, best val/acc ")
 
 
 def test_two_runs_of_the_same_second_have_two_folders(tmp_path):

@@ -4,16 +4,18 @@ import os
 import sys
 import traceback
 from argparse import Namespace
+from contextlib import nullcontext
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from normlab import config as configs
-from normlab import folder, joined, sweeper
-from normlab.errors import ConfigError, JobError, PeerError
+from normlab import folder, grid, joined, logs, sweeper
+from normlab.errors import ConfigError, JobError, PeerError, SweepError
 
 
 def main() -> None:
@@ -28,8 +30,8 @@ def main() -> None:
         jobs.start()
     except (ConfigError, HydraException) as error:
         _leave(2, f"refused: {error}")
-    except KeyboardInterrupt:
-        _leave(130, "interrupted; the same command with the same name= goes on")
+    except KeyboardInterrupt as error:
+        _leave(130, str(error) or "interrupted; the same command with the same name= goes on")
 
 
 def _only_shows(arguments: Namespace) -> bool:
@@ -43,7 +45,7 @@ def _check(arguments: Namespace) -> None:
     if arguments.config_path or arguments.config_name:
         return  # a run's config.yaml, replayed
     if arguments.multirun:
-        configs.check_sweep(arguments.overrides)
+        grid.GridSweeper.jobs = configs.check_sweep(arguments.overrides)
         return
     config, overrides = configs.check(arguments.overrides)
     joined.check(config)
@@ -70,12 +72,16 @@ class Jobs:
             except Exception as error:
                 self.errors.append(error)
                 if self.multirun:
-                    _tell(error)
+                    if not _is_watched():
+                        _tell(error)
                     raise JobError(f"{type(error).__name__}: {error}") from None  # a sweeper must know
                 return None
 
         try:
-            job()
+            with logs.on_console() if self.multirun else nullcontext():
+                job()
+        except SweepError as error:
+            _leave(1, str(error))
         except JobError as error:
             if not self.errors:  # a launcher ran it in another process
                 _leave(1, f"a job of the sweep failed: {error}")
@@ -95,7 +101,14 @@ class Jobs:
             return run(configs.compose(self.typed)).score
         config.overrides = [line for line in settings.overrides.task if not line.startswith("sweep=")]
         configs.keep_typed_data(config)
-        return run(config, settings.runtime.output_dir).score
+        with logs.quietly() if _is_watched() else nullcontext():
+            return run(config, settings.runtime.output_dir).score
+
+
+def _is_watched() -> bool:
+    """Whether this is a job of one of our sweepers, which tell of their jobs, in whatever process those run."""
+    settings = HydraConfig.get()
+    return settings.mode == RunMode.MULTIRUN and settings.sweeper._target_.startswith("hydra_plugins.normlab.")
 
 
 def _tell(error: Exception) -> int:

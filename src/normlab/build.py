@@ -17,6 +17,7 @@ from normlab import config as configs
 from normlab import world
 from normlab.callbacks.record import Record
 from normlab.checks import input_path, reads_data
+from normlab.data import shared
 from normlab.data.base import DataModule
 from normlab.data.embeddings import Encoded
 from normlab.data.loaders import Chunks, Fixed
@@ -24,6 +25,7 @@ from normlab.data.own import adopt
 from normlab.errors import ConfigError
 from normlab.guards import batch_sizes, check_batches, check_compile, check_evaluation, check_forward, parts_of
 from normlab.instantiate import make
+from normlab.logs import is_quiet
 from normlab.norms.declaration import declaration
 from normlab.norms.synchronise import Synchronise
 from normlab.parts import check_shardable
@@ -33,6 +35,8 @@ from normlab.tasks.base import Task
 from normlab.tasks.classify import Classify
 from normlab.tasks.regress import Regress
 from normlab.trainer import make_trainer, steps_per_call
+
+COMPILED_VERSIONS = 256  # of a function, in one process
 
 # The stages that an action sets data up for; `fit` gives the facts.
 STAGES = {
@@ -90,7 +94,7 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     if _uses_channels_last(config, network):
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if config.compile:
-        network.compile()
+        _compile(network)
 
     task = _task(config, network, data)
     score = config.score or task.score
@@ -120,9 +124,16 @@ def build_data(
             return data
     elif not isinstance(data, LightningDataModule):
         raise ConfigError(f"data._target_={config.data._target_} is no LightningDataModule")
-    data.prepare_data()
-    for stage in STAGES.get(config.action, ("fit",)):
-        data.setup(stage)
+
+    def load() -> None:
+        data.prepare_data()
+        for stage in STAGES.get(config.action, ("fit",)):
+            data.setup(stage)
+
+    if isinstance(data, DataModule) and is_quiet():  # a job of a sweep
+        shared.set_up(data, load)
+    else:
+        load()
     if not isinstance(data, DataModule):
         adopt(data)
     if config.action == "test" and not is_overridden("test_dataloader", data):
@@ -223,6 +234,16 @@ def _check_input_dims(config: DictConfig, input_shape: Sequence[int]) -> None:
         f"{config.model._target_} takes images (C, H, W), and this data has samples of shape {tuple(input_shape)}; "
         f"networks that fit: {', '.join(fitting)}"
     )
+
+
+def _compile(network: nn.Module) -> None:
+    """Compiles the network, with the code of earlier jobs in this process where that fits."""
+    from torch import _dynamo  # takes a second
+
+    # of each function torch keeps eight versions, three for a norm, and would run those of further jobs uncompiled
+    _dynamo.config.recompile_limit = _dynamo.config.accumulated_recompile_limit = COMPILED_VERSIONS
+    _dynamo.config.fail_on_recompile_limit_hit = True
+    network.compile()
 
 
 def _uses_channels_last(config: DictConfig, network: nn.Module) -> bool:

@@ -46,8 +46,7 @@ def check_option(group: str, chosen: Any, available: Sequence[str]) -> None:
 
 def check_extra(typed: str, extra: str) -> None:
     """Raises ConfigError where what was typed needs an extra, if there is one of that name, that is not installed."""
-    for line in importlib.metadata.requires("normlab") or []:
-        requirement = Requirement(line)
+    for requirement in _requirements():
         if _is_of_extra(requirement, extra) and not _installed(requirement.name):
             raise ConfigError(f"{typed} needs {requirement.name}, which is not installed: pip install -e '.[{extra}]'")
 
@@ -230,6 +229,11 @@ def _check_fsdp(config: DictConfig) -> None:
     ):
         if OmegaConf.select(config, key) == value:
             raise ConfigError(f"{key}={show(value)} cannot be combined with trainer.strategy=fsdp; use {remedy}")
+
+
+@cache
+def _requirements() -> list[Requirement]:
+    return [Requirement(line) for line in importlib.metadata.requires("normlab") or []]
 
 
 def _is_of_extra(requirement: Requirement, extra: str) -> bool:

@@ -3,12 +3,11 @@
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
@@ -20,10 +19,19 @@ from omegaconf.errors import OmegaConfBaseException
 import normlab.conf  # pyright: ignore[reportMissingImports]  # conf/, mapped by pyproject.toml
 from normlab import folder
 from normlab.checks import NEED_A_RUN, check_config, check_name, check_option
-from normlab.engines import check_engine, check_launcher, check_search, check_sought
+from normlab.engines import (
+    check_engine,
+    check_launcher,
+    check_plain,
+    check_search,
+    check_sought,
+    is_search,
+    takes_any_folder,
+)
 from normlab.errors import ConfigError
 from normlab.fields import check_value
-from normlab.space import jobs, parse, probes, search_space
+from normlab.identity import LENGTH, config_hash
+from normlab.space import Job, jobs, parse, probes, search_space
 
 CONF = Path(normlab.conf.__path__[0])
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("__pycache__", "hydra"))
@@ -55,25 +63,38 @@ def check(overrides: Sequence[str]) -> tuple[DictConfig, list[str]]:
     return config, composing
 
 
-def check_sweep(overrides: Sequence[str]) -> None:
-    """Looks at every job of a sweep before the first starts, and of a search at the ends. Raises ConfigError."""
+def check_sweep(overrides: Sequence[str]) -> list[Job]:
+    """Looks at every job of a sweep before the first starts, and of a search at the ends. Raises ConfigError.
+
+    Returns the jobs of a sweep; those of a search are not known yet.
+    """
+    found: list[Job] = []
     with _loader() as loader:
         engines = _hydras_own(overrides, loader)
         fixed, space = search_space(overrides, engines.sweeper.get("params"), loader)
         if "sweep" in space:
             raise ConfigError(f"sweep={space['sweep']}: one search at a time")
-        searches = engines.sweeper._target_ != f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
+        if "action" in space or _typed(parse(fixed), "action", "fit") != "fit":
+            raise ConfigError("action= with -m: only fits are swept; look at one run at a time")
+        searches = is_search(engines.sweeper)
         if searches:
             check_search(engines, space)
-        for number, job in enumerate(probes(fixed, space) if searches else jobs(fixed, space)):
-            if _typed(parse(job), "action", "fit") != "fit":
-                raise ConfigError("action= with -m: only fits are swept; look at one run at a time")
+        else:
+            check_plain(engines.sweeper)
+        own = [line for line in fixed if not _is_hydras(parse([line])[0])]
+        order = {override.get_key_element(): place for place, override in enumerate(parse(overrides))}
+        for number, job in enumerate(probes(own, space) if searches else jobs(own, space)):
             config = _compose(job, loader)[0]
+            check_launcher(engines.launcher, config)
             if searches:
                 check_sought(engines.sweeper, config)
-            else:  # of a search the sweeper looks into the folder
+                continue
+            if not takes_any_folder(engines.sweeper):
                 _check_folder(config, number)
-            check_launcher(engines.launcher, config)
+            longer = config_hash(config, but=LENGTH) if config.extend else None
+            typed = sorted(job, key=lambda line: order.get(line.partition("=")[0], -1))
+            found.append(Job(tuple(typed), tuple(job[len(own) :]), config_hash(config), longer))
+    return found
 
 
 def keep_typed_data(config: DictConfig) -> None:
@@ -199,8 +220,14 @@ def _selections(parsed: list[Override], loader: ConfigLoader) -> list[Override]:
         group, option = override.key_or_group, override.value()
         check_engine(group, option)
         if (group in GROUPS or group.startswith("hydra/")) and not override.is_delete():
-            check_option(group, option, loader.get_group_options(group))
+            check_option(group, option, _options(loader, group))
     return selections
+
+
+@lru_cache(maxsize=64)
+def _options(loader: ConfigLoader, group: str) -> list[str]:
+    """The options of a group, which Hydra takes long to list, and a sweep asks for with each job."""
+    return loader.get_group_options(group)
 
 
 @cache

@@ -29,6 +29,21 @@ def check_engine(group: str, option: Any) -> None:
         check_extra(typed, EXTRAS[typed])
 
 
+def is_search(sweeper: DictConfig) -> bool:
+    """Whether a sweeper chooses its jobs as it goes; a plain one has them all before the first."""
+    return _name(sweeper) not in ("BasicSweeper", "GridSweeper")
+
+
+def check_plain(sweeper: DictConfig) -> None:
+    """Raises ConfigError for a plain sweeper's own keys."""
+    check_value("hydra.sweeper.max_batch_size", sweeper.max_batch_size, None)
+
+
+def takes_any_folder(sweeper: DictConfig) -> bool:
+    """Whether a sweeper finds each job its folder; Hydra's own gives job k the k-th."""
+    return _name(sweeper) == "GridSweeper"
+
+
 def check_search(engines: DictConfig, space: Space) -> None:
     """Raises ConfigError for a search that has nothing to search, or a sampler that cannot search it.
 

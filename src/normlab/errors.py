@@ -19,3 +19,7 @@ class PeerError(RuntimeError):
 
 class JobError(Exception):
     """A job of a sweep failed or was refused; it has told so itself, and this is what its sweeper sees."""
+
+
+class SweepError(Exception):
+    """Jobs of a sweep failed, each of which was told. The message says how many, and where they are."""

@@ -61,7 +61,8 @@ RULES: dict[str, tuple[Number | Words, ...]] = {
     "nonfinite": (Words(["raise", "skip"]),),
     "channels_last": (Words(["auto", True, False]),),
     "allocator": (Words(["fast", "default"]),),
-    # a search
+    # a sweep
+    "max_batch_size": (COUNT, NULL),
     "n_trials": (COUNT, NULL),
     "n_jobs": (COUNT,),
     "percentile": (Number(0, 100),),

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from normlab import joined
 from normlab.errors import ConfigError
 from normlab.fields import show
-from normlab.identity import config_hash, numbers
+from normlab.identity import LENGTH, config_hash, numbers
 
 ROOT = Path("outputs")
 PACKAGES = ("normlab", "torch", "lightning", "torchmetrics", "torchvision", "hydra-core", "omegaconf", "numpy")
@@ -78,8 +79,7 @@ def check_fit(path: Path, config: DictConfig) -> None:
         raise ConfigError(f"{shown(path)} exists and holds no run; choose another name=")
     found, wanted = numbers(read_config(path)), numbers(config)
     lines = differences(found, wanted)
-    epochs = "trainer.max_epochs"
-    longer = not differences(found | {epochs: wanted[epochs]}, wanted) and wanted[epochs] > found[epochs]
+    longer = not differences(found | {LENGTH: wanted[LENGTH]}, wanted) and wanted[LENGTH] > found[LENGTH]
     if lines and not (longer and config.extend):
         remedy = "extend=true trains on" if longer else "to train this one, choose another name="
         raise ConfigError("\n".join([f"{shown(path)} holds another run; {remedy}", *lines]))
@@ -170,7 +170,7 @@ def write_environment(path: Path, devices: dict[str, Any]) -> None:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
-        "git": _git_state(),
+        "git": _git_state(Path.cwd()),
         **devices,
     }
     file = path / "environment.json"
@@ -195,6 +195,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
+@cache
 def _version(distribution: str) -> str | None:
     try:
         return metadata.version(distribution)
@@ -202,11 +203,14 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _git_state() -> dict[str, Any] | None:
-    """Commit and dirty flag of the working directory; None outside a repository."""
+@cache
+def _git_state(path: Path) -> dict[str, Any] | None:
+    """Commit and dirty flag of a directory when this process first asked; None outside a repository."""
     try:
         command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
-        lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.splitlines()
+        lines = subprocess.run(
+            command, cwd=path, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
         return None
     commit = next((line.split()[2] for line in lines if line.startswith("# branch.oid")), None)

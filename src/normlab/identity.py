@@ -19,6 +19,7 @@ TRAINER_KEYS = (
     "limit_train_batches",
     "overfit_batches",
 )
+LENGTH = "trainer.max_epochs"  # which extend=true may raise
 # Keys that runs may be older than, with the value that leaves everything as it was before them.
 NEUTRAL = {"data.folds": None, "data.fold": 0, "data.subset": 1, "data.label_noise": 0, "task.class_weights": None}
 ELSEWHERE = ("data.root", "data.in_memory", "data.workers")  # where files lie, and how they are read
@@ -41,9 +42,10 @@ def numbers(config: DictConfig) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if key not in ELSEWHERE and value != NEUTRAL.get(key, ...)}
 
 
-def config_hash(config: DictConfig) -> str:
-    """Twelve hex digits that tell configurations with different `numbers` apart."""
-    return hashlib.sha256(json.dumps(numbers(config), sort_keys=True).encode()).hexdigest()[:12]
+def config_hash(config: DictConfig, but: str | None = None) -> str:
+    """Twelve hex digits that tell configurations with different `numbers` apart; `but` is a key that does not count."""
+    counting = {key: value for key, value in numbers(config).items() if key != but}
+    return hashlib.sha256(json.dumps(counting, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,6 +1,7 @@
 """Messages: normlab's own and every warning on the console, all of them and Lightning's in train.log."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+
+QUIET = "NORMLAB_QUIET"  # in the environment, which the processes of a job inherit
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -27,16 +30,37 @@ class ConsoleHandler(logging.Handler):
 
 @contextmanager
 def logging_to(file: Path) -> Iterator[None]:
-    """Sends messages to the console and to `file`; afterwards puts everything back for the next job of a sweep."""
+    """Sends messages to `file`, and to the console unless it is to be quiet; afterwards puts everything back."""
     handler = logging.FileHandler(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     elastic = logging.getLogger("torch.distributed.elastic")  # normlab itself tells how a process ended
-    with _handlers(handler, ConsoleHandler()):
+    with _handlers(handler, *([] if is_quiet() else [ConsoleHandler()])):
         elastic.handlers, elastic.propagate = [handler], False
         try:
             yield
         finally:
             elastic.handlers, elastic.propagate = [], True
+
+
+@contextmanager
+def on_console() -> Iterator[None]:
+    """Sends messages to the console: those of a sweep, which are of no single run."""
+    with _handlers(ConsoleHandler()):
+        yield
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keeps a job of a sweep off the console, with the processes that it starts: the sweep tells of it."""
+    os.environ[QUIET] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[QUIET]
+
+
+def is_quiet() -> bool:
+    return QUIET in os.environ
 
 
 @contextmanager

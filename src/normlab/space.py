@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
 from normlab.errors import ConfigError
+from normlab.fields import show
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,20 @@ class Numbers:
 
 
 Space = dict[str, Choices | Numbers]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a plain sweep.
+
+    overrides: all that composes it. chosen: those of them that the sweep chose. config_hash: what it is known by.
+    longer: with `extend=true`, what it has in common with the shorter run that it may train on.
+    """
+
+    overrides: tuple[str, ...]
+    chosen: tuple[str, ...]
+    config_hash: str
+    longer: str | None = None
 
 
 def parse(lines: Iterable[str], loader: ConfigLoader | None = None) -> list[Override]:
@@ -119,7 +134,13 @@ def _values(override: Override) -> Choices | Numbers:
     if isinstance(value, RangeSweep):
         ends = [_plain(number) for number in (values[0], values[-1])]
         return Numbers(min(ends), max(ends), step=abs(value.step))
-    return Choices(tuple(override.sweep_string_iterator()))
+    strings = override.sweep_string_iterator()  # of true Hydra makes True
+    told = tuple(show(v) if isinstance(v, bool) else text for v, text in zip(values, strings, strict=True))
+    kinds = [repr(each) for each in values]
+    for number, each in enumerate(kinds):
+        if each in kinds[:number]:
+            raise ConfigError(f"{line}: {told[number]} is there twice; list each value once")
+    return Choices(told)
 
 
 def _log(override: Override) -> bool:

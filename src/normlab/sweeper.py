@@ -2,7 +2,6 @@
 
 import logging
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -18,10 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from normlab import folder
 from normlab.errors import ConfigError
+from normlab.grid import GridSweeper
 from normlab.identity import numbers
 from normlab.objectives import direction, values
 from normlab.space import Space, grid, search_space
-from normlab.study import distribution, given, hand_over, open_study
+from normlab.study import distribution, given, hand_over, open_study, summary
+from normlab.watch import Watch
 
 if TYPE_CHECKING:  # it is an extra
     from optuna.pruners import BasePruner
@@ -45,7 +46,7 @@ class OptunaSweeper(Sweeper):
 
     The study is `study.db`, an SQLite file in the sweep's folder, and job k is its trial k. A trial that was
     interrupted is run again, in its folder; one that failed or was pruned counts. Raises ConfigError where the folder
-    holds another sweep, and after the last trial what the first failed one raised.
+    holds another sweep, and SweepError at the end if jobs failed.
     """
 
     def __init__(
@@ -79,10 +80,17 @@ class OptunaSweeper(Sweeper):
         with folder.lock(path):
             study = self._study(space)
             OmegaConf.save(self.settings, path / "multirun.yaml")
-            failed = [job for batch in self._batches(study, space) for job in self._launch(study, fixed, batch)]
+            with Watch(path, self._total(space), space) as watch:
+                batches = self._batches(study, space)
+                failed = [number for batch in batches for number in self._launch(study, fixed, batch, watch)]
         if failed:
-            _ = failed[0].return_value  # raises
-        self._say_best(study)
+            raise watch.error(failed)
+        if not (best := summary(study, self.objectives)):
+            sought = " and ".join(self.objectives)
+            raise ConfigError(
+                f"no job in {folder.shown(path)} has reached a {sought}; nothing is known about the space"
+            )
+        log.info(best)
 
     def _path(self) -> Path:
         return Path(self.settings.hydra.sweep.dir)
@@ -125,13 +133,15 @@ class OptunaSweeper(Sweeper):
             yield interrupted[start : start + self.n_jobs]
 
         begun = sum(trial.params.keys() == space.keys() for trial in study.trials)
-        total = self.n_trials or N_TRIALS
-        if self._is_grid():
-            total = min(self.n_trials or math.inf, len(grid(space)))
+        total = self._total(space)
         while begun < total:
-            batch = range(begun, int(min(begun + self.n_jobs, total)))
+            batch = range(begun, min(begun + self.n_jobs, total))
             yield [self._ask(study, space, position) for position in batch]
             begun += len(batch)
+
+    def _total(self, space: Space) -> int:
+        """How many trials there are to be."""
+        return int(min(self.n_trials or math.inf, len(grid(space)))) if self._is_grid() else self.n_trials or N_TRIALS
 
     def _ask(self, study: "Study", space: Space, position: int) -> "Trial":
         """A new trial. position: how many went before it, without those that have no values."""
@@ -144,7 +154,9 @@ class OptunaSweeper(Sweeper):
             study.sampler = self.make_sampler(seed=int(own[0]))
         return study.ask({key: distribution(values) for key, values in space.items()})
 
-    def _launch(self, study: "Study", fixed: list[str], batch: Sequence["Trial | FrozenTrial"]) -> list[JobReturn]:
+    def _launch(
+        self, study: "Study", fixed: list[str], batch: Sequence["Trial | FrozenTrial"], watch: Watch
+    ) -> list[int]:
         """Runs trials, tells the study what became of them, and returns the jobs that failed."""
         from optuna.trial import TrialState
 
@@ -162,32 +174,14 @@ class OptunaSweeper(Sweeper):
                 study.tell(trial.number, reached)
             else:
                 study.tell(trial.number, state=TrialState.FAIL)
-        return [job for job in returned if job.status != JobStatus.COMPLETED]
-
-    def _say_best(self, study: "Study") -> None:
-        """Names the best trial, or of several objectives those on the Pareto front."""
-        from optuna.trial import TrialState
-
-        ended = Counter(trial.state for trial in study.trials)
-        if not ended[TrialState.COMPLETE]:
-            where, sought = folder.shown(self._path()), " and ".join(self.objectives)
-            raise ConfigError(f"no job in {where} has reached a {sought}; nothing is known about the space")
-        others = [f"{ended[s]} {s.name.lower()}" for s in (TrialState.PRUNED, TrialState.FAIL) if ended[s]]
-        of_all = ", ".join([f"of {len(study.trials)} jobs", *others])
-        if len(self.objectives) == 1:
-            log.info(f"best {of_all}: {self._line(study.best_trial)}")
-            return
-        log.info("\n".join([f"Pareto front {of_all}:", *(f"  {self._line(trial)}" for trial in study.best_trials)]))
-
-    def _line(self, trial: "FrozenTrial") -> str:
-        reached = [f"{name} {value:.4g}" for name, value in zip(self.objectives, trial.values, strict=True)]
-        return ", ".join([str(trial.number), *reached, *(f"{key}={value}" for key, value in trial.params.items())])
+        return watch.failed([trial.number for trial in batch], returned)
 
 
 def register() -> None:
-    """Makes the sweeper known to Hydra under the name that conf/hydra/sweeper/optuna.yaml has.
+    """Makes our sweepers known to Hydra under the names that conf/hydra/sweeper/ has.
 
     Hydra takes no plugin whose name starts otherwise. It looks into a package hydra_plugins by itself, but finds none
     in an editable installation, and two projects made of this one would overwrite each other's.
     """
-    Plugins.instance().class_name_to_class["hydra_plugins.normlab.OptunaSweeper"] = OptunaSweeper
+    for sweeper in (GridSweeper, OptunaSweeper):
+        Plugins.instance().class_name_to_class[f"hydra_plugins.normlab.{sweeper.__name__}"] = sweeper

@@ -8,7 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from normlab.logs import console
+from normlab.logs import console, is_quiet
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class TrainingProgress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.next_time = time.monotonic() + LINE
-        if console.is_terminal:
+        if console.is_terminal and not is_quiet():
             self.next_time = 0.0
             text = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
             columns = (BarColumn(30), TimeRemainingColumn(), text)

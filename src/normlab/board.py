@@ -1,0 +1,80 @@
+"""How the jobs of a sweep stand, as their run folders tell it."""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from normlab import folder
+
+FAILED = ("failed", "refused")
+ENDED = ("finished", "pruned", *FAILED)
+
+
+class Board:
+    """The results of a sweep's jobs, by the number of their folder; `look` reads those that have changed.
+
+    path: the sweep's folder. keys: what the jobs differ in. numbers: the folders that count; None: all.
+    """
+
+    def __init__(self, path: Path, keys: Collection[str], numbers: Collection[int] | None):
+        self.path, self.keys = path, set(keys)
+        self.numbers = None if numbers is None else set(numbers)
+        self.results: dict[int, dict[str, Any]] = {}
+        self.stamps: dict[int, int] = {}  # when each result was written; 0: not yet
+        self.look()
+        self.before = dict(self.stamps)
+
+    def look(self) -> list[int]:
+        """The jobs whose result has changed since the last look."""
+        changed = []
+        for number, path in self._folders():
+            stamp = _stamp(path / "result.json")
+            if self.stamps.get(number) != stamp:
+                self.stamps[number], self.results[number] = stamp, folder.read_result(path)
+                changed.append(number)
+        return changed
+
+    def status(self, number: int) -> str | None:
+        """As result.json has it; None before there is one."""
+        return self.results.get(number, {}).get("status")
+
+    def is_new(self, number: int) -> bool:
+        """Whether a job was begun since the first look; an older result may be that of a killed process."""
+        return self.stamps.get(number) != self.before.get(number)
+
+    def running(self) -> list[int]:
+        return [n for n in self.results if self.is_new(n) and self.status(n) in ("running", None)]
+
+    def count(self, *statuses: str) -> int:
+        return sum(self.status(number) in statuses for number in self.results)
+
+    def best(self) -> str:
+        """The best score and what was chosen for it; nothing where scores cannot be compared."""
+        finished = {n: self.results[n] for n in sorted(self.results) if self.status(n) == "finished"}
+        scored = {number: result for number, result in finished.items() if result["score"] is not None}
+        kinds = {(result["score_name"], result["score_mode"]) for result in scored.values()}
+        if len(kinds) != 1:
+            return ""
+        ((name, mode),) = kinds
+        best = (max if mode == "max" else min)(scored, key=lambda number: scored[number]["score"])
+        return f"best {name} {scored[best]['score']:.4g} {self.chosen(best)}".strip()
+
+    def chosen(self, number: int) -> str:
+        """What a job has of the keys that the jobs differ in."""
+        overrides = self.results.get(number, {}).get("overrides", [])
+        return " ".join(line for line in overrides if line.partition("=")[0] in self.keys)
+
+    def name(self, number: int) -> str:
+        return f"job {number}" + (f" ({chosen})" if (chosen := self.chosen(number)) else "")
+
+    def _folders(self) -> Iterator[tuple[int, Path]]:
+        for entry in self.path.iterdir():
+            if entry.name.isdecimal() and (self.numbers is None or int(entry.name) in self.numbers):
+                yield int(entry.name), entry
+
+
+def _stamp(file: Path) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

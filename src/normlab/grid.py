@@ -1,0 +1,140 @@
+"""`hydra/sweeper=grid`, the default: every combination once; the same command with the same name goes on."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from normlab import folder
+from normlab.errors import ConfigError
+from normlab.identity import LENGTH, config_hash
+from normlab.space import Job, parse
+from normlab.watch import Watch
+
+
+class GridSweeper(Sweeper):
+    """Runs those jobs of the command line that have not finished in the sweep's folder.
+
+    max_batch_size: how many are launched together; None: all. params: values to sweep that are not typed.
+
+    A job is known by its configuration's hash, and has a numbered folder: its own if it was begun before, where it goes
+    on, and else the next free one. Other jobs in the sweep's folder are left alone. Raises ConfigError where the folder
+    holds something else, and SweepError at the end if jobs failed.
+    """
+
+    jobs: Sequence[Job] | None = None  # those that the check of the command line found
+
+    def __init__(self, max_batch_size: int | None, params: DictConfig | None):
+        self.max_batch_size, self.params = max_batch_size, params
+        self.settings: DictConfig
+        self.engine: Launcher
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.settings = config
+        self.engine = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        if self.jobs is None:
+            raise ConfigError("hydra/sweeper=grid sweeps normlab's own configuration; with --config-name leave it out")
+        path = Path(self.settings.hydra.sweep.dir)
+        _check(path)
+        path.mkdir(parents=True, exist_ok=True)
+        with folder.lock(path):
+            folder.write_text(path / "multirun.yaml", OmegaConf.to_yaml(self.settings))
+            begun = earlier(path)
+            places = place(path, begun, self.jobs)
+            todo = {n: job for n, job in places.items() if not _is_finished(begun.get(n, {}), job)}
+            keys = {line.partition("=")[0] for job in self.jobs for line in job.chosen}
+            with Watch(path, len(self.jobs), keys, places) as watch:
+                if begun:
+                    watch.say(_found(path, len(places) - len(todo), len(places), len(begun.keys() - places.keys())))
+                failed = [number for batch in self._batches(todo) for number in self._launch(batch, watch)]
+        if failed:
+            raise watch.error(failed)
+
+    def _batches(self, todo: dict[int, Job]) -> Iterator[dict[int, Job]]:
+        numbers = list(todo)
+        size = self.max_batch_size or len(numbers) or 1
+        for start in range(0, len(numbers), size):
+            yield {number: todo[number] for number in numbers[start : start + size]}
+
+    def _launch(self, batch: dict[int, Job], watch: Watch) -> list[int]:
+        """Runs jobs, and returns which of them failed."""
+        overrides = [[*job.overrides, f"hydra.sweep.subdir={number}"] for number, job in batch.items()]
+        return watch.failed(batch, self.engine.launch(overrides, initial_job_idx=min(batch)))
+
+
+def earlier(path: Path) -> dict[int, dict[str, Any]]:
+    """The results of the jobs that a sweep's folder holds, by number."""
+    results = {int(entry.name): folder.read_result(entry) for entry in path.iterdir() if entry.name.isdecimal()}
+    return {number: results[number] for number in sorted(results) if results[number]}
+
+
+def place(path: Path, begun: dict[int, dict[str, Any]], jobs: Sequence[Job]) -> dict[int, Job]:
+    """The jobs by the number of their folder: the one in which a job was begun before, or the next free one."""
+    sharing = Counter(job.config_hash for job in jobs)
+    known = _numbers_by({number: result["config_hash"] for number, result in begun.items()})
+    shorter = _numbers_by({number: _shorter(path / str(number)) for number in begun if any(job.longer for job in jobs)})
+    places: dict[int, Job] = {}
+    new = []
+    for job in jobs:
+        own = [number for number in known.get(job.config_hash, []) if number not in places]
+        if sharing[job.config_hash] > 1:  # they differ in what the hash leaves out, such as compile=
+            own = [number for number in own if _values(job.chosen) <= _values(begun[number]["overrides"])]
+        own = own or [number for number in shorter.get(job.longer, []) if number not in places]
+        if own:
+            places[min(own, key=lambda number: (begun[number]["status"] != "finished", number))] = job
+        else:
+            new.append(job)
+    free = (number for number in count() if number not in places and _is_free(path / str(number)))
+    places |= dict(zip(free, new, strict=False))
+    return dict(sorted(places.items()))
+
+
+def _values(lines: Sequence[str]) -> set[tuple[str, str]]:
+    """Keys and values of overrides, however they are typed."""
+    return {(override.get_key_element(), repr(override.value())) for override in parse(lines)}
+
+
+def _numbers_by(hashes: dict[int, str | None]) -> dict[str | None, list[int]]:
+    found: dict[str | None, list[int]] = {}
+    for number, each in hashes.items():
+        found.setdefault(each, []).append(number)
+    return found
+
+
+def _shorter(path: Path) -> str | None:
+    """What a run has in common with a longer one."""
+    return config_hash(folder.read_config(path), but=LENGTH) if (path / "config.yaml").is_file() else None
+
+
+def _is_free(path: Path) -> bool:
+    """Whether a folder is not there, or was made for a job that has not begun."""
+    return not path.exists() or ({entry.name for entry in path.iterdir()} <= folder.UNTRAINED - {"result.json"})
+
+
+def _is_finished(result: dict[str, Any], job: Job) -> bool:
+    return result.get("status") == "finished" and result["config_hash"] == job.config_hash
+
+
+def _check(path: Path) -> None:
+    """Raises ConfigError where a folder is not a sweep's."""
+    for file, what in (("study.db", "a search"), ("config.yaml", "a run"), ("result.json", "a run")):
+        if (path / file).is_file():
+            raise ConfigError(f"{folder.shown(path)} holds {what}; choose another name=")
+
+
+def _found(path: Path, finished: int, total: int, others: int) -> str:
+    """What a sweep's folder holds of this command's jobs, and what else."""
+    left = "" if finished == total else f", {total - finished} to run"
+    there = f"; {others} of other commands stay as they are" if others else ""
+    return f"{folder.shown(path)}: {finished} of {total} jobs were finished before{left}{there}"

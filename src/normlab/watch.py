@@ -1,0 +1,178 @@
+"""Progress of a sweep: one live line on a terminal, plain lines elsewhere, and what its jobs warn of and fail by.
+
+The process that sweeps looks into the run folders, so that it is alike for jobs that run in other processes.
+"""
+
+import re
+import sys
+import threading
+import time
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from hydra.core.utils import JobReturn, JobStatus
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
+
+from normlab import folder
+from normlab.board import ENDED, FAILED, Board
+from normlab.errors import SweepError
+from normlab.logs import console
+
+LOOK, LINE = 0.5, 10.0  # seconds between two looks, and between two lines where there is no terminal
+SHOWN = 10  # folders of failed jobs in one line
+WARNING = re.compile(rb"^\d{4}-\d\d-\d\d [\d:,]+ (?:WARNING|ERROR|CRITICAL) [\w.]+: *(.+)", re.M)  # as logs.py writes
+
+
+class Watch:
+    """Tells of a sweep's jobs while the body of the context runs, and at its end in one line.
+
+    path: the sweep's folder. total: how many jobs it is to have. keys: what they differ in. numbers: the folders that
+    count; None: all. Ctrl-C is raised again with the way to go on.
+    """
+
+    def __init__(self, path: Path, total: int, keys: Collection[str], numbers: Collection[int] | None = None):
+        self.path, self.total = path, total
+        self.board = Board(path, keys, numbers)
+        self.read = {number: _size(self._log(number)) for number in self.board.results}  # how far each train.log
+        self.told: set[str] = set()
+        self.looking = threading.Lock()
+        self.ended_before = self.ended = self.board.count(*ENDED)
+        self.start = self.last_end = self.last_line = time.monotonic()
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.bar: Progress | None = None
+
+    def __enter__(self) -> "Watch":
+        if console.is_terminal:
+            text = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+            self.bar = Progress(BarColumn(30), text, console=console, auto_refresh=False, transient=True, expand=True)
+            self.bar.add_task(self._state(), total=self.total, completed=self.ended)
+            self.bar.start()
+        self.thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.over.set()
+        self.thread.join()
+        self._look()
+        if self.bar is not None:
+            self.bar.stop()
+        self.say(self._summary())
+        if isinstance(error, KeyboardInterrupt):
+            named = self.path.is_relative_to(folder.ROOT)
+            how = f" with name={self.path.relative_to(folder.ROOT)}" if named else ""
+            raise KeyboardInterrupt(f"interrupted; the same command{how} goes on") from None
+
+    def say(self, text: str) -> None:
+        """Prints a line, above the live one."""
+        console.print(text, markup=False)
+
+    def failed(self, numbers: Iterable[int], returned: Iterable[JobReturn]) -> list[int]:
+        """Which of the jobs that were launched failed; tells of those whose result does not, as of one never begun."""
+        self._look()
+        jobs = dict(zip(numbers, returned, strict=True))
+        failed = {number: job for number, job in jobs.items() if job.status != JobStatus.COMPLETED}
+        for number, job in failed.items():
+            if not (self.board.is_new(number) and self.board.status(number) in FAILED):
+                error = _first_line(job._return_value)  # .return_value would print, and raise
+                _complain(f"{self.board.name(number)} failed: {error}; {folder.shown(self.path / str(number))}")
+        return list(failed)
+
+    def error(self, failed: Sequence[int]) -> SweepError:
+        """What a sweep with failed jobs ends with."""
+        shown = ", ".join(str(folder.shown(self.path / str(number))) for number in failed[:SHOWN])
+        more = f" and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
+        return SweepError(f"{len(failed)} of {self.total} jobs failed: {shown}{more}")
+
+    def _watch(self) -> None:
+        while not self.over.wait(LOOK):
+            self._look()
+            if self.bar is not None:
+                self.bar.update(self.bar.task_ids[0], description=self._state(), completed=self.ended, refresh=True)
+            elif self.last_line < self.last_end and time.monotonic() >= self.last_line + LINE:
+                self.last_line = time.monotonic()
+                self.say(self._state())
+
+    def _look(self) -> None:
+        """Tells of the warnings and failures since the last look."""
+        with self.looking:
+            changed = self.board.look()
+            for number in {*changed, *self.board.running()}:
+                self._tell_warnings(number)
+            for number in changed:
+                if (status := self.board.status(number)) in FAILED:
+                    error = _first_line(self.board.results[number]["error"])
+                    _complain(f"{self.board.name(number)} {status}: {error}; {folder.shown(self._log(number))}")
+            if (ended := self.board.count(*ENDED)) != self.ended:
+                self.ended, self.last_end = ended, time.monotonic()
+
+    def _tell_warnings(self, number: int) -> None:
+        """Tells of what a job has logged since the last look; the same of several jobs once."""
+        log, start = self._log(number), self.read.get(number, 0)
+        if _size(log) <= start:
+            return
+        with log.open("rb") as file:
+            file.seek(start)
+            text = file.read()
+        whole = text.rfind(b"\n") + 1
+        self.read[number] = start + whole
+        for found in WARNING.findall(text[:whole]):
+            said = found.decode(errors="replace").strip()
+            if said not in self.told:
+                self.told.add(said)
+                _complain(f"{self.board.name(number)}: {said}")
+
+    def _log(self, number: int) -> Path:
+        return self.path / str(number) / "train.log"
+
+    def _state(self) -> str:
+        """How the sweep stands, in one line."""
+        counts = [(self.board.count("pruned"), "pruned"), (len(self.board.running()), "running")]
+        counts.append((self.board.count(*FAILED), "failed"))
+        parts = [f"{self.board.count('finished')}/{self.total} done", *_told(counts), self._left(), self.board.best()]
+        return ", ".join(filter(None, parts))
+
+    def _left(self) -> str:
+        """The time that the other jobs will take if they take as long as those that have ended so far."""
+        new = self.ended - self.ended_before
+        if new <= 0 or self.ended >= self.total:
+            return ""
+        expected = (self.last_end - self.start) / new * (self.total - self.ended)
+        return f"{duration(max(expected - (time.monotonic() - self.last_end), 0))} left"
+
+    def _summary(self) -> str:
+        """How the sweep has ended, in one line."""
+        counts = [(self.board.count("finished"), "finished"), (self.board.count("pruned"), "pruned")]
+        counts.append((self.board.count(*FAILED), "failed"))
+        counts.append((self.total - sum(count for count, _ in counts), "not finished"))
+        time_taken, where = duration(time.monotonic() - self.start), str(folder.shown(self.path))
+        jobs = "1 job" if self.total == 1 else f"{self.total} jobs"
+        return f"{jobs}: " + ", ".join(filter(None, [*_told(counts), self.board.best(), time_taken, where]))
+
+
+def duration(seconds: float) -> str:
+    """12 s, 3 min 12 s, 2 h 5 min"""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _told(counts: list[tuple[int, str]]) -> list[str]:
+    return [f"{count} {status}" for count, status in counts if count > 0]
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # above the live line, which takes stderr over
+
+
+def _first_line(error: object) -> str:
+    return (str(error).splitlines() or [""])[0]
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0
