@@ -221,7 +221,7 @@ def test_a_killed_command_goes_on_with_its_trial(tmp_path):
     assert study(sweep).trials[1].state.name == "RUNNING"
     before = (sweep / "0" / "result.json").read_text()
     done = train(*command, cwd=tmp_path)
-    assert "pruned after 31 epochs, and not tested" in done.stdout
+    assert "pruned after 31 epochs, and not tested" in (sweep / "1" / "train.log").read_text()
     assert "best of 2 jobs, 1 pruned: 0, score" in done.stdout
     assert before == (sweep / "0" / "result.json").read_text()
     assert [row["epoch"] for row in rows(sweep / "1")] == [str(epoch) for epoch in range(31)]

@@ -50,8 +50,8 @@ class FakeLauncher:
             if number not in self.broken:
                 (self.path / str(number)).mkdir(exist_ok=True)
                 result = self.result(number, dict(line.split("=") for line in overrides))
-                told = {"status": "finished", "metrics": {}, "score_name": "val/acc", "score_mode": "max"}
-                folder.write_result(self.path / str(number), told | result)
+                named = {"score_name": "val/acc", "score_mode": "max", "overrides": overrides, "metrics": {}}
+                folder.write_result(self.path / str(number), {"status": "finished", **named, **result})
             returned.append(job)
         return returned
 

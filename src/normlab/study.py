@@ -1,6 +1,7 @@
 """The study of a search, an SQLite file: begun by the sweeper, and told of each epoch by the jobs of a pruned one."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +16,7 @@ if TYPE_CHECKING:  # it is an extra
     from optuna.samplers import BaseSampler
     from optuna.storages import RDBStorage
     from optuna.study import Study
-    from optuna.trial import Trial
+    from optuna.trial import FrozenTrial, Trial
 
 FILE = "study.db"
 HANDED_OVER = "trial.json"  # in the folder of a job that may be pruned: which trial it is
@@ -63,6 +64,20 @@ def load_trial(run_folder: Path) -> "Trial | None":
     return None if found.state.is_finished() else optuna.Trial(study, found._trial_id)
 
 
+def summary(study: "Study", objectives: Sequence[str]) -> str:
+    """The best trial, or of several objectives those on the Pareto front; empty where none came to its end."""
+    from optuna.trial import TrialState
+
+    ended = Counter(trial.state for trial in study.trials)
+    if not ended[TrialState.COMPLETE]:
+        return ""
+    others = [f"{ended[state]} {state.name.lower()}" for state in (TrialState.PRUNED, TrialState.FAIL) if ended[state]]
+    of_all = ", ".join([f"of {len(study.trials)} jobs", *others])
+    if len(objectives) == 1:
+        return f"best {of_all}: {_line(study.best_trial, objectives)}"
+    return "\n".join([f"Pareto front {of_all}:", *(f"  {_line(trial, objectives)}" for trial in study.best_trials)])
+
+
 def given(chosen: dict[str, Any]) -> "BaseSampler":
     """A sampler of these very values."""
     from optuna.samplers import RandomSampler
@@ -83,6 +98,12 @@ def distribution(values: Choices | Numbers) -> "BaseDistribution":
     if isinstance(values.low, int):
         return IntDistribution(values.low, int(values.high), log=values.log, step=int(values.step or 1))
     return FloatDistribution(values.low, values.high, log=values.log, step=values.step)
+
+
+def _line(trial: "FrozenTrial", objectives: Sequence[str]) -> str:
+    """A trial's number, what it has reached, and with which values."""
+    reached = [f"{name} {value:.4g}" for name, value in zip(objectives, trial.values, strict=True)]
+    return ", ".join([str(trial.number), *reached, *(f"{key}={value}" for key, value in trial.params.items())])
 
 
 def _storage(file: Path, new: bool = True) -> "RDBStorage":

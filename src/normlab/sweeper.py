@@ -2,7 +2,6 @@
 
 import logging
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from normlab.grid import GridSweeper
 from normlab.identity import numbers
 from normlab.objectives import direction, values
 from normlab.space import Space, grid, search_space
-from normlab.study import distribution, given, hand_over, open_study
+from normlab.study import distribution, given, hand_over, open_study, summary
 from normlab.watch import Watch
 
 if TYPE_CHECKING:  # it is an extra
@@ -86,7 +85,12 @@ class OptunaSweeper(Sweeper):
                 failed = [number for batch in batches for number in self._launch(study, fixed, batch, watch)]
         if failed:
             raise watch.error(failed)
-        self._say_best(study)
+        if not (best := summary(study, self.objectives)):
+            sought = " and ".join(self.objectives)
+            raise ConfigError(
+                f"no job in {folder.shown(path)} has reached a {sought}; nothing is known about the space"
+            )
+        log.info(best)
 
     def _path(self) -> Path:
         return Path(self.settings.hydra.sweep.dir)
@@ -171,25 +175,6 @@ class OptunaSweeper(Sweeper):
             else:
                 study.tell(trial.number, state=TrialState.FAIL)
         return watch.failed([trial.number for trial in batch], returned)
-
-    def _say_best(self, study: "Study") -> None:
-        """Names the best trial, or of several objectives those on the Pareto front."""
-        from optuna.trial import TrialState
-
-        ended = Counter(trial.state for trial in study.trials)
-        if not ended[TrialState.COMPLETE]:
-            where, sought = folder.shown(self._path()), " and ".join(self.objectives)
-            raise ConfigError(f"no job in {where} has reached a {sought}; nothing is known about the space")
-        others = [f"{ended[s]} {s.name.lower()}" for s in (TrialState.PRUNED, TrialState.FAIL) if ended[s]]
-        of_all = ", ".join([f"of {len(study.trials)} jobs", *others])
-        if len(self.objectives) == 1:
-            log.info(f"best {of_all}: {self._line(study.best_trial)}")
-            return
-        log.info("\n".join([f"Pareto front {of_all}:", *(f"  {self._line(trial)}" for trial in study.best_trials)]))
-
-    def _line(self, trial: "FrozenTrial") -> str:
-        reached = [f"{name} {value:.4g}" for name, value in zip(self.objectives, trial.values, strict=True)]
-        return ", ".join([str(trial.number), *reached, *(f"{key}={value}" for key, value in trial.params.items())])
 
 
 def register() -> None:
