@@ -29,15 +29,15 @@ from normlab.errors import ConfigError
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf" / "experiment"
 FIELDS = ("Shows", "Command", "Expected", "Time", "Source")
-FIGURE = re.compile(r"(\S+/\S+) (-?\d+\.\d+) ± (\d+\.\d+)")
+FIGURE = re.compile(r"(\S+/\S+) (-?\d+\.\d+)(?: ± (\d+\.\d+))?")
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Of the jobs made with `overrides`, the mean and standard deviation of each metric over seeds."""
+    """Of the jobs made with `overrides`, the mean and standard deviation of each metric over seeds; None of one seed."""
 
     overrides: tuple[str, ...]
-    figures: dict[str, tuple[float, float]]
+    figures: dict[str, tuple[float, float | None]]
     seeds: int
 
 
@@ -58,7 +58,8 @@ def read(text: str) -> Header:
     """The header of an experiment's yaml. Raises ValueError where it does not have the form.
 
     Comment lines `# Field: text`, each of FIELDS; a line that starts with `#   ` goes on with the one above. There may
-    be several lines `# Expected: [override …] metric mean ± sd, … (n seeds)`.
+    be several lines `# Expected: [override …] metric mean ± sd, … (n seeds)`; what takes long may have `(1 seed)` and no
+    deviation.
     """
     lines: list[tuple[str, str]] = []
     for line in text.splitlines()[1:]:  # the first one is Hydra's
@@ -77,11 +78,12 @@ def read(text: str) -> Header:
 
 
 def _expected(text: str) -> Expected:
-    found = re.fullmatch(r"((?:\S+=\S+ )*)(.*) \((\d+) seeds\)", text)
+    found = re.fullmatch(r"((?:\S+=\S+ )*)(.*) \((1 seed|\d+ seeds)\)", text)
     figures = found and [FIGURE.fullmatch(figure) for figure in found[2].split(", ")]
-    if not found or not figures or not all(figures):
+    if not found or not figures or any(f is None or (f[3] is None) != (found[3] == "1 seed") for f in figures):
         raise ValueError(f"Expected: {text}: the form is [override …] metric mean ± sd, … (n seeds)")
-    return Expected(tuple(found[1].split()), {f[1]: (float(f[2]), float(f[3])) for f in figures if f}, int(found[3]))
+    told = {f[1]: (float(f[2]), float(f[3]) if f[3] else None) for f in figures if f}
+    return Expected(tuple(found[1].split()), told, int(found[3].split()[0]))
 
 
 def missing(header: Header) -> str | None:
@@ -114,13 +116,18 @@ def compare(name: str, header: Header, results: list[dict]) -> list[list[str]]:
         assert runs, f"{name}: the command makes no run with {' '.join(expected.overrides)}"
         for metric, (mean, deviation) in expected.figures.items():
             found = statistics.mean(run["metrics"][metric] for run in runs)
-            error = deviation * math.sqrt(1 / expected.seeds + 1 / len(runs))
-            # a figure is rounded, and so is a deviation that reads 0.000
-            agrees = abs(found - mean) <= 3 * max(error, 5e-4)
-            said = f"{mean:.3f} ± {deviation:.3f} ({expected.seeds})"
-            verdict = "as expected" if agrees else "DIFFERS"
+            verdict = _verdict(found - mean, deviation, expected.seeds, len(runs))
+            said = f"{mean:.3f}" + (f" ± {deviation:.3f}" if deviation is not None else "") + f" ({expected.seeds})"
             rows.append([name, " ".join(expected.overrides), metric, said, f"{found:.3f} ({len(runs)})", verdict])
     return rows
+
+
+def _verdict(off: float, deviation: float | None, seeds: int, runs: int) -> str:
+    if deviation is None:
+        return "of one seed, not judged"
+    error = deviation * math.sqrt(1 / seeds + 1 / runs)
+    # a figure is rounded, and so is a deviation that reads 0.000
+    return "as expected" if abs(off) <= 3 * max(error, 5e-4) else "DIFFERS"
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ def test_the_header_has_its_form_and_its_command_composes(name, data):
     swept = [f"{key}={one}" for key, _, values in (line.partition("=") for line in typed) for one in values.split(",")]
     for expected in found.expected:
         assert set(expected.overrides) <= set(swept), expected
-        assert expected.seeds >= 3
+        assert expected.seeds >= 3 or "core" in found.fields["Time"], "one seed is for what takes long"
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
