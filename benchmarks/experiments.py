@@ -34,7 +34,7 @@ FIGURE = re.compile(r"(\S+/\S+) (-?\d+\.\d+)(?: ± (\d+\.\d+))?")
 
 @dataclass(frozen=True)
 class Expected:
-    """Of the jobs made with `overrides`, the mean and standard deviation of each metric over seeds; None of one seed."""
+    """Of the jobs made with `overrides`, mean and standard deviation of each metric over seeds; of one seed None."""
 
     overrides: tuple[str, ...]
     figures: dict[str, tuple[float, float | None]]
@@ -58,8 +58,8 @@ def read(text: str) -> Header:
     """The header of an experiment's yaml. Raises ValueError where it does not have the form.
 
     Comment lines `# Field: text`, each of FIELDS; a line that starts with `#   ` goes on with the one above. There may
-    be several lines `# Expected: [override …] metric mean ± sd, … (n seeds)`; what takes long may have `(1 seed)` and no
-    deviation.
+    be several lines `# Expected: [override …] metric mean ± sd, … (n seeds)`; what takes long may have `(1 seed)` and
+    no deviation.
     """
     lines: list[tuple[str, str]] = []
     for line in text.splitlines()[1:]:  # the first one is Hydra's
