@@ -71,7 +71,7 @@ def test_a_failing_job_does_not_stop_a_sweep_but_shows_in_the_exit_code(tmp_path
     assert told.endswith("; outputs/s/0/train.log")
     assert end == "1 of 2 jobs failed: outputs/s/0"
     assert "Traceback" in (tmp_path / "outputs" / "s" / "0" / "train.log").read_text()
-    assert done.stdout.splitlines()[-1].startswith("2 jobs: 1 finished, 1 failed, best val/acc ")
+    assert "\n2 jobs: 1 finished, 1 failed, best val/acc " in "\n" + done.stdout
 
 
 def test_two_runs_of_the_same_second_have_two_folders(tmp_path):

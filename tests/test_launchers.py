@@ -200,8 +200,8 @@ def test_a_search_of_jobs_side_by_side(tmp_path):
     [
         ("hydra/launcher=joblib hydra.launcher.n_jobs=0", "hydra.launcher.n_jobs=0: expected a whole number"),
         ("hydra/launcher=joblib hydra.launcher.n_jobs=two", "hydra.launcher.n_jobs=two: expected a whole number"),
-        ("hydra/launcher=joblib hydra.launcher.njobs=2", "Could not override 'hydra.launcher.njobs'"),
-        ("hydra/launcher=jobli", "Could not find 'hydra/launcher/jobli'"),
+        ("hydra/launcher=joblib hydra.launcher.njobs=2", "no key njobs in hydra.launcher; did you mean n_jobs?"),
+        ("hydra/launcher=jobli", "no option jobli in hydra/launcher; did you mean joblib?"),
         ("hydra/launcher=joblib trainer=slurm", "torchrun or srun starts the processes of several nodes"),
         ("hydra/launcher=ray norm=batch,goup", "no option goup in norm; did you mean group?"),
     ],
