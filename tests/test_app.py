@@ -74,6 +74,7 @@ def test_a_failing_job_does_not_stop_a_sweep_but_shows_in_the_exit_code(tmp_path
     assert "\n2 jobs: 1 finished, 1 failed, best val/acc " in "\n" + done.stdout
 
 
+@pytest.mark.slow
 def test_two_runs_of_the_same_second_have_two_folders(tmp_path):
     both = [start(*WINE, "trainer=debug", cwd=tmp_path) for _ in range(2)]
     for process in both:
@@ -96,6 +97,7 @@ def test_ctrl_c_is_recorded_and_the_same_command_goes_on(tmp_path):
     assert result["best"]["path"] == "checkpoints/best.ckpt"
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_on_the_weights_of_one_that_was_not(tmp_path):
     command = [*WINE, "trainer.max_epochs=150"]
     process = start(*command, "name=killed", cwd=tmp_path)
@@ -114,6 +116,7 @@ def test_a_killed_run_ends_on_the_weights_of_one_that_was_not(tmp_path):
     assert (outputs / "killed" / "metrics.csv").read_text() == (outputs / "whole" / "metrics.csv").read_text()
 
 
+@pytest.mark.slow
 def test_an_action_takes_the_options_of_the_run(tmp_path):
     made = ["model=custom_model", "model.hidden_units=7", "norm=layer", "data=wine", "logger=none", "trainer=debug"]
     train(*made, "name=a", cwd=tmp_path)
@@ -123,6 +126,7 @@ def test_an_action_takes_the_options_of_the_run(tmp_path):
     assert found["."]["action"] == "fit"
 
 
+@pytest.mark.slow
 def test_a_run_is_replayed_from_its_config(tmp_path):
     train(*WINE, "norm=group", "norm.num_groups=4", "trainer.max_epochs=2", "name=a", cwd=tmp_path)
     config = (tmp_path / "outputs" / "a" / "config.yaml").read_text()

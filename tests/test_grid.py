@@ -212,6 +212,7 @@ def test_a_sweep_that_is_finished_says_so_without_importing_torch(tmp_path):
     assert rest[-2:] == ["0", "False"]
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_ends_on_the_weights_of_one_that_was_not(tmp_path):
     command = [*SMALL, "trainer.max_epochs=60", "seed=1,2,3"]
     process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), "-m", *command, "name=s"], cwd=tmp_path)

@@ -43,9 +43,8 @@ def basic(tmp_path_factory) -> Path:
     return folder / "outputs" / "s"
 
 
-@pytest.mark.parametrize(
-    "launcher", ["joblib", *(pytest.param(heavy, marks=pytest.mark.slow) for heavy in ("ray", "submitit_local"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "ray", "submitit_local"])
 def test_jobs_are_those_of_the_basic_launcher_and_a_refused_one_is_told(launcher, basic, tmp_path):
     typed = [needs(launcher), *SHORT, "norm=batch,instance,group", "name=s"]
     done = train("-m", *typed, cwd=tmp_path, check=1)

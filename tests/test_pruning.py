@@ -161,6 +161,7 @@ def searches(tmp_path_factory):
     return folders
 
 
+@pytest.mark.slow
 def test_hopeless_trials_end_early_and_the_best_is_the_same(searches):
     pruned, whole = searches
     found, unpruned = study(pruned), study(whole)

@@ -300,6 +300,7 @@ def test_the_command_line(tmp_path):
     subprocess.run([sys.executable, "-c", loaded], check=True)
 
 
+@pytest.mark.slow
 def test_a_sweep_with_a_failed_job_ends_in_a_report(tmp_path):
     typed = ["-m", "model=net", "data=wine", "trainer=debug", "logger=none", "norm=instance,group,batch", "seed=1,2"]
     done = train(*typed, "name=s", cwd=tmp_path, check=1)
