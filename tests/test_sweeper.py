@@ -469,17 +469,3 @@ def test_optuna_is_imported_by_a_search_only():
     code = "import sys, normlab.app; print({'optuna', 'torch', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
-
-
-@pytest.mark.slow
-def test_jobs_in_other_processes_of_this_machine(tmp_path):
-    """They are quiet; the sweeping process tells of the refused one, and the other is done."""
-    pytest.importorskip("submitit")
-    command = ["-m", "hydra/launcher=submitit_local", *SMALL, "norm=instance,batch", "name=s"]
-    done = train(*command, cwd=tmp_path, check=1)
-    assert done.stderr.startswith("job 0 (norm=instance) refused: norm=instance takes its statistics over space")
-    assert done.stderr.endswith("1 of 2 jobs failed: outputs/s/0\n")
-    assert len(done.stdout.splitlines()) <= 3
-    assert [told(tmp_path / "outputs" / "s" / job)["status"] for job in ("0", "1")] == ["refused", "finished"]
-    alone = run(compose([*SMALL]), folder=tmp_path / "alone")
-    assert told(tmp_path / "outputs" / "s" / "1")["metrics"] == alone.metrics
