@@ -14,9 +14,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from normlab import config as configs
-from normlab import folder, grid, joined, launchers, logs, sweeper
+from normlab import folder, joined, logs
 from normlab.errors import ConfigError, JobError, PeerError, SweepError
 from normlab.report.after import report_sweep
+from normlab.sweeps import grid, plugins
 
 
 def main() -> None:
@@ -26,8 +27,7 @@ def main() -> None:
         arguments = get_args_parser().parse_args()
         if not _only_shows(arguments):
             _check(arguments)
-        sweeper.register()
-        launchers.register()
+        plugins.register()
         jobs = Jobs(arguments.overrides, arguments.multirun)
         jobs.start()
         _leave(0)
@@ -111,7 +111,7 @@ class Jobs:
 def _is_watched() -> bool:
     """Whether this is a job of one of our sweepers, which tell of their jobs, in whatever process those run."""
     settings = HydraConfig.get()
-    return settings.mode == RunMode.MULTIRUN and settings.sweeper._target_.startswith("hydra_plugins.normlab.")
+    return settings.mode == RunMode.MULTIRUN and settings.sweeper._target_.startswith(plugins.PREFIX)
 
 
 def _tell(error: Exception) -> int:

@@ -31,7 +31,7 @@ from normlab.engines import (
 from normlab.errors import ConfigError
 from normlab.fields import check_value
 from normlab.identity import LENGTH, config_hash
-from normlab.space import Job, jobs, parse, probes, search_space
+from normlab.sweeps.space import Job, jobs, parse, probes, search_space
 
 CONF = Path(normlab.conf.__path__[0])
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("__pycache__", "hydra"))

@@ -8,8 +8,8 @@ from normlab import joined
 from normlab.checks import check_extra
 from normlab.errors import ConfigError
 from normlab.fields import check_value
-from normlab.objectives import check_objectives, check_prunable
-from normlab.space import Numbers, Space
+from normlab.sweeps.objectives import check_objectives, check_prunable
+from normlab.sweeps.space import Numbers, Space
 
 # the extra that brings what an option needs
 EXTRAS = {

@@ -29,7 +29,7 @@ from normlab.instantiate import make_node, offer
 from normlab.modes import ModeGuard
 from normlab.norms.declaration import declaration
 from normlab.norms.synchronise import Synchronise
-from normlab.study import handed_over
+from normlab.sweeps.study import handed_over
 
 # Hooks for each batch or step, which one call for many batches cannot keep.
 PER_BATCH = (

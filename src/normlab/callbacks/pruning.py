@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lightning import Callback, LightningModule, Trainer
 
 from normlab.callbacks.record import Record
-from normlab.study import load_trial
+from normlab.sweeps.study import load_trial
 
 if TYPE_CHECKING:  # it is an extra
     from optuna.trial import Trial

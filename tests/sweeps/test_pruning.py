@@ -17,7 +17,7 @@ from normlab import compose, run
 from normlab.callbacks.pruning import Pruning
 
 optuna = pytest.importorskip("optuna")
-from test_sweeper import FakeLauncher, Stop, search, study, told, trials  # noqa: E402  # it needs optuna too
+from test_search import FakeLauncher, Stop, search, study, told, trials  # noqa: E402  # it needs optuna too
 
 EPOCHS, TRIALS = 7, 12
 MEDIAN = ("Median", {"n_startup_trials": 3, "n_warmup_steps": 1})

@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 from normlab import compose, folder, run
 from normlab.config import check_sweep
 from normlab.errors import ConfigError, SweepError
-from normlab.grid import GridSweeper
 from normlab.identity import config_hash
+from normlab.sweeps.grid import GridSweeper
 
 SMALL = ["model=net", "data=wine", "logger=none"]
 

@@ -16,9 +16,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
 from normlab import folder
-from normlab.board import ENDED, FAILED, Board
 from normlab.errors import SweepError
 from normlab.logs import console
+from normlab.sweeps.board import ENDED, FAILED, Board
 
 LOOK, LINE = 0.5, 10.0  # seconds between two looks, and between two lines where there is no terminal
 SHOWN = 10  # folders of failed jobs in one line

@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 from normlab import checks, compose, folder, run
 from normlab.config import check_sweep
 from normlab.errors import ConfigError, JobError, SweepError
-from normlab.objectives import check_objectives, direction
-from normlab.sweeper import OptunaSweeper
+from normlab.sweeps.objectives import check_objectives, direction
+from normlab.sweeps.search import OptunaSweeper
 from normlab.tasks.classify import Classify
 from normlab.tasks.regress import Regress
 

@@ -6,20 +6,17 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from hydra.core.plugins import Plugins
-from hydra.plugins.launcher import Launcher
-from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from normlab import folder
 from normlab.errors import ConfigError
 from normlab.identity import LENGTH, config_hash
-from normlab.space import Job, parse
-from normlab.watch import Watch
+from normlab.sweeps.engine import EngineSweeper
+from normlab.sweeps.space import Job, parse
+from normlab.sweeps.watch import Watch
 
 
-class GridSweeper(Sweeper):
+class GridSweeper(EngineSweeper):
     """Runs those jobs of the command line that have not finished in the sweep's folder.
 
     max_batch_size: how many are launched together; None: all. params: values to sweep that are not typed.
@@ -33,14 +30,6 @@ class GridSweeper(Sweeper):
 
     def __init__(self, max_batch_size: int | None, params: DictConfig | None):
         self.max_batch_size, self.params = max_batch_size, params
-        self.settings: DictConfig
-        self.engine: Launcher
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.settings = config
-        self.engine = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
 
     def sweep(self, arguments: list[str]) -> None:
         if self.jobs is None:

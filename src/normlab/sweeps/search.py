@@ -7,22 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
-from hydra.plugins.launcher import Launcher
-from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from normlab import folder
 from normlab.errors import ConfigError
-from normlab.grid import GridSweeper
 from normlab.identity import numbers
-from normlab.objectives import direction, values
-from normlab.space import Space, grid, search_space
-from normlab.study import distribution, given, hand_over, open_study, summary
-from normlab.watch import Watch
+from normlab.sweeps.engine import EngineSweeper
+from normlab.sweeps.objectives import direction, values
+from normlab.sweeps.space import Space, grid, search_space
+from normlab.sweeps.study import distribution, given, hand_over, open_study, summary
+from normlab.sweeps.watch import Watch
 
 if TYPE_CHECKING:  # it is an extra
     from optuna.pruners import BasePruner
@@ -35,11 +30,11 @@ log = logging.getLogger(__name__)
 N_TRIALS = 20  # where nobody says how many
 
 
-class OptunaSweeper(Sweeper):
+class OptunaSweeper(EngineSweeper):
     """Searches the space of the command line and of `hydra.sweeper.params` for the best objectives.
 
     sampler: one of Optuna's, without its seed. pruner: one of Optuna's, which the jobs make anew for themselves; none:
-    NopPruner. objectives: what is raised or lowered, `normlab.objectives`. seed: each trial is drawn with a seed of its
+    NopPruner. objectives: what is raised or lowered, see objectives.py. seed: each trial is drawn with a seed of its
     own, made of this one and its number, so that a sweep that was stopped goes on as if it had not been. n_trials: how
     many; None: 20, of a grid all. n_jobs: how many are launched together; their values are chosen without each other's
     objectives.
@@ -61,15 +56,6 @@ class OptunaSweeper(Sweeper):
     ):
         self.make_sampler, self.prunes, self.objectives = sampler, type(pruner).__name__ != "NopPruner", [*objectives]
         self.seed, self.n_trials, self.n_jobs, self.params = seed, n_trials, n_jobs, params
-        self.settings: DictConfig
-        self.engine: Launcher
-        self.loader: ConfigLoader
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.settings, self.loader = config, hydra_context.config_loader
-        self.engine = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
 
     def sweep(self, arguments: list[str]) -> None:
         fixed, space = search_space(arguments, self.params, self.loader)
@@ -175,13 +161,3 @@ class OptunaSweeper(Sweeper):
             else:
                 study.tell(trial.number, state=TrialState.FAIL)
         return watch.failed([trial.number for trial in batch], returned)
-
-
-def register() -> None:
-    """Makes our sweepers known to Hydra under the names that conf/hydra/sweeper/ has.
-
-    Hydra takes no plugin whose name starts otherwise. It looks into a package hydra_plugins by itself, but finds none
-    in an editable installation, and two projects made of this one would overwrite each other's.
-    """
-    for sweeper in (GridSweeper, OptunaSweeper):
-        Plugins.instance().class_name_to_class[f"hydra_plugins.normlab.{sweeper.__name__}"] = sweeper

@@ -14,7 +14,7 @@ from conftest import ROOT, train
 
 from normlab.config import check_sweep
 from normlab.errors import ConfigError
-from normlab.launchers import _Worker
+from normlab.sweeps.processes import _Worker
 
 WINE = ["model=net", "data=wine", "logger=none"]
 SHORT = [*WINE, "trainer.max_epochs=2"]

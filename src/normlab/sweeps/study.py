@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hydra.utils import instantiate
 
 from normlab.folder import write_text
-from normlab.space import Choices, Numbers
+from normlab.sweeps.space import Choices, Numbers
 
 if TYPE_CHECKING:  # it is an extra
     from optuna.distributions import BaseDistribution

@@ -11,8 +11,8 @@ import pytest
 from conftest import ROOT
 from test_app import wait_for_rows
 
-from normlab import watch
-from normlab.watch import Watch, duration
+from normlab.sweeps import watch
+from normlab.sweeps.watch import Watch, duration
 
 RESULT = {"score": 0.5, "score_name": "val/acc", "score_mode": "max", "error": None}
 

@@ -1,0 +1,20 @@
+"""Our sweepers and launchers, made known to Hydra."""
+
+from hydra.core.plugins import Plugins
+
+from normlab.sweeps.cluster import RayLauncher
+from normlab.sweeps.grid import GridSweeper
+from normlab.sweeps.processes import JoblibLauncher
+from normlab.sweeps.search import OptunaSweeper
+
+PREFIX = "hydra_plugins.normlab."  # Hydra takes no plugin whose name starts otherwise
+
+
+def register() -> None:
+    """Makes them known under the names that conf/hydra/ has.
+
+    Hydra looks into a package hydra_plugins by itself, but finds none in an editable installation, and two projects
+    made of this one would overwrite each other's.
+    """
+    for plugin in (GridSweeper, OptunaSweeper, JoblibLauncher, RayLauncher):
+        Plugins.instance().class_name_to_class[f"{PREFIX}{plugin.__name__}"] = plugin

@@ -1,0 +1,108 @@
+"""`hydra/launcher=joblib`: the jobs of a sweep side by side on the cores of this machine."""
+
+import multiprocessing
+import os
+import signal
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+
+from hydra.core.utils import JobReturn
+
+from normlab.sweeps.beside import LEAVING, Beside, Job, Sweep
+
+_sweep: Sweep  # in a worker process, its own
+
+
+class JoblibLauncher(Beside):
+    """Runs jobs side by side on the cores of this machine, by joblib's process pool (loky).
+
+    n_jobs: how many at a time; -1: as many as there are cores, each with `trainer.devices` processes. The cores are
+    shared out among them, unless OMP_NUM_THREADS says how many threads each has. A worker process does one job after
+    another; when one is killed, its job has failed, and the others go on.
+    """
+
+    def __init__(self, n_jobs: int):
+        self.n_jobs = n_jobs
+        self.workers: list[_Worker] = []
+
+    def _launch(self, jobs: list[Job]) -> list[JobReturn]:
+        from joblib import cpu_count
+
+        devices = self.sweep.settings.trainer.devices
+        processes = devices if isinstance(devices, int) else 1
+        cores = cpu_count() // processes
+        count = max(1, min(len(jobs), cores if self.n_jobs == -1 else self.n_jobs))
+        threads = max(1, cores // count)
+        self.workers += [_Worker(threads, self.sweep) for _ in range(len(self.workers), count)]
+        free = self.workers[:count]
+        running: dict[Future[JobReturn], tuple[_Worker, Job]] = {}
+        returned: dict[int, JobReturn] = {}
+        waiting = iter(jobs)
+        try:
+            while len(returned) < len(jobs):
+                for worker, job in zip(free, waiting, strict=False):
+                    running[worker.start(job)] = worker, job
+                done = wait(running, return_when=FIRST_COMPLETED).done
+                free = []
+                for future in done:
+                    worker, job = running.pop(future)
+                    returned[job.number] = worker.end(job, future)
+                    free.append(worker)
+        except BaseException:
+            _stop(running)
+            raise
+        return [returned[number] for number in sorted(returned)]
+
+
+class _Worker:
+    """A process that does one job after another; a killed one is replaced."""
+
+    def __init__(self, threads: int, sweep: Sweep):
+        self.threads, self.sweep = threads, sweep
+        self._begin()
+
+    def _begin(self) -> None:
+        from joblib.externals.loky import ProcessPoolExecutor
+
+        environment = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(self.threads)}
+        self.pool = ProcessPoolExecutor(1, env=environment, initializer=_start, initargs=(os.getpid(), self.sweep))
+        self.pid = self.pool.submit(os.getpid)
+
+    def start(self, job: Job) -> "Future[JobReturn]":
+        try:
+            return self.pool.submit(_run, job)
+        except BrokenExecutor:  # it was killed after its last job
+            self._begin()
+            return self.pool.submit(_run, job)
+
+    def end(self, job: Job, future: "Future[JobReturn]") -> JobReturn:
+        try:
+            return future.result()
+        except BrokenExecutor:
+            self._begin()
+            return self.sweep.lost(job, "its process was killed, perhaps for want of memory")
+
+
+def _start(launcher: int, sweep: Sweep) -> None:
+    """What a worker process does before its first job."""
+    from normlab.orphans import die_with
+
+    global _sweep  # a worker process has one, and unpickles it once
+    _sweep = sweep
+    die_with(launcher)
+    multiprocessing.set_start_method(None, force=True)  # loky's own cannot start the processes of trainer=ddp
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # Ctrl-C reaches the launcher alone, which passes it on once
+
+
+def _run(job: Job) -> JobReturn:
+    return _sweep.run(job)
+
+
+def _stop(running: "dict[Future[JobReturn], tuple[_Worker, Job]]") -> None:
+    """Passes Ctrl-C on to the jobs, which note it in their folders."""
+    for worker, _ in running.values():
+        if worker.pid.done() and worker.pid.exception() is None:
+            os.kill(worker.pid.result(), signal.SIGINT)
+    wait(running, LEAVING)
+    for worker, _ in running.values():
+        worker.pool.shutdown(wait=False, kill_workers=True)
