@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -91,7 +92,7 @@ def test_a_forward_pass_in_one_process_alone_ends_the_run_with_its_place(tmp_pat
     assert "rank 0" in message
     assert "rank 1" in message
     assert message.count("epoch 1, step 20") == 2
-    assert "Timed out waiting 30000ms" in message
+    assert re.search(r"Timed out waiting 30000ms|by peer|pair closure", message)  # the first to give up closes
     told = result_of(tmp_path / "run")
     assert (told["status"], told["epochs"]) == ("failed", 1)
     assert message.splitlines()[0] in told["error"]

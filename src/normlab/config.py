@@ -19,7 +19,10 @@ from omegaconf.errors import OmegaConfBaseException
 import normlab.conf  # pyright: ignore[reportMissingImports]  # conf/, mapped by pyproject.toml
 from normlab import folder
 from normlab.checks import NEED_A_RUN, check_config, check_name, check_option
-from normlab.engines import (
+from normlab.errors import ConfigError
+from normlab.fields import check_value
+from normlab.identity import LENGTH, config_hash
+from normlab.sweeps.engines import (
     check_engine,
     check_launcher,
     check_plain,
@@ -28,9 +31,6 @@ from normlab.engines import (
     is_search,
     takes_any_folder,
 )
-from normlab.errors import ConfigError
-from normlab.fields import check_value
-from normlab.identity import LENGTH, config_hash
 from normlab.sweeps.space import Job, jobs, parse, probes, search_space
 
 CONF = Path(normlab.conf.__path__[0])

@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from normlab import folder
 from normlab.errors import ConfigError
 from normlab.identity import LENGTH, config_hash
-from normlab.sweeps.engine import EngineSweeper
 from normlab.sweeps.space import Job, parse
+from normlab.sweeps.sweeper import EngineSweeper
 from normlab.sweeps.watch import Watch
 
 

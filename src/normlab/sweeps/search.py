@@ -13,10 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from normlab import folder
 from normlab.errors import ConfigError
 from normlab.identity import numbers
-from normlab.sweeps.engine import EngineSweeper
 from normlab.sweeps.objectives import direction, values
 from normlab.sweeps.space import Space, grid, search_space
 from normlab.sweeps.study import distribution, given, hand_over, open_study, summary
+from normlab.sweeps.sweeper import EngineSweeper
 from normlab.sweeps.watch import Watch
 
 if TYPE_CHECKING:  # it is an extra
