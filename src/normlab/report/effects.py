@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from normlab.report.charts import ACCENT, INK, Spec, ends, inline, rows_height, seed, shown_mean, spec
+from normlab.report.charts import ACCENT, INK, MUTED, Spec, ends, inline, rows_height, seed, shown_mean, spec
 from normlab.report.compare import Comparison
+from normlab.report.settings import label
 from normlab.report.statistics import Estimate, marginal
 
 MARGINAL = 12  # values of a key up to which each gets a mean of its own
@@ -28,11 +29,12 @@ def _effect(comparison: Comparison, key: str) -> tuple[str, Spec]:
         for seed, score in c.scores.items()
     ]
     means, balanced = marginal(found)
-    others = "averaged over the other keys; bars are 95 % intervals over seeds"
-    told = (
-        f"Means {others}." if balanced else f"Means {others}; other keys differ from value to value, so this is rough."
-    )
-    return told, _means(comparison, key, means, numeric)
+    told = "Dots are means over the other keys, bars their 95 % intervals over seeds"
+    if len(comparison.keys) > 1:
+        told += "; rings are the configurations of which they are means"
+    if not balanced:
+        told += ". Other keys differ from value to value, so this is rough"
+    return f"{told}.", _means(comparison, key, means, numeric)
 
 
 def _means(comparison: Comparison, key: str, means: dict[str, Estimate], numeric: bool) -> Spec:
@@ -50,7 +52,12 @@ def _means(comparison: Comparison, key: str, means: dict[str, Estimate], numeric
     tips = [alt.Tooltip("name:N", title=key), alt.Tooltip("mean:N", title=comparison.score_name), "seeds:Q"]
     x = alt.X("value:Q", title=comparison.score_name, scale=alt.Scale(zero=False))
     dot = alt.Chart(data).mark_point(size=80, filled=True, opacity=1, color=ACCENT).encode(y=y, x=x, tooltip=tips)
-    return spec(alt.layer(rule, dot), height=rows_height(len(order)))
+    own = [(c.settings[key], label(c.settings), c.score.mean, shown_mean(c.score)) for c in comparison.ranked]
+    tips = [alt.Tooltip("of:N", title="configuration"), alt.Tooltip("mean:N", title=comparison.score_name)]
+    ring = alt.Chart(inline(["name", "of", "value", "mean"], own)).mark_point(size=26, opacity=0.75, strokeWidth=1.2)
+    ring = ring.encode(y=y, x=x, color=alt.value(MUTED), tooltip=tips)
+    layers = [ring, rule, dot] if len(comparison.keys) > 1 else [rule, dot]
+    return spec(alt.layer(*layers), height=rows_height(len(order)))
 
 
 def _scatter(comparison: Comparison, key: str, values: Sequence[float]) -> Spec:
