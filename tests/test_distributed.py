@@ -197,6 +197,7 @@ def test_statistics_that_are_not_synchronised_are_merged(tmp_path):
     assert any(name.endswith("running_var") for name in saved)
 
 
+@pytest.mark.slow
 def test_a_sweep_on_two_processes(tmp_path):
     """With batches of which the last leaves a process nothing to validate: 27 samples are 13 + 13 and 1 + 0."""
     rates = (0.01, 0.1)

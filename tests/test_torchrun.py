@@ -64,6 +64,7 @@ def as_rank(rank: int, *overrides: str, cwd, code: int = 2, **settings: str) -> 
     return done
 
 
+@pytest.mark.slow
 def test_processes_of_which_one_was_killed_make_one_folder_with_the_weights_of_ddp_cpu(tmp_path):
     settings = [*WINE, "trainer.max_epochs=30"]
     folder = tmp_path / "outputs" / "joined"
