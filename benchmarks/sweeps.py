@@ -2,8 +2,8 @@
 
     python benchmarks/sweeps.py [--quick]
 
-Twenty jobs of `net` on wine, three epochs each, no logger but metrics.csv. Targets: at most 0.3 s beyond its training,
-joblib at least 1.7 × `-m`.
+Jobs of `net` on wine, three epochs each, no logger but metrics.csv. Targets: at most 0.3 s beyond its training, joblib at
+least 1.7 × `-m`.
 
 - `-m`: one process, one job after the other.
 - `-m hydra/launcher=joblib`: two processes that share the two cores.
@@ -77,15 +77,15 @@ def each(*command: str, jobs: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="three jobs once, to see that it runs")
-    count, jobs = (1, 4) if parser.parse_args().quick else (5, 20)
+    parser.add_argument("--quick", action="store_true", help="few jobs once, to see that it runs")
+    count, jobs, single = (1, 8, 2) if parser.parse_args().quick else (5, 40, 4)
     ours, template = str(TRAIN), str(TEMPLATE)
     measures = {
         "-m": lambda: sweep("-c", TIMED, ours, "-m", *OURS, jobs=jobs),
         "-m hydra/launcher=joblib": lambda: sweep(ours, "-m", *OURS, *JOBLIB, jobs=jobs, first=2),
-        "a process each": lambda: each(ours, *OURS, jobs=jobs),
+        "a process each": lambda: each(ours, *OURS, jobs=single),
         "template, -m": lambda: sweep("-c", TIMED, template, "-m", jobs=jobs),
-        "template, a process each": lambda: each(template, jobs=jobs),
+        "template, a process each": lambda: each(template, jobs=single),
     }
     beyond: dict[str, list[float]] = {name: [] for name in measures}
 
@@ -95,7 +95,7 @@ def main() -> None:
         return whole
 
     results = rounds({name: lambda name=name: measure(name) for name in measures}, count)
-    print(f"{machine()}, {jobs} jobs, {count} rounds\n")
+    print(f"{machine()}, {jobs} jobs a sweep, {single} of a process each, {count} rounds\n")
     rows = []
     for name in measures:
         cost = "" if "joblib" in name else f"{statistics.median(beyond[name]):.2f}"  # its jobs overlap

@@ -1,9 +1,11 @@
 """`hydra/launcher=joblib`: the jobs of a sweep side by side on the cores of this machine."""
 
+import gc
 import multiprocessing
 import os
 import signal
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from contextlib import suppress
 
 from hydra.core.utils import JobReturn
 
@@ -69,10 +71,10 @@ class _Worker:
 
     def start(self, job: Job) -> "Future[JobReturn]":
         try:
-            return self.pool.submit(_run, job)
+            self.pid = self.pool.submit(os.getpid)  # loky may have replaced the process
         except BrokenExecutor:  # it was killed after its last job
             self._begin()
-            return self.pool.submit(_run, job)
+        return self.pool.submit(_run, job)
 
     def end(self, job: Job, future: "Future[JobReturn]") -> JobReturn:
         try:
@@ -86,12 +88,15 @@ def _start(launcher: int, sweep: Sweep) -> None:
     """What a worker process does before its first job."""
     from normlab.orphans import die_with
 
-    global _sweep  # a worker process has one, and unpickles it once
-    _sweep = sweep
     die_with(launcher)
-    multiprocessing.set_start_method(None, force=True)  # loky's own cannot start the processes of trainer=ddp
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # Ctrl-C reaches the launcher alone, which passes it on once
+    multiprocessing.set_start_method(None, force=True)  # loky's own cannot start the processes of trainer=ddp
+    global _sweep  # a worker process has one, and unpickles it once
+    _sweep = sweep
+    import normlab.runner  # noqa: F401  # what all jobs need
+
+    gc.freeze()  # loky looks for garbage every second, and takes 0.2 s among what was imported
 
 
 def _run(job: Job) -> JobReturn:
@@ -102,7 +107,10 @@ def _stop(running: "dict[Future[JobReturn], tuple[_Worker, Job]]") -> None:
     """Passes Ctrl-C on to the jobs, which note it in their folders."""
     for worker, _ in running.values():
         if worker.pid.done() and worker.pid.exception() is None:
-            os.kill(worker.pid.result(), signal.SIGINT)
+            with suppress(ProcessLookupError):  # it has just been killed
+                os.kill(worker.pid.result(), signal.SIGINT)
+        else:  # its job has not begun
+            worker.pool.shutdown(wait=False, kill_workers=True)
     wait(running, LEAVING)
     for worker, _ in running.values():
         worker.pool.shutdown(wait=False, kill_workers=True)
