@@ -410,9 +410,9 @@ def test_a_glob_sweeps_all_options():
         ("sweep=optuna", "optuna", "optuna"),
         ("hydra/launcher=joblib", "joblib", "joblib"),
         ("hydra/launcher=ray", "ray", "ray"),
-        ("hydra/launcher=slurm", "hydra-submitit-launcher", "submitit"),
-        ("hydra/launcher=submitit_slurm", "hydra-submitit-launcher", "submitit"),
-        ("hydra/launcher=submitit_local", "hydra-submitit-launcher", "submitit"),
+        ("hydra/launcher=slurm", "submitit", "submitit"),
+        ("hydra/launcher=submitit_slurm", "submitit", "submitit"),
+        ("hydra/launcher=submitit_local", "submitit", "submitit"),
     ],
 )
 def test_a_missing_extra_is_named_before_hydra_looks_for_it(typed, needs, extra, monkeypatch):

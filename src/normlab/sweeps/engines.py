@@ -93,7 +93,7 @@ def check_launcher(launcher: DictConfig, config: DictConfig) -> None:
     if tasks * nodes == 1:
         joined.check(config)
         return
-    if _name(launcher) != "SlurmLauncher":
+    if launcher.get("cluster") != "slurm":
         raise ConfigError(
             f"hydra.launcher.tasks_per_node={tasks}: outside of SLURM they would be runs apart; set 1 and "
             f"trainer.devices={tasks}"

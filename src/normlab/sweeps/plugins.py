@@ -6,6 +6,7 @@ from normlab.sweeps.cluster import RayLauncher
 from normlab.sweeps.grid import GridSweeper
 from normlab.sweeps.processes import JoblibLauncher
 from normlab.sweeps.search import OptunaSweeper
+from normlab.sweeps.slurm import SubmititLauncher
 
 PREFIX = "hydra_plugins.normlab."  # Hydra takes no plugin whose name starts otherwise
 
@@ -16,5 +17,5 @@ def register() -> None:
     Hydra looks into a package hydra_plugins by itself, but finds none in an editable installation, and two projects
     made of this one would overwrite each other's.
     """
-    for plugin in (GridSweeper, OptunaSweeper, JoblibLauncher, RayLauncher):
+    for plugin in (GridSweeper, OptunaSweeper, JoblibLauncher, RayLauncher, SubmititLauncher):
         Plugins.instance().class_name_to_class[f"{PREFIX}{plugin.__name__}"] = plugin
