@@ -201,6 +201,28 @@ def test_a_search_of_jobs_that_start_two_processes(launched):
         assert_as_here(sweep / str(trial.number), f"optimizer.lr={trial.params['optimizer.lr']}")
 
 
+def test_a_job_that_slurm_ends_has_failed_and_the_same_command_goes_on(tmp_path, slurm, monkeypatch):
+    pytest.importorskip("submitit")
+    for key, value in slurm.items():
+        monkeypatch.setenv(key, value)
+    typed = ["hydra/launcher=slurm", "hydra.launcher.timeout_min=4", "hydra.launcher.cpus_per_task=1", *WINE[:-2]]
+    typed += ["trainer=cpu", "trainer.max_epochs=300", "seed=1,2", "name=s"]
+    command = [sys.executable, str(ROOT / "train.py"), "-m", *typed]
+    sweep = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    trained = tmp_path / "outputs" / "s" / "1" / "metrics.csv"
+    wait(lambda: trained.is_file() and len(trained.read_text().splitlines()) > 2, "job 1 never trained", 120)
+    (job,) = {line.partition("_")[0] for line in ask("squeue", "-h", "-o", "%i", env=slurm).split()}
+    subprocess.run(["scancel", f"{job}_1"], env=slurm, check=True)
+    _, errors = sweep.communicate(timeout=240)
+    assert (sweep.returncode, "Traceback" in errors) == (1, False), errors
+    assert f"job 1 (seed=2) failed: slurm job {job}_1 ended as CANCELLED" in errors
+    results = [json.loads((trained.parents[1] / number / "result.json").read_text()) for number in ("0", "1")]
+    assert [result["status"] for result in results] == ["finished", "failed"]
+    train("-m", *typed, cwd=tmp_path)
+    assert json.loads((trained.parent / "result.json").read_text())["status"] == "finished"
+    assert "resuming from" in (trained.parent / "train.log").read_text()
+
+
 def test_a_job_that_is_refused_is_told_to_who_started_the_sweep(launched):
     sweep, said = launched("trainer=cpu", "norm=instance,batch", code=1)
     assert "refused: norm=instance takes its statistics over space" in said

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -64,7 +65,8 @@ def test_jobs_are_those_of_the_basic_launcher_and_a_refused_one_is_told(launcher
 @pytest.mark.slow
 def test_jobs_side_by_side_share_the_cores_out(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS")
-    train("-m", needs("joblib"), "hydra.launcher.n_jobs=2", *SHORT, "seed=1,2", "name=s", cwd=tmp_path)
+    done = train("-m", needs("joblib"), "hydra.launcher.n_jobs=2", *SHORT, "seed=1,2", "name=s", cwd=tmp_path)
+    assert done.stderr == ""
     starts = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/s/*/environment.json")]
     assert [start["threads"] for (start,) in starts] == [max(1, len(os.sched_getaffinity(0)) // 2)] * 2
 
@@ -100,18 +102,25 @@ linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks int
 
 @linux
 @pytest.mark.slow
-def test_a_killed_worker_costs_its_own_job_alone_and_the_same_command_goes_on(tmp_path):
-    launcher = [needs("joblib"), "hydra.launcher.n_jobs=2"]
+@pytest.mark.parametrize(
+    ("launcher", "keys", "error"),
+    [
+        ("joblib", ["hydra.launcher.n_jobs=2"], "its process was killed, perhaps for want of memory"),
+        ("submitit_local", [], r"local job \d+ ended as \w+; see outputs/s/.submitit/\S+\.err"),
+    ],
+)
+def test_a_killed_process_costs_its_own_job_alone_and_the_same_command_goes_on(launcher, keys, error, tmp_path):
+    launcher = [needs(launcher), *keys]
     process = start(*launcher, cwd=tmp_path)
     sweep = tmp_path / "outputs" / "s"
     (worker,) = holders(sweep / "1" / "train.log")
     os.kill(worker, signal.SIGKILL)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert "job 1 (seed=2) failed: its process was killed" in errors
+    assert re.search(rf"job 1 \(seed=2\) failed: {error}", errors)
     assert "Traceback" not in errors
     assert statuses(sweep) == {"0": "finished", "1": "failed", "2": "finished"}
-    assert results(sweep)["1"]["error"].startswith("its process was killed")
+    assert re.fullmatch(error, results(sweep)["1"]["error"])
     train("-m", *launcher, *WINE, "trainer.max_epochs=300", "seed=1,2,3", "name=s", cwd=tmp_path)
     train(*WINE, "trainer.max_epochs=300", "seed=2", "name=whole", cwd=tmp_path)
     assert set(statuses(sweep).values()) == {"finished"}

@@ -1,5 +1,6 @@
 """`hydra/launcher=joblib`: the jobs of a sweep side by side on the cores of this machine."""
 
+import atexit
 import gc
 import multiprocessing
 import os
@@ -97,6 +98,7 @@ def _start(launcher: int, sweep: Sweep) -> None:
     import normlab.runner  # noqa: F401  # what all jobs need
 
     gc.freeze()  # loky looks for garbage every second, and takes 0.2 s among what was imported
+    atexit.register(gc.unfreeze)  # or triton's modules complain at the end of the process
 
 
 def _run(job: Job) -> JobReturn:
