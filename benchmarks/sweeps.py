@@ -2,8 +2,8 @@
 
     python benchmarks/sweeps.py [--quick]
 
-Jobs of `net` on wine, three epochs each, no logger but metrics.csv. Targets: at most 0.3 s beyond its training, joblib at
-least 1.7 × `-m`.
+Jobs of `net` on wine, three epochs each, no logger but metrics.csv. Targets: at most 0.3 s beyond its training, joblib
+at least 1.7 × `-m`.
 
 - `-m`: one process, one job after the other.
 - `-m hydra/launcher=joblib`: two processes that share the two cores.

@@ -10,7 +10,17 @@ from normlab.sweeps.beside import Beside, Job, Sweep
 if TYPE_CHECKING:  # it is an extra
     from submitit.helpers import DelayedSubmission
 
-SHARED = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name", "stderr_to_stdout")
+# parameters of all clusters; the others begin with the name of theirs
+SHARED = {
+    "name",
+    "timeout_min",
+    "nodes",
+    "tasks_per_node",
+    "cpus_per_task",
+    "gpus_per_node",
+    "mem_gb",
+    "stderr_to_stdout",
+}
 
 
 class SubmititLauncher(Beside):
