@@ -5,8 +5,15 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 
 from conftest import ROOT
+
+
+def test_every_package_is_installed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    there = {".".join(init.parent.relative_to(ROOT / "src").parts) for init in ROOT.glob("src/**/__init__.py")}
+    assert set(listed) == there | {"normlab.conf"}
 
 
 def test_a_renamed_copy_trains(tmp_path):
