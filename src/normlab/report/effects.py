@@ -21,7 +21,8 @@ def effects(comparison: Comparison) -> list[tuple[str, str, Spec]]:
 def _effect(comparison: Comparison, key: str) -> tuple[str, Spec]:
     values = _values(comparison, key)
     numeric = all(_is_number(value) for value in values)
-    if numeric and len(values) > MARGINAL:
+    drawn = len(comparison.keys) > 1 and len(values) == len(comparison.ranked) > 2  # by a search: each is there once
+    if numeric and (drawn or len(values) > MARGINAL):
         return "Each dot is a run.", _scatter(comparison, key, [float(value) for value in values])
     found = [
         (c.settings[key], tuple(v for k, v in c.settings.items() if k != key), seed, score)
