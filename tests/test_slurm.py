@@ -175,15 +175,20 @@ def test_a_sweep_inside_of_a_job_is_refused(tmp_path, slurm):
 
 
 @pytest.fixture
-def launched(tmp_path, slurm, monkeypatch):
-    """Sweeps from this machine, as from a cluster's login node; gives the folder and what was said."""
+def login(slurm, monkeypatch) -> list[str]:
+    """Makes this process one on a cluster's login node; what a sweep of short jobs has typed there."""
     pytest.importorskip("submitit")
     for key, value in slurm.items():
         monkeypatch.setenv(key, value)
-    short = ["hydra/launcher=slurm", "hydra.launcher.timeout_min=4", "hydra.launcher.cpus_per_task=1"]
+    return ["-m", "hydra/launcher=slurm", "hydra.launcher.timeout_min=4", "hydra.launcher.cpus_per_task=1"]
+
+
+@pytest.fixture
+def launched(tmp_path, login):
+    """Sweeps to their end; gives the folder and what was said."""
 
     def go(*overrides: str, code: int = 0) -> tuple[Path, str]:
-        done = train("-m", *short, *WINE, *overrides, "name=s", cwd=tmp_path, check=code)
+        done = train(*login, *WINE, *overrides, "name=s", cwd=tmp_path, check=code)
         return tmp_path / "outputs" / "s", done.stderr
 
     return go
@@ -218,13 +223,9 @@ def test_a_search_of_jobs_that_start_two_processes(launched):
         assert_as_here(sweep / str(trial.number), f"optimizer.lr={trial.params['optimizer.lr']}")
 
 
-def test_a_cancelled_job_costs_no_other_and_the_same_command_goes_on(tmp_path, slurm, monkeypatch):
-    pytest.importorskip("submitit")
-    for key, value in slurm.items():
-        monkeypatch.setenv(key, value)
-    typed = ["hydra/launcher=slurm", "hydra.launcher.timeout_min=4", "hydra.launcher.cpus_per_task=1", *WINE[:-2]]
-    typed += ["trainer=cpu", "trainer.max_epochs=300", "seed=1,2", "name=s"]
-    command = [sys.executable, str(ROOT / "train.py"), "-m", *typed]
+def test_a_cancelled_job_costs_no_other_and_the_same_command_goes_on(tmp_path, slurm, login):
+    typed = [*login, *WINE[:-2], "trainer=cpu", "trainer.max_epochs=300", "seed=1,2", "name=s"]
+    command = [sys.executable, str(ROOT / "train.py"), *typed]
     sweep = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     trained = tmp_path / "outputs" / "s" / "1" / "metrics.csv"
     wait(lambda: trained.is_file() and len(trained.read_text().splitlines()) > 2, "job 1 never trained", 120)
@@ -236,7 +237,7 @@ def test_a_cancelled_job_costs_no_other_and_the_same_command_goes_on(tmp_path, s
     assert f"slurm job {job}_1 ended as CANCELLED; see outputs/s/.submitit/{job}_1/" in errors
     results = [json.loads((trained.parents[1] / number / "result.json").read_text()) for number in ("0", "1")]
     assert [result["status"] for result in results] == ["finished", "interrupted"]
-    train("-m", *typed, cwd=tmp_path)
+    train(*typed, cwd=tmp_path)
     assert json.loads((trained.parent / "result.json").read_text())["status"] == "finished"
     assert "resuming from" in (trained.parent / "train.log").read_text()
 
