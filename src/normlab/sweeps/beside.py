@@ -1,4 +1,4 @@
-"""The jobs of a sweep in processes beside this one: what the launchers joblib and ray have in common."""
+"""The jobs of a sweep in processes beside this one: what the launchers joblib, ray and submitit have in common."""
 
 import os
 import sys
