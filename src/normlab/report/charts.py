@@ -59,10 +59,8 @@ def scores(comparison: Comparison) -> Spec:
         .mark_point(size=90, filled=True, opacity=1)
         .encode(y=y, x=x, color=colour, shape=shape, tooltip=tips)
     )
-    runs = alt.Chart(inline(["name", "value", "run", "seed"], dots)).mark_point(size=26, opacity=0.75, strokeWidth=1.2)
-    runs = runs.encode(
-        y=y, x=x, color=alt.value(MUTED), tooltip=["run:N", "seed:N", alt.Tooltip("value:Q", format=".5~g")]
-    )
+    tips = ["run:N", "seed:N", alt.Tooltip("value:Q", format=".5~g")]
+    runs = rings(inline(["name", "value", "run", "seed"], dots), y, x, tips)
     layers = [runs, interval, mean] if any(c.score.count > 1 for c in shown) else [mean]
     return spec(alt.layer(*layers), height=rows_height(len(shown)))
 
@@ -75,6 +73,12 @@ def drawn(comparison: Comparison) -> list[Configuration]:
     first, _, third = quantiles(means, method="inclusive")
     far = 3 * (third - first)
     return [c for c in comparison.ranked if first - far <= c.score.mean <= third + far][:SHOWN]
+
+
+def rings(data: alt.InlineData, y: alt.Y, x: alt.X, tips: list[Any]) -> alt.Chart:
+    """What means are made of, beside them."""
+    marks = alt.Chart(data).mark_point(size=26, opacity=0.75, strokeWidth=1.2)
+    return marks.encode(y=y, x=x, color=alt.value(MUTED), tooltip=tips)
 
 
 def spec(chart: "alt.Chart | alt.LayerChart | alt.FacetChart", height: int) -> Spec:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from normlab.report.charts import ACCENT, INK, MUTED, Spec, ends, inline, rows_height, seed, shown_mean, spec
+from normlab.report.charts import ACCENT, INK, Spec, ends, inline, rings, rows_height, seed, shown_mean, spec
 from normlab.report.compare import Comparison
 from normlab.report.settings import label
 from normlab.report.statistics import Estimate, marginal
@@ -30,8 +30,9 @@ def _effect(comparison: Comparison, key: str) -> tuple[str, Spec]:
         for seed, score in c.scores.items()
     ]
     means, balanced = marginal(found)
-    told = "Dots are means over the other keys, bars their 95 % intervals over seeds"
-    if len(comparison.keys) > 1:
+    several = len(comparison.keys) > 1
+    told = f"Dots are means{' over the other keys' if several else ''}, bars their 95 % intervals over seeds"
+    if several:
         told += "; rings are the configurations of which they are means"
     if not balanced:
         told += ". Other keys differ from value to value, so this is rough"
@@ -53,11 +54,11 @@ def _means(comparison: Comparison, key: str, means: dict[str, Estimate], numeric
     tips = [alt.Tooltip("name:N", title=key), alt.Tooltip("mean:N", title=comparison.score_name), "seeds:Q"]
     x = alt.X("value:Q", title=comparison.score_name, scale=alt.Scale(zero=False))
     dot = alt.Chart(data).mark_point(size=80, filled=True, opacity=1, color=ACCENT).encode(y=y, x=x, tooltip=tips)
-    own = [(c.settings[key], label(c.settings), c.score.mean, shown_mean(c.score)) for c in comparison.ranked]
-    tips = [alt.Tooltip("of:N", title="configuration"), alt.Tooltip("mean:N", title=comparison.score_name)]
-    ring = alt.Chart(inline(["name", "of", "value", "mean"], own)).mark_point(size=26, opacity=0.75, strokeWidth=1.2)
-    ring = ring.encode(y=y, x=x, color=alt.value(MUTED), tooltip=tips)
-    layers = [ring, rule, dot] if len(comparison.keys) > 1 else [rule, dot]
+    layers = [rule, dot]
+    if len(comparison.keys) > 1:
+        own = [(c.settings[key], label(c.settings), c.score.mean, shown_mean(c.score)) for c in comparison.ranked]
+        tips = [alt.Tooltip("of:N", title="configuration"), alt.Tooltip("mean:N", title=comparison.score_name)]
+        layers.insert(0, rings(inline(["name", "of", "value", "mean"], own), y, x, tips))
     return spec(alt.layer(*layers), height=rows_height(len(order)))
 
 
