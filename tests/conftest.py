@@ -25,6 +25,27 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Hides the GPUs from all tests but those of `pytest -m gpu`.
+
+    `trainer.accelerator=auto` would take one wherever it is there, and what the suite promises bit for bit holds on the
+    CPU. Worker processes and processes that tests start inherit the variable. It must be set before CUDA is first asked
+    for a device, which importing torch does not do.
+    """
+    if config.option.markexpr.strip() != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+@pytest.hookimpl(tryfirst=True)  # before a test's fixtures are made
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips a test of GPUs where there are too few of them."""
+    marker = item.get_closest_marker("gpu")
+    if marker is not None:
+        wanted = marker.kwargs.get("devices", 1)
+        if torch.cuda.device_count() < wanted:
+            pytest.skip(f"needs CUDA devices: {wanted}; `pytest -m gpu` sees {torch.cuda.device_count()}")
+
+
 def options(group: str) -> list[str]:
     """A group's options; an empty group would make a test pass without testing anything."""
     found = config.options(group)

@@ -169,13 +169,11 @@ def test_each_job_has_a_wandb_run_of_its_own(quick_run, tmp_path):
 
 
 def test_a_gpu_that_is_not_there_is_said(quick_run):
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
     with pytest.raises(ConfigError, match="trainer.accelerator=gpu"):
         quick_run("trainer=gpu", "data=wine", "model=net")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("key", ["steps_per_execution=4", "compile=true", "channels_last=true", "channels_last=false"])
 def test_trains_on_a_gpu(precision, key, quick_run):

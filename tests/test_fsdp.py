@@ -340,7 +340,7 @@ def test_conversion_to_16_bits_again_leaves_norms_their_digits():
     assert network.fc.weight.dtype == torch.bfloat16
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="FSDP on GPUs needs two of them")
+@pytest.mark.gpu(devices=2)
 def test_two_gpus_train_the_network_of_one(tmp_path):
     settings = ["model=resnet", *DIGITS, FLOAT64, "logger=none"]
     run(compose([*settings, "trainer=fsdp", "trainer.devices=2", "data.batch_size=4"]), folder=tmp_path / "two")

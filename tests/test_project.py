@@ -7,13 +7,30 @@ import subprocess
 import sys
 import tomllib
 
-from conftest import ROOT
+import pytest
+import torch
+from conftest import ROOT, pytest_configure
 
 
 def test_every_package_is_installed():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     there = {".".join(init.parent.relative_to(ROOT / "src").parts) for init in ROOT.glob("src/**/__init__.py")}
     assert set(listed) == there | {"normlab.conf"}
+
+
+@pytest.mark.parametrize(
+    ("expression", "seen"), [("not slow and not slurm and not gpu", ""), ("slow", ""), ("", ""), ("gpu", "0")]
+)
+def test_pytest_m_gpu_alone_sees_gpus(expression, seen, monkeypatch, pytestconfig):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(pytestconfig.option, "markexpr", expression)
+    pytest_configure(pytestconfig)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
+
+
+def test_this_suite_and_processes_that_it_starts_see_no_gpu():
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert torch.cuda.device_count() == 0
 
 
 def test_a_renamed_copy_trains(tmp_path):

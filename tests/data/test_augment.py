@@ -147,7 +147,7 @@ def test_mixing_depends_on_seed_epoch_and_pair_alone(mix):
     assert not torch.equal(mix(x, LABELS, INDEX, 2)[0], found)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@pytest.mark.gpu
 @pytest.mark.parametrize("index_device", ["cpu", "cuda"])
 def test_changes_are_the_same_on_a_gpu(index_device):
     index, x = INDEX.to(index_device), images().cuda()

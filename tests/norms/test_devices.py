@@ -9,12 +9,7 @@ from torch import nn
 from normlab.config import read_option
 from normlab.norms.declaration import declaration
 
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
-    ),
-]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 FLOAT32, BFLOAT16 = 1e-4, 0.1  # how far off a tensor may be, of its size; the CPU's own are 1.2e-5 and 0.043 at most
 

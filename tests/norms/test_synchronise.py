@@ -344,7 +344,7 @@ def test_two_ranks_are_one_on_the_joined_batch(found, case):
     check([rank["cases"][case] for rank in found], on_one(*case))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@pytest.mark.gpu
 def test_on_a_gpu_two_ranks_are_one_and_torchs_sync_batch_norm(tmp_path):
     """The CPU's joined batch is the third that both are compared with."""
     processes.spawn(walk_on_a_gpu, (str(tmp_path), "cuda"), nprocs=2)
