@@ -78,8 +78,16 @@ def test_clipping_under_loss_scaling_needs_an_optimizer_that_is_not_fused():
     half = ["optimizer=adamw", "trainer.precision=16-mixed", "trainer.gradient_clip_val=1"]
     compose([*half, "optimizer.fused=false"])
     compose([*half, "optimizer=sgd"])
-    with pytest.raises(ConfigError, match="needs optimizer.fused=false"):
+    with pytest.raises(ConfigError, match=r"gradient_clip_val=.*needs optimizer.fused=false"):
         compose(half)
+
+
+def test_fused_momentum_under_loss_scaling_is_refused():
+    fused = ["optimizer=sgd", "+optimizer.fused=true", "trainer.precision=16-mixed"]
+    compose([*fused, "optimizer.momentum=0", "optimizer.nesterov=false"])
+    compose([*fused, "trainer.precision=bf16-mixed"])
+    with pytest.raises(ConfigError, match=r"fused SGD spoils its momentum .*; use optimizer.fused=false"):
+        compose(fused)
 
 
 def test_a_list_is_shown():

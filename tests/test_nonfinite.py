@@ -17,7 +17,7 @@ from normlab.data.base import DataModule
 from normlab.models.net import Net
 from normlab.nonfinite import Guard, explain
 from normlab.norms.batch import Batch
-from normlab.tasks.base import parameter_groups
+from normlab.tasks.base import Task, parameter_groups
 
 SETTINGS = ["model=net", "logger=none", "trainer=cpu", "trainer.max_epochs=2"]
 BATCHES = 8
@@ -153,10 +153,22 @@ def test_skip_ends_on_the_weights_of_a_loop_without_the_batch(tmp_path, override
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning")  # the first batch may be it
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])  # the second is fused: it unscales gradients itself
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_skip_under_mixed_precision(tmp_path, monkeypatch, precision, accumulate):
-    """With float16 the loss is scaled: the scaler must neither step nor be confused by a batch without a backward."""
-    original = build_module.make_trainer
+@pytest.mark.parametrize("processes", [1, 2])
+def test_skip_under_mixed_precision(tmp_path, monkeypatch, precision, optimizer, accumulate, processes):
+    """With float16 the loss is scaled: the scaler must neither step nor be confused by a batch without a backward.
+
+    Of two processes each has a backward pass, of a loss that is 0, when they leave a batch out.
+    """
+    original, training_step = build_module.make_trainer, Task.training_step
+
+    def step(task, batch, batch_idx):
+        loss = training_step(task, batch, batch_idx)
+        return sum(p.sum() for p in task.network.parameters()) * 0 if loss is None else loss
+
+    if processes == 2:
+        monkeypatch.setattr(Task, "training_step", step)
 
     def trainer(*args):
         made = original(*args)
@@ -165,16 +177,20 @@ def test_skip_under_mixed_precision(tmp_path, monkeypatch, precision, accumulate
         return made
 
     monkeypatch.setattr(build_module, "make_trainer", trainer)
-    settings = [*SETTINGS, "nonfinite=skip", f"trainer.accumulate_grad_batches={accumulate}"]
+    settings = [*SETTINGS, "nonfinite=skip", f"trainer.accumulate_grad_batches={accumulate}", f"optimizer={optimizer}"]
     settings += ["trainer.precision=bf16-mixed"] if precision == "bf16-mixed" else []
     run(compose(settings), tmp_path, Table(a_nan))
     assert result_of(tmp_path)["skipped"] == 2
     saved = state(tmp_path)
     assert all(torch.isfinite(value).all() for value in saved["state_dict"].values())
     assert saved["state_dict"]["network.bn1.num_batches_tracked"] == 2 * BATCHES - 2
-    assert ("MixedPrecision" in saved) == (precision == "16-mixed")
-    moments = saved["optimizer_states"][0]["state"].values()
-    assert all(torch.isfinite(moment["momentum_buffer"]).all() for moment in moments)
+    steps = (2 * BATCHES) // accumulate - 2
+    if precision == "16-mixed":
+        assert saved["MixedPrecision"]["_growth_tracker"] == steps
+    if optimizer == "adamw":
+        assert {int(moment["step"]) for moment in saved["optimizer_states"][0]["state"].values()} == {steps}
+    moments = [value for moment in saved["optimizer_states"][0]["state"].values() for value in moment.values()]
+    assert all(torch.isfinite(value).all() for value in moments if isinstance(value, torch.Tensor))
 
 
 def test_an_epoch_without_a_good_batch_ends_the_run(tmp_path):

@@ -107,11 +107,22 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
 
 
 def _check_fused(config: DictConfig) -> None:
-    """Lightning cannot clip what a fused optimizer unscales inside its step."""
-    clip, precision = config.trainer.gradient_clip_val, config.trainer.precision
-    if config.optimizer.get("fused") and precision == "16-mixed" and clip is not None:
+    """Raises ConfigError for what a fused optimizer, which unscales 16-bit gradients inside its step, gets wrong.
+
+    Lightning cannot clip such gradients. SGD leaves its momentum as memory happened to be where the first step
+    overflows, and the next step adds that to the weights (torch 2.15).
+    """
+    if not config.optimizer.get("fused") or config.trainer.precision != "16-mixed":
+        return
+    clip = config.trainer.gradient_clip_val
+    if clip is not None:
         raise ConfigError(
             f"trainer.gradient_clip_val={clip} with trainer.precision=16-mixed needs optimizer.fused=false"
+        )
+    if config.optimizer._target_ == "torch.optim.SGD" and config.optimizer.get("momentum"):
+        raise ConfigError(
+            "optimizer.fused=true with trainer.precision=16-mixed: torch's fused SGD spoils its momentum where the "
+            "first step overflows; use optimizer.fused=false, or trainer.precision=bf16-mixed"
         )
 
 

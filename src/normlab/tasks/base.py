@@ -142,6 +142,23 @@ class Task(LightningModule):
         wrong = None if torch.isfinite(output).all() else explain(self.network, x, x)
         return self.answer(output), target, wrong
 
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Lets the optimizer step, unless one of the batches that were accumulated for the step was left out.
+
+        A closure that answers None tells Lightning that there was no backward pass. A gradient scaler then neither
+        steps nor moves its scale: without gradients it would have nothing to look for inf in, and would raise.
+        """
+        assert optimizer_closure is not None
+        backward = optimizer_closure
+
+        def closure() -> Any:
+            loss = backward()
+            return None if self.guard.spoiled else loss
+
+        super().optimizer_step(epoch, batch_idx, optimizer, closure)
+
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         if self.guard.spoiled:  # one of the batches accumulated for this step was left out
             optimizer.zero_grad()
