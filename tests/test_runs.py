@@ -60,6 +60,11 @@ def state(folder, which="last"):
     return torch.load(folder / "checkpoints" / f"{which}.ckpt", weights_only=True)
 
 
+def test_a_part_of_which_the_trainer_takes_a_share_has_no_number_of_samples(tmp_path):
+    run(compose([*WINE, "trainer.limit_val_batches=1", "trainer.limit_test_batches=0.5"]), folder=tmp_path)
+    assert result_of(tmp_path)["samples"].keys() == {"train"}
+
+
 def test_a_run_leaves_what_the_readme_says(tmp_path):
     result = run(compose(WINE), folder=tmp_path / "run")
     folder = tmp_path / "run"
@@ -71,6 +76,10 @@ def test_a_run_leaves_what_the_readme_says(tmp_path):
     assert written["metrics"]["test/acc"] == result.metrics["test/acc"]
     assert (written["score_name"], written["score_mode"]) == ("val/acc", "max")
     assert (written["epochs"], written["steps"], written["seed"]) == (3, 3 * 8, 0)
+    parts = compose(WINE).data
+    tested = -(-178 * parts.test_fraction // 1)  # as scikit-learn rounds
+    validated = -(-(178 - tested) * parts.val_fraction / (1 - parts.test_fraction) // 1)
+    assert written["samples"] == {"train": 178 - tested - validated, "val": validated, "test": tested}
     assert written["parameters"] == sum(p.numel() for p in result.task.network.parameters())
     rows = rows_of(folder)
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig
 
 from normlab import folder as folders
@@ -161,6 +162,7 @@ class _Recorded:
             "skipped": None,
             "seconds": self.before,
             "parameters": None,
+            "samples": {},
             "world_size": self.earlier.get("world_size", 1),
             "overrides": list(config.overrides),
             **({"input": config.get("input")} if config.action == "predict" else {}),
@@ -181,6 +183,7 @@ class _Recorded:
             "score_name": parts.record.score,
             "score_mode": parts.record.mode,
             "parameters": parameters,
+            "samples": _samples(parts),
             "world_size": parts.trainer.world_size,
         }
         folders.write_result(self.out, self.result)
@@ -232,6 +235,22 @@ def _check_world(earlier: dict[str, Any], parts: Parts) -> None:
     before, now = earlier.get("world_size"), parts.trainer.world_size
     if before not in (None, now) and parts.record.path("last").is_file():
         raise ConfigError(f"this run was begun on {before} devices and would go on on {now}: choose another name=")
+
+
+def _samples(parts: Parts) -> dict[str, int]:
+    """How many samples each part of the data has, which is what a score is worth.
+
+    A part is left out where the trainer takes a share of it alone, and where its loader does not know.
+    """
+    found = {}
+    for part in ("train", "val", "test"):
+        limit = getattr(parts.trainer, f"limit_{part}_batches")
+        whole = isinstance(limit, float) and limit == 1  # the integer is a single batch
+        if whole and is_overridden(f"{part}_dataloader", parts.data):
+            dataset = getattr(getattr(parts.data, f"{part}_dataloader")(), "dataset", None)
+            if hasattr(dataset, "__len__"):
+                found[part] = len(dataset)  # pyright: ignore[reportArgumentType]
+    return found
 
 
 def _devices(parts: Parts) -> dict[str, Any]:
