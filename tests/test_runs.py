@@ -118,6 +118,44 @@ def test_a_stopped_run_resumes_and_ends_on_the_same_weights(tmp_path, monkeypatc
     assert {**first, "seconds": 0} == {**second, "seconds": 0}
 
 
+class Looks(Callback):
+    """Notes torch's own settings while a network trains."""
+
+    found = ()
+
+    def on_train_start(self, trainer, task):
+        type(self).found = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
+
+
+def test_settings_of_torch_are_those_of_the_run_that_trains(tmp_path, monkeypatch):
+    """As they are of the whole process, one job's would stay for the next."""
+    original = build_module.make_trainer
+
+    def with_look(*args):
+        trainer = original(*args)
+        trainer.callbacks.append(Looks())
+        return trainer
+
+    monkeypatch.setattr(build_module, "make_trainer", with_look)
+    short = [*WINE, "trainer.max_epochs=1"]
+    exact = [*short, "trainer.deterministic=true", "trainer.matmul_precision=high"]
+    for name, overrides, expected in (("a", exact, ("high", True)), ("b", short, ("highest", False))):
+        run(compose(overrides), folder=tmp_path / name)
+        assert Looks.found == expected
+        (start,) = json.loads((tmp_path / name / "environment.json").read_text())
+        assert start["matmul_precision"] == expected[0]
+
+
+def test_another_precision_of_products_is_another_run(tmp_path, monkeypatch):
+    stopped(monkeypatch, tmp_path, WINE, RuntimeError())
+    with pytest.raises(ConfigError, match="trainer.matmul_precision: null there, high here"):
+        run(compose([*WINE, "trainer.matmul_precision=high"]), folder=tmp_path)
+    older = OmegaConf.load(tmp_path / "config.yaml")
+    del older.trainer["matmul_precision"]
+    OmegaConf.save(older, tmp_path / "config.yaml")
+    assert run(compose(WINE), folder=tmp_path).score is not None
+
+
 def test_seconds_count_the_start_that_was_killed(tmp_path, monkeypatch):
     """Which nobody could write down: up to the last epoch that it saved."""
     stopped(monkeypatch, tmp_path, WINE, RuntimeError())

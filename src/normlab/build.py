@@ -73,6 +73,7 @@ def build(config: DictConfig, folder: Path, data: LightningDataModule | None = N
 
 def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     seed_everything(config.seed, verbose=False)
+    torch.set_float32_matmul_precision(config.trainer.get("matmul_precision", "highest"))  # a folder may be older
     processes = world.count(config)
     data = build_data(config, folder, data, rank, processes)
     _check_input_dims(config, data.input_shape)

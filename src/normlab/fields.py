@@ -130,6 +130,7 @@ RULES: dict[str, tuple[Number | Words, ...]] = {
     "strategy": (Words(["ddp", "fsdp"]),),
     "timeout": (POSITIVE,),
     "precision": (Words(["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"]),),
+    "matmul_precision": (Words(["highest", "high", "medium"]),),
     "max_epochs": (COUNT,),
     "max_steps": (COUNT, Words([-1])),
     "gradient_clip_val": (POSITIVE, NULL),

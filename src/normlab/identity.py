@@ -44,6 +44,8 @@ def numbers(config: DictConfig) -> dict[str, Any]:
         trainer["sync_batchnorm"] = plain["trainer"].get("sync_batchnorm")
     if plain["trainer"].get("strategy", "ddp") != "ddp":  # likewise
         trainer["strategy"] = plain["trainer"]["strategy"]
+    if plain["trainer"].get("matmul_precision", "highest") != "highest":
+        trainer["matmul_precision"] = plain["trainer"]["matmul_precision"]
     callbacks = {name: keys for name, keys in plain["callbacks"].items() if name in GRADIENT_CALLBACKS}
     flat = dict(_flat({key: plain.get(key) for key in RUN_KEYS} | {"trainer": trainer, "callbacks": callbacks}))
     return {key: value for key, value in flat.items() if key not in ELSEWHERE and value != NEUTRAL.get(key, ...)}

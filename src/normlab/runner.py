@@ -257,4 +257,5 @@ def _devices(parts: Parts) -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     device, processes = parts.trainer.strategy.root_device, parts.trainer.world_size
     cores = threads(processes // parts.trainer.num_nodes)
-    return {"device": str(device), "processes": processes, "gpus": gpus, "threads": cores}
+    found = {"device": str(device), "processes": processes, "gpus": gpus, "threads": cores}
+    return found | {"matmul_precision": torch.get_float32_matmul_precision()}

@@ -67,7 +67,7 @@ def make_trainer(config: DictConfig, folder: Path, record: Record, network: nn.M
     loggers: list[Any] = []
     every_step = int("lr_monitor" in config.callbacks)  # of our own metrics there are only an epoch's
     settings = OmegaConf.create({"log_every_n_steps": every_step, **config.trainer})
-    for key in ("overfit_batches", "sync_batchnorm", "max_restarts", "strategy", "timeout"):
+    for key in ("overfit_batches", "sync_batchnorm", "max_restarts", "strategy", "timeout", "matmul_precision"):
         settings.pop(key, None)  # a folder from before these keys may be looked at
     if config.action == "fit":
         following = {"monitor": record.score, "mode": record.mode}
