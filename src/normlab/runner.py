@@ -1,6 +1,7 @@
 """One run from configuration to result, on the command line, in a sweep and in a notebook alike."""
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -257,5 +258,11 @@ def _devices(parts: Parts) -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     device, processes = parts.trainer.strategy.root_device, parts.trainer.world_size
     cores = threads(processes // parts.trainer.num_nodes)
-    found = {"device": str(device), "processes": processes, "gpus": gpus, "threads": cores}
-    return found | {"matmul_precision": torch.get_float32_matmul_precision()}
+    return {
+        "device": str(device),
+        "processes": processes,
+        "gpus": gpus,
+        "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "threads": cores,
+        "matmul_precision": torch.get_float32_matmul_precision(),
+    }

@@ -11,6 +11,7 @@ from contextlib import suppress
 from hydra.core.utils import JobReturn
 
 from normlab.sweeps.beside import LEAVING, Beside, Job, Sweep
+from normlab.sweeps.gpus import shared_out, visible
 
 _sweep: Sweep  # in a worker process, its own
 
@@ -18,9 +19,10 @@ _sweep: Sweep  # in a worker process, its own
 class JoblibLauncher(Beside):
     """Runs jobs side by side on the cores of this machine, by joblib's process pool (loky).
 
-    n_jobs: how many at a time; -1: as many as there are cores, each with `trainer.devices` processes. The cores are
-    shared out among them, unless OMP_NUM_THREADS says how many threads each has. A worker process does one job after
-    another; when one is killed, its job has failed, and the others go on.
+    n_jobs: how many at a time; -1: as many as there are cores, or GPUs where jobs train on these, each with
+    `trainer.devices` processes. The cores are shared out among them, unless OMP_NUM_THREADS says how many threads each
+    has; of the GPUs each sees its own, and with more jobs than GPUs some see the same. A worker process does one job
+    after another; when one is killed, its job has failed, and the others go on.
     """
 
     def __init__(self, n_jobs: int):
@@ -30,12 +32,15 @@ class JoblibLauncher(Beside):
     def _launch(self, jobs: list[Job]) -> list[JobReturn]:
         from joblib import cpu_count
 
-        devices = self.sweep.settings.trainer.devices
-        processes = devices if isinstance(devices, int) else 1
-        cores = cpu_count() // processes
-        count = max(1, min(len(jobs), cores if self.n_jobs == -1 else self.n_jobs))
+        trainer = self.sweep.settings.trainer
+        gpus = [] if trainer.accelerator == "cpu" else shared_out(visible(), trainer.devices)
+        processes = trainer.devices if isinstance(trainer.devices, int) else max(1, len(gpus[0]) if gpus else 1)
+        cores = max(1, cpu_count() // processes)
+        most = min(cores, len(gpus) or cores) if self.n_jobs == -1 else self.n_jobs
+        count = max(1, min(len(jobs), most))
         threads = max(1, cores // count)
-        self.workers += [_Worker(threads, self.sweep) for _ in range(len(self.workers), count)]
+        for index in range(len(self.workers), count):
+            self.workers.append(_Worker(threads, self.sweep, gpus[index % len(gpus)] if gpus else None))
         free = self.workers[:count]
         running: dict[Future[JobReturn], tuple[_Worker, Job]] = {}
         returned: dict[int, JobReturn] = {}
@@ -57,16 +62,21 @@ class JoblibLauncher(Beside):
 
 
 class _Worker:
-    """A process that does one job after another; a killed one is replaced."""
+    """A process that does one job after another; a killed one is replaced.
 
-    def __init__(self, threads: int, sweep: Sweep):
-        self.threads, self.sweep = threads, sweep
+    gpus: those that it sees; None: all that this process sees.
+    """
+
+    def __init__(self, threads: int, sweep: Sweep, gpus: list[str] | None = None):
+        self.threads, self.sweep, self.gpus = threads, sweep, gpus
         self._begin()
 
     def _begin(self) -> None:
         from joblib.externals.loky import ProcessPoolExecutor
 
         environment = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(self.threads)}
+        if self.gpus is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
         self.pool = ProcessPoolExecutor(1, env=environment, initializer=_start, initargs=(os.getpid(), self.sweep))
         self.pid = self.pool.submit(os.getpid)
 
