@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from normlab.norms.own import OwnLayer, in_float32
+from normlab.norms.tracing import leaf
 
 
 class ActivatingNorm(OwnLayer):
@@ -14,6 +15,7 @@ class ActivatingNorm(OwnLayer):
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
         self.check_not_empty(x)

@@ -12,6 +12,7 @@ from normlab.norms.group import number_of_groups
 from normlab.norms.own import in_float32
 from normlab.norms.running import RunningNorm
 from normlab.norms.standardized import StandardizedNorm
+from normlab.norms.tracing import leaf
 
 
 class BatchChannelLayer(RunningNorm):
@@ -29,6 +30,7 @@ class BatchChannelLayer(RunningNorm):
         self.batch_weight = nn.Parameter(torch.ones(num_features))
         self.batch_bias = nn.Parameter(torch.zeros(num_features))
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
         if not self.joint:

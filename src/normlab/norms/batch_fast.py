@@ -8,6 +8,7 @@ from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.rows import has_fast_rows
 from normlab.norms.running import RunningNorm
+from normlab.norms.tracing import leaf
 
 
 class BatchFastLayer(RunningNorm):
@@ -15,6 +16,7 @@ class BatchFastLayer(RunningNorm):
 
     declaration = Declaration(BATCH, running_stats=True, foldable=True, synchronisable=True)
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
         if not self.training:

@@ -12,6 +12,7 @@ from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.moments import affine_map, moments, unbiased
 from normlab.norms.own import per_channel
 from normlab.norms.running import RunningNorm
+from normlab.norms.tracing import leaf
 
 
 class Linked(nn.Module):
@@ -19,6 +20,7 @@ class Linked(nn.Module):
 
     seen: Tensor | None = None
 
+    @leaf
     def forward(self, input: Tensor) -> Tensor:
         self.seen = input.detach() if self.training else None
         return super().forward(input)  # pyright: ignore[reportAttributeAccessIssue]
@@ -61,6 +63,7 @@ class CrossIterationLayer(RunningNorm):
             for name in ("past_weight", "past_mean_slope", "past_var_slope"):
                 self.register_buffer(name, torch.zeros(option.window - 1, *source.weight.shape))
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
         if not self.training:

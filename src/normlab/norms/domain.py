@@ -8,6 +8,7 @@ from normlab.norms import ranks
 from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.running import SeveralNorms
+from normlab.norms.tracing import leaf
 
 
 class DomainLayer(SeveralNorms):
@@ -19,6 +20,7 @@ class DomainLayer(SeveralNorms):
         super().__init__("domain", num_features, dims, num_domains, eps, momentum)
         self.domain = 0  # of the batches to come
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
         chosen = self.sets[self.domain]

@@ -10,6 +10,7 @@ from normlab.norms.base import Norm
 from normlab.norms.declaration import Declaration
 from normlab.norms.own import OwnLayer
 from normlab.norms.rows import affine
+from normlab.norms.tracing import leaf
 
 
 class FrozenNorm(OwnLayer):
@@ -28,6 +29,7 @@ class FrozenNorm(OwnLayer):
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
         if x.dtype != self.weight.dtype:  # 16-bit inputs: torch's kernel computes in the buffers' float32

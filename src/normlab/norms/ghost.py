@@ -10,6 +10,7 @@ from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.moments import affine_map, moments, unbiased
 from normlab.norms.running import RunningNorm
+from normlab.norms.tracing import leaf
 
 
 class GhostNorm(RunningNorm):
@@ -20,6 +21,7 @@ class GhostNorm(RunningNorm):
         self.size = size
         self.declaration = Declaration(BATCH, samples=size, running_stats=True, foldable=True, synchronisable=True)
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
         if not self.training:

@@ -12,6 +12,7 @@ from normlab.norms.base import Norm
 from normlab.norms.declaration import Declaration
 from normlab.norms.own import OwnLayer, per_channel
 from normlab.norms.rows import has_fast_rows, row_sums
+from normlab.norms.tracing import leaf
 
 
 class _OverChannels(torch.autograd.Function):
@@ -50,6 +51,7 @@ class ChannelsLayer(OwnLayer):
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
         if x.numel() and has_fast_rows(x) and x.device.type == "cpu":

@@ -15,6 +15,7 @@ from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.moments import part_moments, part_sums
 from normlab.norms.own import OwnLayer
 from normlab.norms.rows import affine, of_rows
+from normlab.norms.tracing import leaf
 
 
 class _ByMovingAverage(torch.autograd.Function):
@@ -54,6 +55,7 @@ def average(ring: Tensor, newest: Tensor, batches: Tensor) -> Tensor:
 class CentredConv2d(nn.Conv2d):
     """`nn.Conv2d` that takes each filter's mean off its weight; the same state."""
 
+    @leaf
     def forward(self, input: Tensor) -> Tensor:
         return self._conv_forward(input, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
 
@@ -61,6 +63,7 @@ class CentredConv2d(nn.Conv2d):
 class CentredLinear(nn.Linear):
     """`nn.Linear` that takes each row's mean off its weight; the same state."""
 
+    @leaf
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, self.weight - self.weight.mean(1, keepdim=True), self.bias)
 
@@ -84,6 +87,7 @@ class MABNLayer(OwnLayer):
         self.register_buffer("products", torch.zeros(option.window, num_features))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
         if not self.training:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.running import RunningNorm
+from normlab.norms.tracing import leaf
 
 
 class PredictionTimeLayer(RunningNorm):
@@ -15,6 +16,7 @@ class PredictionTimeLayer(RunningNorm):
 
     declaration = Declaration(BATCH)
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
         if self.training:

@@ -11,6 +11,7 @@ from normlab.norms.checkpointing import check_first_pass
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.moments import affine_map
 from normlab.norms.running import RunningNorm
+from normlab.norms.tracing import leaf
 
 
 class RenormLayer(RunningNorm):
@@ -22,6 +23,7 @@ class RenormLayer(RunningNorm):
         super().__init__("renorm", num_features, dims, option.eps, option.momentum)
         self.option = option
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
         if not self.training:

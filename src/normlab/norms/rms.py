@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from normlab.norms.base import Norm
 from normlab.norms.declaration import Declaration
 from normlab.norms.own import OwnLayer, in_float32, per_channel
+from normlab.norms.tracing import leaf
 
 
 class _RootMeanSquare(torch.autograd.Function):
@@ -45,6 +46,7 @@ class RMSLayer(OwnLayer):
         super().__init__("rms", num_features, dims, eps)
         self.weight = nn.Parameter(torch.ones(num_features))
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
         return in_float32(lambda x: _RootMeanSquare.apply(x, self.weight, self.eps), x)

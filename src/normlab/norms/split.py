@@ -9,6 +9,7 @@ from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.moments import affine_map, moments, unbiased
 from normlab.norms.running import SeveralNorms
+from normlab.norms.tracing import leaf
 
 
 class SplitLayer(SeveralNorms):
@@ -18,6 +19,7 @@ class SplitLayer(SeveralNorms):
         super().__init__("split", num_features, dims, splits, eps, momentum)
         self.declaration = Declaration(BATCH, samples=2 * splits, running_stats=True, foldable=True)
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
         if not self.training:

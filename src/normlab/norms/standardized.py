@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from normlab.norms.base import Norm
+from normlab.norms.tracing import leaf
 
 
 def standardized(weight: Tensor, eps: float, gain: Tensor | None) -> Tensor:
@@ -33,6 +34,7 @@ class StandardizedConv2d(nn.Conv2d):
         self.eps = eps
         self.register_parameter("gain", nn.Parameter(torch.ones(self.out_channels)) if scaled else None)
 
+    @leaf
     def forward(self, input: Tensor) -> Tensor:
         return self._conv_forward(input, standardized(self.weight, self.eps, self.gain), self.bias)
 
@@ -47,6 +49,7 @@ class StandardizedLinear(nn.Linear):
         self.eps = eps
         self.register_parameter("gain", nn.Parameter(torch.ones(self.out_features)) if scaled else None)
 
+    @leaf
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, standardized(self.weight, self.eps, self.gain), self.bias)
 

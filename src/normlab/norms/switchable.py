@@ -10,6 +10,7 @@ from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.moments import affine_map, moments
 from normlab.norms.rows import pooled
 from normlab.norms.running import RunningNorm
+from normlab.norms.tracing import leaf
 
 
 class SwitchableLayer(RunningNorm):
@@ -22,6 +23,7 @@ class SwitchableLayer(RunningNorm):
         self.mean_weight = nn.Parameter(torch.zeros(3))
         self.var_weight = nn.Parameter(torch.zeros(3))
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
         self.check_not_empty(x)

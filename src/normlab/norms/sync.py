@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.running import RunningNorm
+from normlab.norms.tracing import leaf
 
 
 class SyncLayer(RunningNorm):
@@ -15,6 +16,7 @@ class SyncLayer(RunningNorm):
     declaration = Declaration(BATCH, running_stats=True, foldable=True, synchronisable=True)
     synchronised = "a layer of norm=sync"  # until `Synchronise` tells its name
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
         return self.normalize(x) if self.training else self.evaluate(x)

@@ -17,6 +17,7 @@ from normlab.norms import ranks
 from normlab.norms.declaration import TORCH, Declaration, beneath, declaration
 from normlab.norms.own import OwnLayer
 from normlab.norms.running import BatchMoments
+from normlab.norms.tracing import leaf
 
 
 class Synchronise(LayerSync):
@@ -103,6 +104,7 @@ class _Synchronised(BatchMoments, _BatchNorm):
     def declaration(self) -> Declaration:
         return TORCH[self.plain](self)
 
+    @leaf
     def forward(self, input: Tensor) -> Tensor:
         if not self.joint:
             return super().forward(input)

@@ -12,6 +12,7 @@ from normlab.norms.checkpointing import moves_statistics
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.own import OwnLayer, in_float32
 from normlab.norms.running import tracking_factor
+from normlab.norms.tracing import leaf
 
 Method = Literal["newton", "eigh"]
 MOST_ITERATIONS = 15  # from about 20 on the rounding of a rank-deficient Σ in float32 grows without bound
@@ -88,6 +89,7 @@ class WhiteningLayer(OwnLayer):
     def running_var(self, variances: Tensor) -> None:
         self.running_whitening.copy_(torch.diag_embed((variances + self.eps).rsqrt().view(-1, self.size)))
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
         self.check_not_empty(x)
