@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,10 +100,10 @@ def missing(header: Header) -> str | None:
     return None
 
 
-def run(header: Header, folder: Path, quick: bool) -> list[dict]:
-    """The result.json of each run of the command."""
+def run(overrides: Sequence[str], folder: Path, quick: bool) -> list[dict]:
+    """The result.json of each run of `python train.py` with these overrides."""
     short = ["trainer.max_epochs=1", "trainer.limit_train_batches=2"] if quick else []
-    command = [sys.executable, str(ROOT / "train.py"), *header.overrides, *short, "name=run"]
+    command = [sys.executable, str(ROOT / "train.py"), *overrides, *short, "name=run"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{shlex.join(command)}\n{done.stdout}{done.stderr}")
@@ -146,7 +147,7 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            results = run(header, Path(folder), arguments.quick)
+            results = run(header.overrides, Path(folder), arguments.quick)
         print(f"{name}: {time.perf_counter() - start:.0f} s; the header says {header.fields['Time']}", flush=True)
         if not arguments.quick:
             rows += compare(name, header, results)
