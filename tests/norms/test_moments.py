@@ -44,8 +44,8 @@ def test_gradients_are_those_of_finite_differences(sizes, layout):
     shift = torch.randn(parts, 3, dtype=torch.float64, requires_grad=True)
 
     def go(x, shift):
-        x, mean, var = moments(x, sizes)
-        return affine_map(x, sizes, mean * 0.7, (var + 0.1).rsqrt(), shift + mean.square())
+        way, mean, var = moments(x, sizes)
+        return affine_map(x, way, sizes, mean * 0.7, (var + 0.1).rsqrt(), shift + mean.square())
 
     assert torch.autograd.gradcheck(go, (x, shift))
 

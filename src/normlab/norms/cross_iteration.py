@@ -71,7 +71,7 @@ class CrossIterationLayer(RunningNorm):
         check_first_pass(self.name)
         (source,) = self.source
         whole = [len(x)]
-        x, mean, var = moments(x, whole)
+        way, mean, var = moments(x, whole)
         if source is not None and self.option.window > 1:
             own = mean.detach(), var.detach()
             mean, var = self._with_the_past(mean, var, source.weight.detach())
@@ -80,7 +80,7 @@ class CrossIterationLayer(RunningNorm):
             elif not recomputing():  # there the layer before may lie outside, and what is remembered is thrown away
                 raise ValueError("norm=cross_iteration: the layer made before the norm has not run for this batch")
         self.track(mean[0].detach(), unbiased(var, x, whole)[0].detach())
-        return affine_map(x, whole, mean, self.weight * (var + self.eps).rsqrt(), self.bias)
+        return affine_map(x, way, whole, mean, self.weight * (var + self.eps).rsqrt(), self.bias)
 
     def _with_the_past(self, mean: Tensor, var: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance (1, C) of the window's batches, the past ones' as they would be with `weight`.

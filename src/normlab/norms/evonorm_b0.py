@@ -20,10 +20,13 @@ class _ByTheLarger(torch.autograd.Function):
 
     With h = dy x / q² and m = 1 where v x + b > a, else 0, sums over what an argument is broadcast over:
     dβ = Σ dy, dγ = Σ dy x / q, dv = -γ Σ m h x, db = -γ Σ m h, da = -γ Σ (1 - m) h, dx = γ (dy / q - m v h).
+    dx goes back along the way of `moments`.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, way: Tensor, weight: Tensor, bias: Tensor, v: Tensor, a: Tensor, b: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(x, weight, v, a, b)
         q = affine(x, v, b).clamp_(min=of_rows(a, x))
         return torch.div(x, q, out=q).mul_(of_rows(weight, x)).add_(of_rows(bias, x))
@@ -43,7 +46,7 @@ class _ByTheLarger(torch.autograd.Function):
         d_x = by_q.mul_(of_rows(weight, x)).addcmul_(h, of_rows(-weight * v, x))
         d_bias = upstream.sum((0, *space_axes(x))).unsqueeze(0)
         d_v, d_a = ((-weight * rows).sum(0, keepdim=True) for rows in (mhx, h_of_rows - mh))
-        return d_x, d_weight.sum(0, keepdim=True), d_bias, d_v, d_a, -weight * mh
+        return None, d_x, d_weight.sum(0, keepdim=True), d_bias, d_v, d_a, -weight * mh
 
 
 class EvoNormB0Layer(ActivatingNorm):
@@ -59,11 +62,11 @@ class EvoNormB0Layer(ActivatingNorm):
         self.register_buffer("running_var", torch.ones(num_features))
 
     def compute(self, x: Tensor) -> Tensor:
-        x, mean, var = moments(x, None)
+        way, mean, var = moments(x, None)
         batch_var = self._of_batch(x, mean, var) if self.training else self.running_var
         a, b = (batch_var + self.eps).sqrt(), (var + self.eps).sqrt()
         weight, bias, v, a = (values.unsqueeze(0) for values in (self.weight, self.bias, self.v, a))
-        return _ByTheLarger.apply(x, weight, bias, v, a, b)  # pyright: ignore[reportReturnType]
+        return _ByTheLarger.apply(x, way, weight, bias, v, a, b)  # pyright: ignore[reportReturnType]
 
     def _of_batch(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         """The batch's biased variance (C,) from its rows' moments; the running one follows the unbiased."""

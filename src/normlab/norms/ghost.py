@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from normlab.norms import ranks
 from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
-from normlab.norms.moments import affine_map, moments, unbiased
+from normlab.norms.moments import affine_map, moments, shares, unbiased
 from normlab.norms.running import RunningNorm
 from normlab.norms.tracing import leaf
 
@@ -30,14 +30,14 @@ class GhostNorm(RunningNorm):
             raise ValueError(f"norm=ghost: norm.size={self.size} is more than the {len(x)} samples of the batch")
         sizes = [self.size] * (len(x) // self.size) or [0]
         sizes[-1] += len(x) % self.size
-        x, mean, var = moments(x, sizes)
-        shares = mean.new_tensor(sizes).unsqueeze(1) / max(len(x), 1)
-        batch_mean, batch_var = (shares * mean).sum(0), (shares * unbiased(var, x, sizes)).sum(0)
+        way, mean, var = moments(x, sizes)
+        share = shares(x, sizes, mean)
+        batch_mean, batch_var = (share * mean).sum(0), (share * unbiased(var, x, sizes)).sum(0)
         if self.joint:
             assert self.synchronised is not None
             batch_mean, batch_var = ranks.average(torch.stack([batch_mean, batch_var]), len(x), self.synchronised)
         self.track(batch_mean, batch_var)
-        return affine_map(x, sizes, mean, self.weight * (var + self.eps).rsqrt(), self.bias)
+        return affine_map(x, way, sizes, mean, self.weight * (var + self.eps).rsqrt(), self.bias)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from normlab.norms.base import Norm
 from normlab.norms.declaration import Declaration
-from normlab.norms.own import OwnLayer, per_channel
+from normlab.norms.own import OwnLayer, has_16_bits, in_float32, per_channel
 from normlab.norms.rows import has_fast_rows, row_sums
 from normlab.norms.tracing import leaf
 
@@ -54,6 +54,11 @@ class ChannelsLayer(OwnLayer):
     @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
+        if has_16_bits(x) and x.device.type == "cpu":  # there torch's kernel adds up dγ and dβ in 16 bits
+            return in_float32(self._normalize, x)
+        return self._normalize(x)
+
+    def _normalize(self, x: Tensor) -> Tensor:
         if x.numel() and has_fast_rows(x) and x.device.type == "cpu":
             return _OverChannels.apply(x, self.weight, self.bias, self.eps)  # pyright: ignore[reportReturnType]
         y = F.layer_norm(x.movedim(1, -1), (self.num_features,), self.weight, self.bias, self.eps).movedim(-1, 1)

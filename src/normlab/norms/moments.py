@@ -1,16 +1,20 @@
 """Moments of parts of a batch, and the affine maps that they end in: what most normalizations are made of.
 
-    x, mean, var = moments(x, sizes)
+    way, mean, var = moments(x, sizes)
     scale = weight * (var + eps).rsqrt()
-    y = affine_map(x, sizes, mean, scale, bias)
+    y = affine_map(x, way, sizes, mean, scale, bias)
 
 is batch norm of consecutive parts of `sizes` samples, gradients included; between the two calls a norm may do with the
 moments what it likes, as they are small. Taken apart, normalised and put together again, a batch would be read and
 written more often, and plain formulas would make a pass over memory of every operation.
+
+The gradient of `x` is a sum whose terms cancel. It goes from `affine_map` to `moments` along `way`, in 32 bits at
+least, and is rounded to the type of `x` once, at the end.
 """
 
 import math
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -23,8 +27,9 @@ Sizes = Sequence[int] | None  # samples of each part, one after the other; None:
 
 
 def moments(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor, Tensor]:
-    """`x` (N, C, *space) itself, for `affine_map`, with mean and biased variance (parts, C) of 32 bits at least.
+    """The way of the gradient of `x` (N, C, *space), for `affine_map`; mean and biased variance (parts, C).
 
+    All are of 32 bits at least. The way has the shape of `x`, but no memory.
     Raises ValueError for a part with one value per channel. An empty batch has zeros for moments.
     """
     if sizes is not None and x.numel() and min(sizes) * math.prod(x.shape[2:]) < 2:
@@ -37,16 +42,21 @@ def whole_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return _Moments.apply(x, [len(x)])  # pyright: ignore[reportReturnType]
 
 
-def affine_map(x: Tensor, sizes: Sizes, centre: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """(x - centre) scale + shift, each (parts, C) or (1, C), in the type of `x`, which comes from `moments`."""
+def affine_map(x: Tensor, way: Tensor, sizes: Sizes, centre: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """(x - centre) scale + shift, each (parts, C) or (1, C), in the type of `x`, whose `way` comes from `moments`."""
     shape = (len(x if sizes is None else sizes), x.shape[1])
-    return _AffineMap.apply(x, sizes, centre.expand(shape), scale.expand(shape), shift.expand(shape))  # pyright: ignore
+    return _AffineMap.apply(x, way, sizes, centre.expand(shape), scale.expand(shape), shift.expand(shape))  # pyright: ignore
 
 
 def unbiased(var: Tensor, x: Tensor, sizes: Sequence[int]) -> Tensor:
     """The unbiased variance (parts, C), which running statistics take, from the biased one."""
     values = _values(x, sizes, var)
     return var * (values / (values - 1))
+
+
+def shares(x: Tensor, sizes: Sequence[int], like: Tensor) -> Tensor:
+    """The part of the samples that each part has, (parts, 1); of an empty batch none."""
+    return _samples(sizes, like) / max(len(x), 1)
 
 
 class _Moments(torch.autograd.Function):
@@ -57,7 +67,7 @@ class _Moments(torch.autograd.Function):
         mean, var = part_moments(x, sizes)
         ctx.save_for_backward(x, mean)
         ctx.sizes = sizes
-        return x.view_as(x), mean, var
+        return mean.new_zeros(()).expand(x.shape), mean, var
 
     @staticmethod
     @once_differentiable
@@ -66,42 +76,51 @@ class _Moments(torch.autograd.Function):
         values = _values(x, ctx.sizes, mean)
         slope = 2 * of_var / values
         shift = of_mean / values - slope * mean
-        slope, shift = _each_row(ctx.sizes, x, slope, shift)
+        slope, shift = _each_row(ctx.sizes, slope, shift)
         # In place: it was made by _AffineMap, for here alone, and another tensor of this size costs more than the sums
-        return of_x.addcmul_(x, of_rows(slope, x)).add_(of_rows(shift, x)), None
+        return of_x.addcmul_(x, of_rows(slope, x)).add_(of_rows(shift, x)).to(x.dtype), None
 
 
 class _AffineMap(torch.autograd.Function):
-    """dx = scale dy, dcentre = -scale Σ dy, dscale = Σ dy (x - centre), dshift = Σ dy."""
+    """dx = scale dy, dcentre = -scale Σ dy, dscale = Σ dy (x - centre), dshift = Σ dy; dx goes back along the way."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, sizes: Sizes, centre: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, way: Tensor, sizes: Sizes, centre: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         ctx.save_for_backward(x, centre, scale)
         ctx.sizes = sizes
         # centre scale is rounded as x scale will be, so that a constant channel gives `shift` itself
-        return affine(x, *_each_row(sizes, x, scale, shift - centre * scale)).to(x.dtype)
+        return affine(x, *_each_row(sizes, scale, shift - centre * scale)).to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         x, centre, scale = ctx.saved_tensors
         of_shift, of_scale = part_sums(upstream, x, ctx.sizes, centre)
-        (rows,) = _each_row(ctx.sizes, x, scale)
-        return (upstream * of_rows(rows, x)).to(x.dtype), None, -scale * of_shift, of_scale, of_shift
+        (rows,) = _each_row(ctx.sizes, scale)
+        return None, upstream * of_rows(rows, x), None, -scale * of_shift, of_scale, of_shift
 
 
-def _values(x: Tensor, sizes: Sizes, like: Tensor) -> Tensor:
-    """How many values each moment is taken over, (parts, 1)."""
-    counts = like.new_ones(len(x)) if sizes is None else like.new_tensor(sizes)
-    return counts.unsqueeze(1) * math.prod(x.shape[2:])
+def _values(x: Tensor, sizes: Sizes, like: Tensor) -> Tensor | int:
+    """How many values each moment is taken over, (parts, 1) or one number for all."""
+    space = math.prod(x.shape[2:])
+    return space if sizes is None else space * _samples(sizes, like)
 
 
-def _each_row(sizes: Sizes, x: Tensor, *of_parts: Tensor) -> list[Tensor]:
+def _samples(sizes: Sequence[int], like: Tensor) -> Tensor:
+    """`sizes` as (parts, 1); filled on the device, as a copy of a list from the host would make it wait."""
+    return torch.cat([like.new_full((len(list(run)), 1), size) for size, run in groupby(sizes)])
+
+
+def _each_row(sizes: Sizes, *of_parts: Tensor) -> list[Tensor]:
     """(parts, C) repeated for the samples of each part; as it is where that broadcasts."""
     if sizes is None or len(sizes) == 1:
         return list(of_parts)
-    part = torch.repeat_interleave(torch.tensor(sizes, device=x.device), output_size=len(x))
-    return [t[part] for t in of_parts]
+    runs = [(size, len(list(run))) for size, run in groupby(sizes)]
+    lengths = [length for _, length in runs]
+    return [
+        torch.cat([part.repeat_interleave(size, 0) for part, (size, _) in zip(t.split(lengths), runs, strict=True)])
+        for t in of_parts
+    ]
 
 
 def _mean_of_parts(rows: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -126,7 +145,7 @@ def _by_rows(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
     if sizes is None:
         return mean, var
     of_parts = _mean_of_parts(mean, sizes)
-    (around,) = _each_row(sizes, x, of_parts)
+    (around,) = _each_row(sizes, of_parts)
     return of_parts, _mean_of_parts(var + (mean - around).square_(), sizes)
 
 
@@ -153,9 +172,9 @@ def part_sums(g: Tensor, x: Tensor, sizes: Sizes, centre: Tensor) -> tuple[Tenso
         return of_g, of_products - centre * of_g
     x, g = _alike(x, g)
     one = torch.ones_like(centre[0])
-    found = [  # the gradients of β and γ in torch's batch norm of the part, were its μ the centre and its σ one
+    found = [  # the gradients of β and γ in torch's batch norm of the part, were its μ the centre, its σ and γ one
         torch.ops.aten.native_batch_norm_backward(
-            g_part, part, None, None, None, around, one, True, 0.0, [False, True, True]
+            g_part, part, one, None, None, around, one, True, 0.0, [False, True, True]
         )[1:]
         for g_part, part, around in zip(g.split(list(sizes)), x.split(list(sizes)), centre, strict=True)
     ]

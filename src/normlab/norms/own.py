@@ -35,8 +35,12 @@ def per_channel(values: Tensor, x: Tensor) -> Tensor:
     return values.view(1, -1, *[1] * (x.ndim - 2))
 
 
+def has_16_bits(x: Tensor) -> bool:
+    """Whether `x` is of float16 or bfloat16."""
+    return x.dtype in (torch.float16, torch.bfloat16)
+
+
 def in_float32(compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`compute(x)` outside autocast; 16-bit inputs are computed in float32 and given back as they came."""
-    sixteen = x.dtype in (torch.float16, torch.bfloat16)
     with torch.autocast(x.device.type, enabled=False):
-        return compute(x.float() if sixteen else x).to(x.dtype)
+        return compute(x.float() if has_16_bits(x) else x).to(x.dtype)

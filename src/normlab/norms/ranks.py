@@ -24,13 +24,13 @@ def joint_moments(x: Tensor, layer: str) -> tuple[Tensor, Tensor, Tensor, Tensor
 
     Raises ValueError, with the name of the `layer`, where all ranks together hold a single value per channel.
     """
-    x, mean, var = whole_moments(x)
-    return x, *_Joined.apply(mean, var, x.numel() // x.shape[1], layer)  # pyright: ignore[reportReturnType]
+    way, mean, var = whole_moments(x)
+    return way, *_Joined.apply(mean, var, x.numel() // x.shape[1], layer)  # pyright: ignore[reportReturnType]
 
 
 def average(values: Tensor, samples: int, layer: str) -> Tensor:
     """The mean of `values` over ranks, each weighted by its samples; without a gradient."""
-    total = _sum(torch.cat([values.new_tensor([samples]), samples * values.detach().flatten()]), layer)
+    total = _sum(torch.cat([values.new_full((1,), samples), samples * values.detach().flatten()]), layer)
     return (total[1:] / total[0]).view_as(values)
 
 
@@ -69,7 +69,7 @@ class _Joined(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, mean: Tensor, var: Tensor, count: int, layer: str) -> tuple[Tensor, Tensor, Tensor]:
-        ranks = gather(torch.cat([mean.new_tensor([count]), mean[0], var[0]]), layer)
+        ranks = gather(torch.cat([mean.new_full((1,), count), mean[0], var[0]]), layer)
         counts, means, variances = ranks.split([1, mean.shape[1], mean.shape[1]], 1)
         n = counts.sum()
         if count < 2 and n < 2:  # a larger count would be enough to know, without waiting for the device

@@ -29,11 +29,11 @@ class RenormLayer(RunningNorm):
         if not self.training:
             return self.evaluate(x)
         check_first_pass(self.name)
-        x, mean, var, unbiased_var = self.moments(x)
+        way, mean, var, unbiased_var = self.moments(x)
         rstd = (var + self.eps).rsqrt()
         r, d = self._corrections(mean[0], rstd[0])
         self.track(mean[0], unbiased_var[0])
-        return affine_map(x, [len(x)], mean, self.weight * rstd * r, self.bias + self.weight * d)
+        return affine_map(x, way, [len(x)], mean, self.weight * rstd * r, self.bias + self.weight * d)
 
     @torch.no_grad()
     def _corrections(self, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor]:

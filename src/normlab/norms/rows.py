@@ -36,11 +36,11 @@ def pooled(mean: Tensor, var: Tensor, axis: int) -> tuple[Tensor, Tensor]:
 
 def row_sums(g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Σ g and Σ g x (N, C) over space, of 32 bits at least; `g` and `x` (N, C, *space)."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    g, x = g.to(dtype), x.to(dtype)  # of 16 bits, a product may be too large for a number
     if not (has_fast_rows(x) and g.is_contiguous()):
-        axes, dtype = space_axes(x), torch.promote_types(x.dtype, torch.float32)
-        if not axes:
-            return g.to(dtype), g.to(dtype) * x
-        return g.sum(axes, dtype=dtype), (g * x).sum(axes, dtype=dtype)
+        axes = space_axes(x)
+        return (g.sum(axes), (g * x).sum(axes)) if axes else (g, g * x)
     # The gradients of γ and β of a single sample with N C channels that are a group each, of mean 0 and σ 1
     rows, space = x.shape[0] * x.shape[1], x[0, 0].numel()
     zero, one = x.new_zeros(1, rows), x.new_ones(1, rows)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from normlab.norms import ranks
 from normlab.norms.checkpointing import moves_statistics
 from normlab.norms.moments import affine_map, moments, unbiased
-from normlab.norms.own import OwnLayer
+from normlab.norms.own import OwnLayer, has_16_bits
 
 
 class BatchMoments(nn.Module):
@@ -29,19 +29,22 @@ class BatchMoments(nn.Module):
         return self.training and self.synchronised is not None and ranks.several()
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """`x` for `affine_map`, with mean, biased and unbiased variance (1, C) of the batch, or of all ranks'."""
+        """The way of the gradient, as `moments` gives it; mean, biased and unbiased variance (1, C) of the batch.
+
+        Where the statistics are those of several ranks, they are of all ranks' batches.
+        """
         if self.joint:
             assert self.synchronised is not None
             return ranks.joint_moments(x, self.synchronised)
         whole = [len(x)]
-        x, mean, var = moments(x, whole)
-        return x, mean, var, unbiased(var, x, whole)
+        way, mean, var = moments(x, whole)
+        return way, mean, var, unbiased(var, x, whole)
 
     def by_moments(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Batch norm's training, of the batch or of all ranks'; the running statistics follow."""
-        x, mean, var, unbiased_var = self.moments(x)
+        way, mean, var, unbiased_var = self.moments(x)
         self.track(mean[0], unbiased_var[0])
-        return affine_map(x, [len(x)], mean, weight * (var + self.eps).rsqrt(), bias)
+        return affine_map(x, way, [len(x)], mean, weight * (var + self.eps).rsqrt(), bias)
 
     @torch.no_grad()
     def track(self, mean: Tensor, unbiased_var: Tensor) -> None:
@@ -89,9 +92,14 @@ class RunningNorm(BatchMoments, OwnLayer):
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
 
     def normalize(self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        """Batch norm's training by torch's kernel; the running statistics follow. The layer's own γ, β unless given."""
+        """Batch norm's training, by torch's kernel where that is exact; the running statistics follow.
+
+        γ and β are the layer's own unless given.
+        """
         weight, bias = self.weight if weight is None else weight, self.bias if bias is None else bias
-        if self.joint:
+        # torch's kernel for 16 bits in channels_last rounds the terms of a gradient before it adds them
+        inexact = has_16_bits(x) and x.device.type == "cpu" and not x.is_contiguous()
+        if self.joint or inexact:
             return self.by_moments(x, weight, bias)
         mean, var = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
         y = F.batch_norm(x, mean, var, weight, bias, True, 1.0, self.eps)

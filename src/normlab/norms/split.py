@@ -32,10 +32,10 @@ class SplitLayer(SeveralNorms):
         sizes = [len(x) // splits] * splits
         sizes[-1] += len(x) % splits
         weight, bias = torch.stack([part.weight for part in self.sets]), torch.stack([part.bias for part in self.sets])
-        x, mean, var = moments(x, sizes)
+        way, mean, var = moments(x, sizes)
         for part, its_mean, its_var in zip(self.sets, mean, unbiased(var, x, sizes), strict=True):
             part.track(its_mean, its_var)
-        return affine_map(x, sizes, mean, weight * (var + self.eps).rsqrt(), bias)
+        return affine_map(x, way, sizes, mean, weight * (var + self.eps).rsqrt(), bias)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class SwitchableLayer(RunningNorm):
         values = x.numel() // self.num_features
         if self.training and values < 2:
             raise ValueError(f"norm=switchable: Expected more than 1 value per channel, got shape {tuple(x.shape)}")
-        x, mean, var = moments(x, None)  # of each sample's channels, (N, C): the other two follow
+        way, mean, var = moments(x, None)  # of each sample's channels, (N, C): the other two follow
         layer_mean, layer_var = pooled(mean, var, 1)
         if self.training:
             batch_mean, batch_var = pooled(mean, var, 0)
@@ -39,11 +39,13 @@ class SwitchableLayer(RunningNorm):
             batch_mean, batch_var = self.running_mean.unsqueeze(0), self.running_var.unsqueeze(0)
         mixed_mean = _mix(self.mean_weight, mean, layer_mean, batch_mean)
         mixed_var = _mix(self.var_weight, var, layer_var, batch_var)
-        return affine_map(x, None, mixed_mean, self.weight * (mixed_var + self.eps).rsqrt(), self.bias)
+        return affine_map(x, way, None, mixed_mean, self.weight * (mixed_var + self.eps).rsqrt(), self.bias)
 
 
-def _mix(logits: Tensor, *statistics: Tensor) -> Tensor:
-    return sum((share * s for share, s in zip(logits.softmax(0), statistics, strict=True)), torch.zeros_like(logits[0]))
+def _mix(logits: Tensor, first: Tensor, *others: Tensor) -> Tensor:
+    """Σ w_k s_k, as s_1 + Σ w_k (s_k - s_1): the logits' gradients would else be differences of large numbers."""
+    base, shares = first.detach(), logits.softmax(0)
+    return sum((share * (s - base) for share, s in zip(shares, (first, *others), strict=True)), base)
 
 
 @dataclass(frozen=True)
