@@ -30,8 +30,8 @@ class BatchFastLayer(RunningNorm):
 class BatchFast(Norm):
     """y = γ (x - μ) / √(σ² + ε) + β with μ, σ² over batch and space of each channel; input (N, C, *space).
 
-    It is `norm=batch` up to rounding, with a forward pass that takes half of torch's time where that is slow: contiguous
-    float32 or float64 with space on the CPU (benchmarks/README.md); elsewhere it calls torch's own. Where means are
+    It is `norm=batch` up to rounding, with a forward pass that takes half of torch's time where that is slow, on
+    contiguous float32 or float64 with space on the CPU (benchmarks/README.md); elsewhere it is torch's. Where means are
     large beside σ, dγ has fewer digits: in float32 it is off by up to 5e-7 |μ| / σ of its size, torch's by a tenth of
     that. The state is that of `nn.BatchNorm*d`. Does not help in channels_last or on a GPU; its gradient cannot be
     differentiated again. Stay with `norm=batch` where other tools must know the layer.
