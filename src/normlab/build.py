@@ -92,8 +92,6 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     inputs = read_inputs(data, input_path(config)) if config.action == "predict" else None
     if inputs is not None:
         check_evaluation(network, norm_inputs, batch_sizes(inputs.loader))
-    if _uses_channels_last(config, network):
-        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if config.compile:
         _compile(network)
 
@@ -102,6 +100,8 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     record = Record(folder, score, config.score_mode or task.direction(score), task.metric_names())
     _wrap_loaders(data, config)
     trainer = make_trainer(config, folder, record, network, processes)
+    if _uses_channels_last(config, network, trainer.strategy.root_device.type):
+        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     # Lightning converts only after it has loaded a checkpoint, which 64-true would lose half of its digits by
     trainer.precision_plugin.convert_module(task)
     return Parts(task, data, trainer, record, inputs)
@@ -247,9 +247,12 @@ def _compile(network: nn.Module) -> None:
     network.compile()
 
 
-def _uses_channels_last(config: DictConfig, network: nn.Module) -> bool:
+def _uses_channels_last(config: DictConfig, network: nn.Module, device: str) -> bool:
+    """`auto` is for convolutions in 16 bits, unless a norm would copy its input out of that layout and back."""
     if config.channels_last != "auto":
         return config.channels_last
     if config.trainer.get("strategy") == "fsdp":
         return False  # fully_shard cuts contiguous parameters only
+    if any(found is not None and device in found.contiguous_on for found in map(declaration, network.modules())):
+        return False
     return "16" in str(config.trainer.precision) and any(isinstance(m, nn.Conv2d) for m in network.modules())

@@ -82,6 +82,7 @@ RULES: dict[str, tuple[Number | Words, ...]] = {
     "mix": (Words(["mixup", "cutmix"]), NULL),
     "mix_alpha": (POSITIVE,),
     "in_memory": (Words(["auto", True, False]),),
+    "on_device": (Words(["auto", True, False]),),
     "workers": (Number(0, whole=True), Words(["auto"])),
     "corrupt": (Words(["stop", "skip"]),),
     "samples": (COUNT,),

@@ -29,7 +29,7 @@ NEUTRAL = {
     "task.class_weights": None,
     "optimizer.fused": False,
 }
-ELSEWHERE = ("data.root", "data.in_memory", "data.workers")  # where files lie, and how they are read
+ELSEWHERE = ("data.root", "data.in_memory", "data.workers", "data.on_device")  # where files lie, and how they are read
 GRADIENT_CALLBACKS = ("agc",)  # those that change what the optimizer sees
 
 

@@ -56,13 +56,13 @@ class Cutout:
 
     def __init__(self, samples: int, size: int, shape: Sequence[int], value: Tensor, seed: int):
         """shape: (height, width). value: (C,)."""
-        self.size, self.value = size, value
+        self.size, self.value = size, _Constant(value)
         self.centres = Draws("cutout", seed, lambda random: _pixels(samples, shape, random))
 
     def __call__(self, x: Tensor, index: Tensor, epoch: int) -> Tensor:
         start = self.centres(index, epoch).to(x.device) - self.size // 2
         covered = _boxes(start, start + self.size, x.shape[2:])
-        return torch.where(covered, self.value.to(x)[:, None, None], x)
+        return torch.where(covered, self.value(x)[:, None, None], x)
 
 
 class Mixup:
@@ -90,13 +90,13 @@ class Cutmix:
 
     def __init__(self, samples: int, classes: int, alpha: float, shape: Sequence[int], seed: int):
         """shape: (height, width)."""
-        self.classes = classes
+        self.classes, self.size = classes, _Constant(torch.tensor(shape))
         self.shares = Draws("cutmix", seed, lambda random: _beta(samples, alpha, random))
         self.centres = Draws("cutmix centre", seed, lambda random: _pixels(samples, shape, random))
 
     def __call__(self, x: Tensor, y: Tensor, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
-        size = torch.tensor(x.shape[2:], device=x.device)
         centre, share = self.centres(index, epoch).to(x.device), self.shares(index, epoch).to(x.device)
+        size = self.size(centre)
         half = (0.5 * (1 - share).sqrt()[:, None] * size).long()
         start, stop = (centre - half).clamp(min=0), torch.minimum(centre + half, size)
         kept = 1 - (stop - start).prod(1) / size.prod()
@@ -116,6 +116,18 @@ def chain(changes: Sequence[Augment]) -> Augment | None:
         return x
 
     return all_of_them
+
+
+class _Constant:
+    """A tensor in the type and on the device of others, where it goes once: a copy makes the host wait for a GPU."""
+
+    def __init__(self, value: Tensor):
+        self.value = self.there = value
+
+    def __call__(self, like: Tensor) -> Tensor:
+        if (self.there.device, self.there.dtype) != (like.device, like.dtype):
+            self.there = self.value.to(like)
+        return self.there
 
 
 def _pixels(samples: int, shape: Sequence[int], random: torch.Generator) -> Tensor:

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from normlab.data.batches import Augment, Batches, EpochOrder, Mix, Source
 from normlab.data.labels import check_finite, check_labels
+from normlab.data.sent import Sent
 from normlab.data.splits import Splitter, cut, taken, with_noise
 from normlab.errors import ConfigError
 from normlab.folder import write_text
 
 FACTS = ("task", "input_shape", "out_features", "class_names")  # plain values
-GPU_SHARE = 4  # a split lies on the GPU where it takes no more than one part in so many of its free memory
+GPU_SHARE = 4  # splits lie on a GPU as long as all of them take one part in so many of its free memory at most
 
 
 class DataModule(LightningDataModule):
@@ -26,7 +27,9 @@ class DataModule(LightningDataModule):
     Subclasses write `load` and state the facts below, in their class or when they have loaded. Parts that a set does
     not come with are cut from its training part: `test_fraction` and `val_fraction` of it, or as the validation part
     the `fold`-th of `folds`. Of the training part `subset` is used, a fraction or a number of samples, and a fraction
-    `label_noise` of its labels is wrong. Raises ConfigError where a part would be empty or lack a class.
+    `label_noise` of its labels is wrong. on_device: whether samples lie on the GPU that trains, or are sent to it batch
+    by batch; auto: as far as a quarter of its free memory reaches. Batches are the same bit for bit: what changes them
+    does so on the GPU. Raises ConfigError where a part would be empty or lack a class.
     """
 
     task: Literal["classify", "regress"]
@@ -46,13 +49,15 @@ class DataModule(LightningDataModule):
         subset: float = 1.0,
         label_noise: float = 0.0,
         drop_last: bool = False,
+        on_device: Literal["auto"] | bool = "auto",
     ):
         super().__init__()
-        self.batch_size, self.drop_last = batch_size, drop_last
+        self.batch_size, self.drop_last, self.on_device = batch_size, drop_last, on_device
         self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
         self.folds, self.fold, self.subset, self.label_noise = folds, fold, subset, label_noise
         self.seed = 0  # the run's, set where the parts meet, as are the two below
         self.rank, self.processes = 0, 1
+        self.room: int | None = None  # bytes of the GPU that splits may still take; None: nobody has asked yet
         self.splits: dict[str, tuple[Any, Tensor]] = {}
         self.sample_names: dict[str, list[str]] = {}  # of each part, where samples are called anything
 
@@ -109,6 +114,11 @@ class DataModule(LightningDataModule):
                 )
         transform = self.preprocess(found["train"][0])
         self.splits = {name: (transform(x), y) for name, (x, y) in found.items()}
+        if self.on_device is True and not all(isinstance(x, Tensor) for x, _ in self.splits.values()):
+            raise ConfigError(
+                "data.on_device=true: samples that are read while the network trains lie on no device; set "
+                "data.in_memory=true too, or data.on_device=auto"
+            )
         if "test" not in self.splits:
             self.test_dataloader = None  # pyright: ignore  # how Lightning is told that there is none
 
@@ -160,14 +170,34 @@ class DataModule(LightningDataModule):
         return Batches(x, y, self.batch_size, **options)
 
     def _placed(self, split: str) -> tuple[Any, Tensor]:
-        """A split, moved to the GPU that trains where it is small enough, so that no batch has to travel."""
+        """A split, moved to the GPU that trains where there is room, so that no batch has to travel.
+
+        Its targets lie there in any case, and so do the places by which batches are changed.
+        """
         x, y = self.splits[split]
         device = self._device()
-        if device.type == "cuda" and isinstance(x, Tensor) and x.device != device:
-            free, _ = torch.cuda.mem_get_info(device)
-            if x.nbytes * GPU_SHARE <= free:
-                self.splits[split] = x.to(device), y.to(device)
+        if device.type != "cuda":
+            return x, y
+        if not isinstance(x, Tensor) or x.device == device:
+            return x, y.to(device)
+        if not self._has_room(x.nbytes, device):
+            return Sent(x, device), y.to(device)
+        self.splits[split] = x.to(device), y.to(device)
         return self.splits[split]
+
+    def _has_room(self, size: int, device: torch.device) -> bool:
+        """Whether so many bytes may lie on the GPU, which then are taken from what is left for the other splits.
+
+        Its free memory is asked for once: gradients and activations come later, and are not to be left with less for
+        each split that was moved before them.
+        """
+        if isinstance(self.on_device, bool):
+            return self.on_device
+        if self.room is None:
+            self.room = torch.cuda.mem_get_info(device)[0] // GPU_SHARE
+        fits = size <= self.room
+        self.room -= size if fits else 0
+        return fits
 
     def _device(self) -> torch.device:
         """Where batches go."""

@@ -66,9 +66,10 @@ class Draws:
 class Batches:
     """(x, y) pairs of samples cut by index: none is touched on its own, which a DataLoader would do.
 
-    x: a tensor, or a `Source` to read from. `sampler` gives the order, None the stored one. Several `processes` share
-    batches of processes · batch_size samples, each taking the block of its `rank`; the blocks of a last, smaller batch
-    are as equal as can be, and may be empty. Then, `index` being places in the data set:
+    x: a tensor on the device of y, or a `Source` to read from, whose samples come to lie there. `sampler` gives the
+    order, None the stored one. Several `processes` share batches of processes · batch_size samples, each taking the
+    block of its `rank`; the blocks of a last, smaller batch are as equal as can be, and may be empty. Then, `index`
+    being places in the data set, on that device:
     `augment(x, index, epoch)` changes samples, `transform(x)` brings them into the form that the network takes, and
     `mix(x, y, index, epoch)` mixes each two neighbours of the epoch's order, which `x` then holds side by side.
     """
@@ -105,7 +106,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         blocks = [self._block(step)[:2] for step in range(len(self))]
-        order = None if self.sampler is None else self.sampler.permutation().to(self.y.device)
+        order = None if self.sampler is None else self.sampler.permutation()
         for (start, stop), (first, index, x) in zip(blocks, self._read(blocks, order), strict=True):
             y = self.y[index]
             if self.augment is not None:
@@ -121,15 +122,17 @@ class Batches:
         """The place in the order where each step begins to read, the places of what it reads, and the samples."""
         if self.mix is not None:  # whole pairs, also where a block ends within one
             blocks = [(start - start % 2, min(stop + stop % 2, len(self.y))) for start, stop in blocks]
+        beside = None if order is None else order.to(self.y.device)  # where batches are changed
+        for (start, stop), x in zip(blocks, self._samples(blocks, order, beside), strict=True):
+            yield start, slice(start, stop) if beside is None else beside[start:stop], x
+
+    def _samples(
+        self, blocks: Sequence[tuple[int, int]], order: Tensor | None, beside: Tensor | None
+    ) -> Iterator[Tensor]:
         if isinstance(self.x, Tensor):
-            for start, stop in blocks:
-                index = slice(start, stop) if order is None else order[start:stop]
-                yield start, index, self.x[index]
-            return
+            return (self.x[start:stop] if beside is None else self.x[beside[start:stop]] for start, stop in blocks)
         order = torch.arange(len(self.y)) if order is None else order
-        steps = [order[start:stop] for start, stop in blocks]
-        for (start, _), index, x in zip(blocks, steps, self.x.batches(steps), strict=True):
-            yield start, index, x
+        return self.x.batches([order[start:stop] for start, stop in blocks])
 
     def _epoch(self) -> int:
         return 0 if self.sampler is None else self.sampler.epoch

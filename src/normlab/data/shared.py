@@ -7,7 +7,7 @@ from torch import Tensor
 
 from normlab.data.base import DataModule
 
-OWN = ("batch_size", "drop_last", "seed", "trainer")  # what each job has for itself
+OWN = ("batch_size", "drop_last", "on_device", "room", "seed", "trainer")  # what each job has for itself
 
 _kept: dict[str, dict[str, Any]] = {}  # one data set at most
 

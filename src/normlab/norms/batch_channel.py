@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normlab.norms.declaration import BATCH, Declaration
+from normlab.norms.declaration import BATCH, GROUP_NORM, Declaration
 from normlab.norms.group import number_of_groups
 from normlab.norms.own import in_float32
 from normlab.norms.running import RunningNorm
@@ -22,7 +22,7 @@ class BatchChannelLayer(RunningNorm):
     batch_bias (C,) of the batch part; running_mean, running_var (C,) and the counter as `nn.BatchNorm*d`.
     """
 
-    declaration = Declaration(BATCH, running_stats=True, synchronisable=True, drop_in=False)
+    declaration = Declaration(BATCH, running_stats=True, synchronisable=True, drop_in=False, contiguous_on=GROUP_NORM)
 
     def __init__(self, num_features: int, dims: int, groups: int, eps: float, momentum: float | None):
         super().__init__("batch_channel", num_features, dims, eps, momentum)

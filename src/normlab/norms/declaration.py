@@ -32,6 +32,8 @@ class Declaration:
         before training moved it: backward then sees the moved one (as in pytorch #197039).
     drop_in: it can replace a BatchNorm in any network.
     channels_last: its input is (N, *space, C).
+    contiguous_on: types of devices on which its kernel takes contiguous tensors alone: in torch's layout channels_last
+        its input is copied before it, and its output by the convolution behind it.
     """
 
     axes: frozenset[Axis]
@@ -47,6 +49,7 @@ class Declaration:
     compiles: bool = True
     drop_in: bool = True
     channels_last: bool = False
+    contiguous_on: frozenset[str] = frozenset()
 
     @property
     def batch_stats(self) -> bool:
@@ -68,6 +71,7 @@ class Declaration:
 BATCH: frozenset[Axis] = frozenset({"batch", "space"})
 SPACE: frozenset[Axis] = frozenset({"space"})
 SAMPLE: frozenset[Axis] = frozenset({"channel", "space"})
+GROUP_NORM = frozenset({"cuda"})  # `contiguous_on` of what calls torch's group norm, and its instance norm
 
 
 def _batch(layer: nn.modules.batchnorm._BatchNorm) -> Declaration:
@@ -76,11 +80,11 @@ def _batch(layer: nn.modules.batchnorm._BatchNorm) -> Declaration:
 
 
 def _instance(layer: nn.modules.batchnorm._NormBase) -> Declaration:
-    return Declaration(SPACE, running_stats=layer.running_mean is not None)
+    return Declaration(SPACE, running_stats=layer.running_mean is not None, contiguous_on=GROUP_NORM)
 
 
 def _group(layer: nn.GroupNorm) -> Declaration:
-    return Declaration(SAMPLE, groups=layer.num_groups)
+    return Declaration(SAMPLE, groups=layer.num_groups, contiguous_on=GROUP_NORM)
 
 
 def _layer(layer: nn.LayerNorm) -> Declaration:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from normlab.norms.declaration import SAMPLE, Declaration
+from normlab.norms.declaration import GROUP_NORM, SAMPLE, Declaration
 from normlab.norms.group import number_of_groups
 from normlab.norms.standardized import StandardizedNorm
 
@@ -14,7 +14,7 @@ class WeightStdLayer(nn.GroupNorm):
 
     def __init__(self, num_groups: int, num_features: int, eps: float):
         super().__init__(num_groups, num_features, eps)
-        self.declaration = Declaration(SAMPLE, groups=num_groups, drop_in=False)
+        self.declaration = Declaration(SAMPLE, groups=num_groups, drop_in=False, contiguous_on=GROUP_NORM)
 
 
 @dataclass(frozen=True)
