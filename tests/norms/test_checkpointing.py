@@ -20,7 +20,7 @@ NORMS = options("norm")
 def option(name: str):
     keys = {  # what depends on earlier batches does so from the second batch on
         "renorm": ["norm.start=0", "norm.end=1"],
-        "mabn": ["norm.start=0"],
+        "mabn": ["norm.start=0", "norm.window=2", "norm.average_from=0"],
         "cross_iteration": ["norm.start=0"],
         "ghost": ["norm.size=3"],
     }

@@ -1,6 +1,7 @@
 """Cross-iteration batch norm against its paper's formulas, with derivatives by autograd, and against batch norm."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -115,10 +116,62 @@ def test_every_norm_of_a_network_follows_the_convolution_made_before_it():
 
 def test_the_link_keeps_no_batch_and_no_second_copy_of_the_weight():
     before, norm = pair("conv2d", start=0)
-    norm(before(torch.randn(SHAPES["conv2d"], dtype=torch.float64)))
-    assert before.seen is None
+    x = torch.randn(SHAPES["conv2d"], dtype=torch.float64)
+    kept = weakref.ref(x)
+    norm(before(x)).sum().backward()
+    del x
+    assert kept() is None
     assert [name for name, _ in norm.named_parameters()] == ["weight", "bias"]
     nn.Conv2d(3, 6, 3).load_state_dict(before.state_dict())
+
+
+def test_a_second_norm_behind_no_layer_of_its_own_is_batch_norm():
+    option = CrossIteration(start=0)
+    before, first, second = option.conv2d(3, 6, 3).double(), option(6, 2).double(), option(6, 2).double()
+    reference = nn.BatchNorm2d(6).double()
+    for step in range(3):
+        torch.manual_seed(step)
+        x = torch.relu(first(before(torch.randn(SHAPES["conv2d"], dtype=torch.float64))))
+        torch.testing.assert_close(second(x), reference(x), rtol=0, atol=1e-10)
+        move(before, step)
+
+
+def test_a_layer_may_run_twice_before_its_norm_does():
+    """It is as if norm and layer ran in turns."""
+    (before, norm), (again, plain) = pair("conv2d", start=0), pair("conv2d", start=0)
+    for step in range(3):
+        torch.manual_seed(step)
+        a, b = torch.randn(2, 4, 3, 7, 6, dtype=torch.float64)
+        of_a, of_b = before(a), before(b)
+        found, expected = [norm(of_a), norm(of_b)], [plain(again(a)), plain(again(b))]
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        move(before, step)
+        move(again, step)
+
+
+def test_a_norm_made_behind_another_layer_than_it_stands_behind_is_refused():
+    option = CrossIteration(start=0)
+    convs = [option.conv2d(3, 3, 3, padding=1) for _ in range(2)]
+    norm = option(3, 2)
+    with pytest.raises(ValueError, match="make each norm right after the layer that it follows"):
+        norm(convs[0](convs[1](torch.randn(4, 3, 5, 5))))
+
+
+def test_a_network_compiles():
+    """torch.compile keeps what a layer notes on its output for the norm."""
+    torch.compiler.reset()
+    before, norm = pair("conv2d", start=0)
+    network = nn.Sequential(before, norm)
+    plain, compiled = copy.deepcopy(network), torch.compile(network, backend="aot_eager", fullgraph=True)
+    for step in range(3):
+        x = torch.randn(SHAPES["conv2d"], dtype=torch.float64)
+        compiled(x).square().sum().backward()
+        plain(x).square().sum().backward()
+        move(before, step)
+        move(plain[0], step)
+    for ours, theirs in zip(network.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=1e-8)
+    torch.testing.assert_close(network.state_dict(), plain.state_dict(), rtol=0, atol=1e-8)
 
 
 def test_what_it_cannot_follow_is_refused():

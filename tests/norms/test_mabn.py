@@ -1,4 +1,4 @@
-"""MABN against its paper's algorithm written plainly, over several batches."""
+"""MABN against its authors' algorithm (github.com/megvii-model/MABN) written plainly, over several batches."""
 
 import pytest
 import torch
@@ -11,10 +11,11 @@ SPACES = {0: (), 1: (7,), 2: (5, 6), 3: (3, 4, 2)}
 
 
 class Plainly:
-    """Lists of the last batches' statistics, and one batch after the other."""
+    """Lists of the batches' statistics, and one batch after the other."""
 
-    def __init__(self, layer, window: int, r_max: float, start: int):
+    def __init__(self, layer, window: int, r_max: float, start: int, average_from: int):
         self.layer, self.window, self.r_max, self.start = layer, window, r_max, start
+        self.average_from = average_from
         self.running, self.batches = torch.ones(6, dtype=torch.float64), 0
         self.squares, self.products = [], []
 
@@ -22,7 +23,7 @@ class Plainly:
         axes, shape = (0, *range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
         self.batches += 1
         self.squares.append((x**2).mean(axes))
-        sigma = (torch.stack(self.squares[-self.window :]).mean(0) + 1e-5) ** 0.5
+        sigma = (self.average(self.squares) + 1e-5) ** 0.5
         limit = self.r_max if self.batches > self.start else 1
         r = (sigma / (self.running + 1e-5) ** 0.5).clamp(1 / limit, limit)
         self.running = 0.98 * self.running + 0.02 * (sigma**2 - 1e-5)
@@ -31,19 +32,25 @@ class Plainly:
         y = z * (weight * r).view(shape) + bias.view(shape)
         g = upstream * (weight * r).view(shape)
         self.products.append((g * z).mean(axes))
-        average = torch.stack(self.products[-self.window :]).mean(0)
-        d_x = (g - z * average.view(shape)) / sigma.view(shape)
+        d_x = (g - z * self.average(self.products).view(shape)) / sigma.view(shape)
         return y, d_x, (upstream * z * r.view(shape)).sum(axes), upstream.sum(axes)
+
+    def average(self, statistics: list[torch.Tensor]) -> torch.Tensor:
+        if self.batches <= self.window or self.batches < self.average_from:
+            return statistics[-1]
+        return torch.stack(statistics[-self.window :]).mean(0)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("average_from", [0, 6])
 @pytest.mark.parametrize("dims", SPACES)
-def test_outputs_and_gradients_over_batches_follow_the_paper(dims, channels_last):
+def test_outputs_and_gradients_over_batches_follow_the_authors(dims, average_from, channels_last):
     torch.manual_seed(0)
-    layer = MABN(window=3, r_max=1.05, start=4)(6, dims).double()
+    keys = {"window": 3, "r_max": 1.05, "start": 4, "average_from": average_from}
+    layer = MABN(**keys)(6, dims).double()
     for parameter in layer.parameters():
         nn.init.normal_(parameter)
-    plainly = Plainly(layer, window=3, r_max=1.05, start=4)
+    plainly = Plainly(layer, **keys)
     for step in range(8):
         x = torch.randn(4, 6, *SPACES[dims], dtype=torch.float64) * (1 + step)
         if channels_last and dims == 2:
@@ -58,6 +65,20 @@ def test_outputs_and_gradients_over_batches_follow_the_paper(dims, channels_last
     columns = x.movedim(1, -1)
     expected = columns / (plainly.running + 1e-5) ** 0.5 * layer.weight + layer.bias
     torch.testing.assert_close(layer.eval()(x), expected.movedim(-1, 1), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("forwards", [0, 1, 15])
+def test_forward_passes_without_a_backward_pass_do_not_pull_its_averages(forwards):
+    """The same batch and gradient each time: the average of the backward term is that of one."""
+    torch.manual_seed(0)
+    layer, x, upstream = MABN(window=4, average_from=0)(6, 2).double(), *torch.randn(2, 4, 6, 3, 3, dtype=torch.float64)
+    expected = None
+    for _ in range(12):
+        for _ in range(forwards):
+            layer(x)
+        (got,) = torch.autograd.grad(layer(x.requires_grad_()), x, upstream)
+        expected = got if expected is None else expected
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
 
 
 def test_the_layers_before_it_are_centred_and_keep_torchs_state():

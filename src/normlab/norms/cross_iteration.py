@@ -16,14 +16,17 @@ from normlab.norms.tracing import leaf
 
 
 class Linked(nn.Module):
-    """Leaves its input for the norm after it, which asks for derivatives by the weight."""
+    """Notes its input on its output for the norm after it, which asks for derivatives by the weight.
 
-    seen: Tensor | None = None
+    It is not noted on the layer, which may run several times before the norm does.
+    """
 
     @leaf
     def forward(self, input: Tensor) -> Tensor:
-        self.seen = input.detach() if self.training else None
-        return super().forward(input)  # pyright: ignore[reportAttributeAccessIssue]
+        output = super().forward(input)  # pyright: ignore[reportAttributeAccessIssue]
+        if self.training:
+            output.made_by, output.made_of = self, input.detach()
+        return output
 
 
 class LinkedConv2d(Linked, nn.Conv2d):
@@ -69,22 +72,27 @@ class CrossIterationLayer(RunningNorm):
         if not self.training:
             return self.evaluate(x)
         check_first_pass(self.name)
+        batches: Tensor | int = 1  # that the statistics are of
         (source,) = self.source
         whole = [len(x)]
         way, mean, var = moments(x, whole)
         if source is not None and self.option.window > 1:
             own = mean.detach(), var.detach()
-            mean, var = self._with_the_past(mean, var, source.weight.detach())
-            if source.seen is not None:
-                self._remember(source, x.detach(), *own)
+            mean, var, batches = self._with_the_past(mean, var, source.weight.detach())
+            if getattr(x, "made_by", None) is source:
+                self._remember(source, x, *own)
             elif not recomputing():  # there the layer before may lie outside, and what is remembered is thrown away
-                raise ValueError("norm=cross_iteration: the layer made before the norm has not run for this batch")
-        self.track(mean[0].detach(), unbiased(var, x, whole)[0].detach())
+                raise ValueError(
+                    f"norm=cross_iteration: an input that does not come right from {source}, which was made before the "
+                    "norm: in the network, make each norm right after the layer that it follows, and let both train"
+                )
+        self.track(mean[0].detach(), unbiased(var, x, whole, batches)[0].detach())
         return affine_map(x, way, whole, mean, self.weight * (var + self.eps).rsqrt(), self.bias)
 
-    def _with_the_past(self, mean: Tensor, var: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance (1, C) of the window's batches, the past ones' as they would be with `weight`.
+    def _with_the_past(self, mean: Tensor, var: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and variance (1, C) of the window's batches, and how many they are.
 
+        Those of past batches are what they would be with `weight`.
         The paper averages E[x²] and takes off the square of the averaged mean; here, what is the same, σ² are averaged
         and the variance of the means is added, so that nothing cancels.
         """
@@ -94,15 +102,16 @@ class CrossIterationLayer(RunningNorm):
         means = torch.cat([mean, self.past_mean + shift])
         variances = torch.cat([var, (self.past_var + growth - shift.square()).clamp(min=0)])
         past = torch.where(self.num_batches_tracked >= self.option.start, self.num_batches_tracked, 0)
-        shares = (torch.arange(self.option.window, device=mean.device) <= past).to(mean).unsqueeze(1)
-        shares = shares / shares.sum()
+        taken = (torch.arange(self.option.window, device=mean.device) <= past).to(mean).unsqueeze(1)
+        batches = taken.sum()
+        shares = taken / batches
         pooled = (shares * means).sum(0, keepdim=True)
-        return pooled, (shares * (variances + (means - pooled).square())).sum(0, keepdim=True)
+        return pooled, (shares * (variances + (means - pooled).square())).sum(0, keepdim=True), batches
 
     @torch.no_grad()
     def _remember(self, source: Any, x: Tensor, mean: Tensor, var: Tensor) -> None:
         """Puts this batch's statistics, and their derivatives by the weight, in the place of the oldest."""
-        seen, source.seen = source.seen.to(mean), None  # let go, or it would live until the next batch
+        seen: Tensor = x.made_of.to(mean)  # pyright: ignore[reportAttributeAccessIssue]
         values = x.numel() // self.num_features
         with torch.autocast(x.device.type, enabled=False):
             mean_slope = source.weight_gradient(seen, torch.full_like(x, 1 / values, dtype=mean.dtype))
@@ -174,5 +183,7 @@ class CrossIteration(Norm):
 
     def layer(self, num_features: int, dims: int) -> nn.Module:
         source = self.source  # pyright: ignore[reportAttributeAccessIssue]
-        fits = source is not None and len(source.weight) == num_features
-        return CrossIterationLayer(num_features, dims, self, source if fits else None)
+        if source is None or len(source.weight) != num_features:
+            return CrossIterationLayer(num_features, dims, self, None)
+        self.link(None)  # another norm, with no layer of its own, does not come after it
+        return CrossIterationLayer(num_features, dims, self, source)

@@ -27,29 +27,41 @@ class _ByMovingAverage(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, r: Tensor, rstd: Tensor, products: Tensor, batches: Tensor
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        r: Tensor,
+        rstd: Tensor,
+        products: Tensor,
+        backwards: Tensor,
+        average_from: int,
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, r, rstd, batches)
-        ctx.products = products  # a buffer, which backward moves
+        ctx.save_for_backward(x, weight, r, rstd)
+        ctx.past = products, backwards, average_from  # buffers, which backward moves
         return affine(x, (weight * r * rstd).unsqueeze(0), bias.unsqueeze(0)).to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        x, weight, r, rstd, batches = ctx.saved_tensors
+        x, weight, r, rstd = ctx.saved_tensors
         d_bias, by_x = (sums[0] for sums in part_sums(upstream, x, [len(x)], torch.zeros_like(weight).unsqueeze(0)))
         values = x.numel() // x.shape[1]
-        a = average(ctx.products, weight * r * rstd * by_x / values, batches)
+        a = average(weight * r * rstd * by_x / values, *ctx.past)
         of_dy, of_x = (of_rows(t.unsqueeze(0), x) for t in (weight * r * rstd, -a * rstd.square()))
         d_x = (upstream * of_dy).addcmul_(x, of_x)
-        return d_x.to(x.dtype), r * rstd * by_x, d_bias, None, None, None, None
+        return d_x.to(x.dtype), r * rstd * by_x, d_bias, None, None, None, None, None
 
 
 @torch.no_grad()
-def average(ring: Tensor, newest: Tensor, batches: Tensor) -> Tensor:
-    """Puts `newest` (C,) in the place of the oldest of `ring` (window, C); the mean of those seen since batch 1."""
+def average(newest: Tensor, ring: Tensor, seen: Tensor, average_from: int) -> Tensor:
+    """Counts `newest` (C,) in `seen` and puts it in the place of the oldest of `ring` (window, C); the mean of those.
+
+    It is `newest` alone up to as many as the window holds, and before number `average_from`.
+    """
+    seen.add_(1)
     ring.copy_(torch.cat([newest.unsqueeze(0).to(ring), ring[:-1]]))
-    return ring.sum(0) / batches.clamp(max=len(ring))
+    return torch.where((seen > ring.shape[0]) & (seen >= average_from), ring.mean(0), newest)
 
 
 class CentredConv2d(nn.Conv2d):
@@ -69,13 +81,18 @@ class CentredLinear(nn.Linear):
 
 
 class MABNLayer(OwnLayer):
-    """See `MABN`. Parameters weight, bias; buffers running_square (C,), squares, products (window, C)."""
+    """See `MABN`. Parameters weight, bias; buffers running_square (C,), squares, products (window, C) and counters.
+
+    `squares` has χ² of the last `num_batches_tracked` forward passes in training, and `products` the backward term of
+    the last `num_backwards_tracked` backward passes, as a forward pass may have none.
+    """
 
     declaration = Declaration(BATCH, running_stats=True, centred=False, foldable=True, compiles=False, drop_in=False)
     running_square: Tensor
     squares: Tensor
     products: Tensor
     num_batches_tracked: Tensor
+    num_backwards_tracked: Tensor
 
     def __init__(self, num_features: int, dims: int, option: "MABN"):
         super().__init__("mabn", num_features, dims, option.eps)
@@ -86,6 +103,7 @@ class MABNLayer(OwnLayer):
         self.register_buffer("squares", torch.zeros(option.window, num_features))
         self.register_buffer("products", torch.zeros(option.window, num_features))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
+        self.register_buffer("num_backwards_tracked", torch.tensor(0))
 
     @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
@@ -98,32 +116,34 @@ class MABNLayer(OwnLayer):
         if x.numel() // self.num_features < 2:
             raise ValueError(f"norm=mabn: Expected more than 1 value per channel, got {tuple(x.shape)}")
         r, rstd = self._follow(x.detach())
-        batches = self.num_batches_tracked.clone()
-        return _ByMovingAverage.apply(x, self.weight, self.bias, r, rstd, self.products, batches)  # pyright: ignore
+        past = self.products, self.num_backwards_tracked, self.option.average_from
+        return _ByMovingAverage.apply(x, self.weight, self.bias, r, rstd, *past)  # pyright: ignore
 
     @torch.no_grad()
     def _follow(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Takes the batch into the averages; r and 1 / σ (C,)."""
         mean, var = part_moments(x, [len(x)])
-        self.num_batches_tracked.add_(1)
-        square = average(self.squares, (var + mean.square())[0], self.num_batches_tracked)
+        newest = (var + mean.square())[0]
+        square = average(newest, self.squares, self.num_batches_tracked, self.option.average_from)
         r = ((square + self.eps) / (self.running_square + self.eps)).sqrt()
-        started = self.num_batches_tracked > self.option.start
-        bound = torch.where(started, r.new_tensor(self.option.r_max), r.new_tensor(1.0))
-        self.running_square.lerp_(square, self.option.momentum)
-        return torch.minimum(torch.maximum(r, 1 / bound), bound), (square + self.eps).rsqrt()
+        bounded = r.clamp(1 / self.option.r_max, self.option.r_max)
+        r = torch.where(self.num_batches_tracked > self.option.start, bounded, 1)
+        self.running_square.lerp_(square.to(self.running_square), self.option.momentum)
+        return r, (square + self.eps).rsqrt()
 
 
 @dataclass(frozen=True)
 class MABN(Norm):
     """y = γ r x / √(χ² + ε) + β with χ² the mean of x² over batch and space, averaged over `window` batches; MABN.
 
-    Input (N, C, *space). The mean is not taken off; the layer before has each filter's mean taken off its weight
-    instead. r = √((χ² + ε) / (χ²_run + ε)), held constant in the gradient, is kept within 1 / `r_max` and `r_max`, and
-    at 1 up to batch `start`. Backward, the term of χ² is an average over the last batches too, so that the gradient is
-    not that of one batch's formula. Training moves χ²_run by `momentum`; evaluation is y = γ x / √(χ²_run + ε) + β.
-    State: γ, β, χ²_run and the last batches' values, forward and backward. Helps where batches are of two to eight
-    samples; does not help where they are large, nor early in training, while averages lag behind the weights.
+    Input (N, C, *space). χ² is the batch's own up to batch `window`, and before batch `average_from`. The mean is not
+    taken off; the layer before has each filter's mean taken off its weight instead. r = √((χ² + ε) / (χ²_run + ε)),
+    held constant in the gradient, is kept within 1 / `r_max` and `r_max`, and at 1 up to batch `start`. Backward, the
+    term of χ² is an average over the last batches too, begun alike, so that the gradient is then not that of one
+    batch's formula. Training moves χ²_run by `momentum`; evaluation is y = γ x / √(χ²_run + ε) + β. All numbers are
+    those of the authors' code. State: γ, β, χ²_run and the last batches' values, forward and backward. Helps where
+    batches are of two to eight samples; does not help where they are large, nor early in training, while averages lag
+    behind the weights.
 
     Yan et al., Towards Stabilizing Batch Statistics in Backward Propagation of Batch Normalization, 2020,
     arXiv:2001.06838.
@@ -132,6 +152,7 @@ class MABN(Norm):
     window: int = 16
     r_max: float = 5.0
     start: int = 1000
+    average_from: int = 100
     eps: float = 1e-5
     momentum: float = 0.02
 

@@ -48,9 +48,12 @@ def affine_map(x: Tensor, way: Tensor, sizes: Sizes, centre: Tensor, scale: Tens
     return _AffineMap.apply(x, way, sizes, centre.expand(shape), scale.expand(shape), shift.expand(shape))  # pyright: ignore
 
 
-def unbiased(var: Tensor, x: Tensor, sizes: Sequence[int]) -> Tensor:
-    """The unbiased variance (parts, C), which running statistics take, from the biased one."""
-    values = _values(x, sizes, var)
+def unbiased(var: Tensor, x: Tensor, sizes: Sequence[int], batches: Tensor | int = 1) -> Tensor:
+    """The unbiased variance (parts, C), which running statistics take, from the biased one.
+
+    `var` is that of a part, or of so many `batches` with parts of these sizes taken together.
+    """
+    values = batches * _values(x, sizes, var)
     return var * (values / (values - 1))
 
 
