@@ -11,6 +11,14 @@ pytestmark = pytest.mark.gpu
 SETTINGS = ["logger=none", "trainer=gpu", "trainer.deterministic=true", "trainer.max_epochs=3", "data.batch_size=200"]
 
 
+@pytest.fixture(autouse=True)
+def torchs_own_settings():
+    """Which a run leaves behind for the process."""
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_float32_matmul_precision("highest")
+
+
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 @pytest.mark.parametrize("model", ["mynet", "resnet", "my_model"])
 def test_a_stopped_run_resumes_and_ends_on_the_same_weights(tmp_path, monkeypatch, model, precision):
