@@ -75,6 +75,7 @@ REFUSED = Sentence("README.md", r"answered in ([\w ]+?), before", "startup", ((R
 IMPORTED = Sentence("README.md", r"eight seconds, (\w+) are imports", "startup", ((IMPORTS, "seconds"),), TIME_NOISE)
 ALLOCATED, FAST_CPU = ("the same, allocator=fast", "× the loop"), ("ours, experiment=fast_cpu", "× the loop")
 SCORES = ("accuracy", "AUROC")
+BANK = r"`experiment=bank`\): accuracy ([\d.]+) ± [\d.]+, AUROC ([\d.]+)"
 REGRESSION = r"regression reaches ([\d.]+) and ([\d.]+)"
 SHORTENED = r"before the call, ([\d.]+) and ([\d.]+)\."
 WIDER = r"custom_model has ([\d.]+) ± [\d.]+ and ([\d.]+)"
@@ -83,6 +84,7 @@ SENTENCES = (
     IMPORTED,
     Sentence("README.md", r"`mynet` ([\d.]+) times as fast", "mynet", (ALLOCATED,), RATIO_NOISE),
     Sentence("README.md", r"bfloat16: ([\d.]+) × the tutorial's loop", "mynet", (FAST_CPU,), RATIO_NOISE),
+    Sentence("README.md", BANK, "data", cells("experiment=bank", *SCORES), SCORE_NOISE),
     Sentence("README.md", REGRESSION, "data", cells("logistic regression", *SCORES), SCORE_NOISE),
     Sentence("README.md", SHORTENED, "data", cells("experiment=bank, without the duration", *SCORES), SCORE_NOISE),
     Sentence(

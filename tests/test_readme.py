@@ -45,6 +45,16 @@ def test_every_table_of_the_benchmarks_is_read():
     assert all(finding.verdict == "as said" for finding in figures.compare_tables("a", tables, tables))
 
 
+def test_what_the_readme_quotes_of_the_benchmarks_stands_there(monkeypatch):
+    tables = figures.tables((ROOT / "benchmarks" / "README.md").read_text())
+    monkeypatch.setattr(readme, "printed", lambda script: tables)
+    monkeypatch.setattr(readme, "has_bfloat16", lambda: True)
+    quoting = [sentence for sentence in readme.SENTENCES if sentence.script in ("startup", "mynet")]
+    assert len(quoting) >= 4
+    for sentence in quoting:
+        assert {finding.verdict for finding in readme.quoted(sentence)} == {"as said"}
+
+
 @given(some.floats(-1, 1), some.floats(0, 0.5), some.integers(1, 99), some.integers(0, 99))
 def test_a_row_is_read_back(mean, sd, seconds, more):
     text = "\n".join(
