@@ -7,9 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-Verdict = Literal["as said", "DIFFERS", "not judged"]
 SCORE_ROW = re.compile(
     r"\| `python train\.py(?P<command>[^`]*)`[^|]*\| (?P<metric>accuracy|R²) (?P<mean>-?\d+\.\d+) ± (?P<sd>\d+\.\d+) "
     r"\| (?P<low>\d+)(?:–(?P<high>\d+))? s \|"
@@ -31,7 +29,7 @@ class Finding:
     about: str
     said: str
     measured: str
-    verdict: Verdict
+    verdict: str  # as said, DIFFERS, or why it is not judged
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ def compare_tables(file: str, said: Sequence[Table], measured: Sequence[Table]) 
         texts = [one for one in said if one.header == table.header and one.rows.keys() & table.rows.keys()]
         for name, (_, now) in table.rows.items():
             if not texts or name not in texts[0].rows:
-                findings.append(Finding(file, name, "no such row", " | ".join(now), "not judged"))
+                findings.append(Finding(file, name, "no such row", ", ".join(now), "not judged"))
                 continue
             line, before = texts[0].rows[name]
             for column, old, new in zip(table.header[1:], before, now, strict=True):
@@ -147,7 +145,7 @@ def compare_tables(file: str, said: Sequence[Table], measured: Sequence[Table]) 
     return findings
 
 
-def agree(said: str, measured: str, factor: float) -> Verdict:
+def agree(said: str, measured: str, factor: float) -> str:
     """Whether two positive figures in words differ by at most a factor."""
     before, now = number(said), number(measured)
     if before is None or now is None:

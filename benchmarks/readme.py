@@ -37,7 +37,6 @@ from figures import (
     Finding,
     ScoreRow,
     Table,
-    Verdict,
     agree,
     compare_tables,
     number,
@@ -50,7 +49,7 @@ ROOT = Path(__file__).parent.parent
 METRICS = {"accuracy": "test/acc", "R²": "test/r2"}
 SCRIPTS = ("steps", "startup", "mynet", "norms", "distributed", "data", "sweeps", "report")
 TIME_NOISE = 1.5  # a whole command's seconds, on an idle machine
-SCORE_NOISE = 1.005  # a quoted score of a method without a seed
+SCORE_NOISE = 1.005  # a quoted score: 0.004 or so
 NEEDS_BFLOAT16 = "fast_cpu"
 LOAD_OF_OTHERS = 0.7  # processes that run beside this one
 REFUSAL, IMPORTS = "train.py, to a refusal", "import torch, lightning"
@@ -135,7 +134,7 @@ def times(quick: bool) -> Iterable[Finding]:
         found = statistics.median(startup.seconds(command, 0) for _ in range(3))
         low, high = row.seconds
         said = f"{low:.0f}–{high:.0f} s" if low < high else f"{low:.0f} s"
-        verdict: Verdict = "as said" if low / TIME_NOISE <= found <= high * TIME_NOISE else "DIFFERS"
+        verdict = "as said" if low / TIME_NOISE <= found <= high * TIME_NOISE else "DIFFERS"
         yield Finding(f"README.md:{row.line}", row.command, said, f"{found:.1f} s", verdict)
 
 
@@ -151,7 +150,7 @@ def headers(quick: bool) -> Iterable[Finding]:
             results = experiments.run(header.overrides, Path(folder), quick=False)
         yield Finding(where, "Time", header.fields["Time"], f"{time.perf_counter() - start:.0f} s", "not judged")
         for _, overrides, metric, said, found, verdict in experiments.compare(path.stem, header, results):
-            yield Finding(where, f"{overrides} {metric}", said, found, verdict)  # pyright: ignore
+            yield Finding(where, f"{overrides} {metric}", said, found, verdict)
 
 
 def benchmarks(quick: bool) -> Iterable[Finding]:
