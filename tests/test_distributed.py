@@ -214,12 +214,16 @@ def test_a_sweep_on_two_processes(tmp_path):
         assert files(sweep / str(job)) == files(tmp_path / str(job))
 
 
-def test_ctrl_c_ends_all_processes(tmp_path):
+@pytest.mark.parametrize("asked", ["Ctrl-C", "SIGTERM to all", "SIGTERM to the launcher"])
+def test_who_asks_a_run_to_end_ends_all_its_processes(asked, tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), *TWO, "trainer.max_epochs=10000", "name=a"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, cwd=tmp_path, text=True, start_new_session=True, **pipes)
     wait_for_rows(tmp_path / "outputs" / "a" / "metrics.csv", 2)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    if asked == "SIGTERM to the launcher":
+        process.terminate()
+    else:
+        os.killpg(process.pid, signal.SIGINT if asked == "Ctrl-C" else signal.SIGTERM)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
     assert told == "interrupted; the same command with the same name= goes on\n"

@@ -17,9 +17,8 @@ from conftest import ROOT, train
 from lightning import Callback
 from test_app import wait_for_rows
 from test_distributed import TWO, files, result_of, weights
-from torch.distributed.elastic.multiprocessing.api import _terminate_process_handler
 
-from normlab import compose, launch, run
+from normlab import compose, run
 from normlab.data.wine import Wine
 from normlab.errors import ConfigError, WaitError
 
@@ -37,6 +36,9 @@ class Mischief(Callback):
             return
         if self.kind == "forward":
             task.network(batch[0])
+        elif self.kind == "abort":
+            time.sleep(2)  # for a sign that tells where
+            os.abort()
         elif self.kind == "stop":
             self.mark.touch()
             os.kill(os.getpid(), signal.SIGSTOP)
@@ -126,25 +128,38 @@ def test_a_process_that_stops_after_the_last_wait_is_not_waited_for(tmp_path, wh
     assert_same(tmp_path / "run", whole)
 
 
-def test_a_launcher_that_waits_for_ever_frees_itself(tmp_path, monkeypatch):
-    """As torch's does for a process that is killed in the moment in which it hears that all are done."""
-    monkeypatch.setattr(launch, "LEAVING", 0.1)
-    before = signal.getsignal(signal.SIGTERM)
+class StoppedInData(Wine):
+    """Stops the second process before it has met the first, once."""
 
-    def wait_for_ever():
-        signal.signal(signal.SIGTERM, _terminate_process_handler)
-        multiprocessing.get_context("spawn").Semaphore(0).acquire(timeout=60)
+    def setup(self, stage=None):
+        mark = Path(os.environ["NORMLAB_MARK"])
+        if self.rank == 1 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        super().setup(stage)
 
-    with subprocess.Popen(["sleep", "600"]) as leaving:
-        launch._save(tmp_path / "process0", (leaving.pid, time.time()))
-        with (
-            pytest.raises(launch.KilledError, match="a process was killed while it left"),
-            launch._own_signals(),
-            launch._none_stays(tmp_path, 600),
-        ):
-            wait_for_ever()
-    assert leaving.returncode == -signal.SIGKILL
-    assert signal.getsignal(signal.SIGTERM) is before
+
+@pytest.mark.slow
+def test_a_process_that_is_stopped_before_all_have_met_counts_as_killed(tmp_path, whole, monkeypatch):
+    monkeypatch.setenv("NORMLAB_MARK", str(tmp_path / "mark"))
+    config = compose([*TWO, "trainer.timeout=20"])
+    config.data._target_ = "test_hangs.StoppedInData"
+    run(config, folder=tmp_path / "run")
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert "the processes have not met; rank 1 gives no sign of life; restart 1 of 3" in log
+    found, expected = weights(tmp_path / "run"), weights(whole)
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+@pytest.mark.slow
+def test_a_process_that_ends_itself_by_sigabrt_is_not_started_again(tmp_path):
+    """As NCCL's watchdog does."""
+    with pytest.raises(
+        WaitError, match=r"process 1 of 2, counted from 0, was ended by SIGABRT, .*; rank 1 was last in .*epoch 1, step"
+    ):
+        with_mischief(tmp_path / "run", "abort")
+    assert result_of(tmp_path / "run")["status"] == "failed"
+    assert "restart" not in (tmp_path / "run" / "train.log").read_text()
 
 
 def ranks_of(launcher: int) -> list[int]:

@@ -23,7 +23,7 @@ from hydra.utils import instantiate
 from lightning import Callback
 from omegaconf import DictConfig
 
-from normlab import compose, launch, run
+from normlab import compose, launch, launched, run
 from normlab.config import read_option
 from normlab.data.digits import Digits
 from normlab.norms.declaration import declaration
@@ -84,13 +84,13 @@ def keep_metrics(metrics: dict[str, float], folder: Path) -> None:
 def walk(jobs: Jobs, folder: Path, checkpoint: None, scratch: Path) -> None:
     """What each of the processes that `Launcher` starts does."""
     for config, own_folder in jobs:
-        keep_metrics(launch._process(config, own_folder, checkpoint, scratch).metrics, own_folder)
+        keep_metrics(launched.work(config, own_folder, checkpoint, scratch).metrics, own_folder)
 
 
 def by_launcher(jobs: Jobs, folder: Path) -> None:
     """As `trainer=ddp_cpu` trains, but one run after the other in the same processes."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(launch, "_process", walk)  # here; the processes themselves have the real one
+        monkeypatch.setattr(launch, "work", walk)
         monkeypatch.setattr(launch, "timeout", lambda jobs: timedelta(minutes=10))
         launch.Launcher(jobs, folder, None, 2)._attempt()
 

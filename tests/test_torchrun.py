@@ -7,14 +7,18 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
 from conftest import ROOT, train
+from lightning import Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from test_app import wait_for_rows
 
-from normlab import compose, joined, run
+from normlab import compose, joined, run, world
 from normlab.errors import ConfigError
+from normlab.start import check_gpus
 
 WINE = ["model=net", "data=wine", "logger=none", "trainer.accelerator=cpu"]
 RANKS = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1"}
@@ -100,7 +104,7 @@ def test_what_only_the_first_process_sees_ends_all_of_them(tmp_path):
     assert errors.count("refused: this run was begun on 3 devices and would go on on 2") == 1
     codes = re.findall(r"exitcode *: *(-?[0-9]+)", errors)
     assert "2" in codes
-    assert set(codes) <= {"2", "-15"}  # torchrun ends the one that is slower to leave
+    assert set(codes) <= {"2", "130", "-15"}  # torchrun ends the one that is slower to leave
     result = json.loads((tmp_path / "outputs" / "a" / "result.json").read_text())
     assert result["status"] == "refused"
 
@@ -166,3 +170,49 @@ def test_a_world_is_told_by_the_environment(monkeypatch):
 def test_several_nodes_need_a_starter(tmp_path):
     done = train("trainer=slurm", *WINE, cwd=tmp_path, check=2)
     assert done.stderr.startswith("refused: trainer.num_nodes=auto: torchrun or srun starts the processes")
+
+
+def test_one_visible_gpu_for_each_process_is_its_own(monkeypatch):
+    """As srun --gpus-per-task=1 shows it: four processes on a node, and each sees a GPU with the number 0."""
+    config = compose([*WINE[:3], "trainer=torchrun", "trainer.accelerator=gpu"])
+    for key, value in (RANKS | {"RANK": "3", "LOCAL_RANK": "3", "WORLD_SIZE": "4"}).items():
+        monkeypatch.setenv(key, value)
+    counts = {}
+    for gpus in (1, 2, 4):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        if gpus == 2:
+            with pytest.raises(ConfigError, match="asked for 4 GPUs, found 2"):
+                world.count(config)
+            continue
+        counts[gpus] = world.count(config), world.has_own_gpu(config.trainer)
+    assert counts == {1: (4, True), 4: (4, False)}
+    assert world.OwnGpu.get_parallel_devices(world.OwnGpu.parse_devices(4)) == [torch.device("cuda", 0)] * 4
+    config.trainer.accelerator = "cpu"
+    assert not world.has_own_gpu(config.trainer)
+
+
+def test_lightning_takes_the_one_visible_gpu_in_every_process(monkeypatch):
+    for key, value in (RANKS | {"RANK": "1", "LOCAL_RANK": "1"}).items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(world.OwnGpu, "is_available", staticmethod(lambda: True))
+    strategy = DDPStrategy()
+    trainer = Trainer(
+        accelerator=world.OwnGpu(), devices=2, strategy=strategy, plugins=[world.environment()], logger=False
+    )
+    assert (trainer.world_size, trainer.global_rank, trainer.local_rank) == (2, 1, 1)
+    assert strategy.root_device == torch.device("cuda", 0)
+    assert strategy.determine_ddp_device_ids() == [0]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "shared"),
+    [
+        ([None, None], None),
+        (["a", "b", "c"], None),
+        (["a", "b", "a"], "ranks 0 and 2 see the same GPU and no other"),
+        (["a", "b", "b", "a"], "ranks 1 and 2 see the same GPU"),
+    ],
+)
+def test_processes_that_share_a_gpu_are_refused(gpus, shared):
+    with pytest.raises(ConfigError, match=shared) if shared else nullcontext():
+        check_gpus(gpus)

@@ -1,40 +1,33 @@
 """Several processes on one machine, started from inside the run with the configuration that it has composed."""
 
 import logging
+import multiprocessing
 import os
-import pickle
 import signal
-import threading
 import time
-import traceback
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from multiprocessing import parent_process
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
-from normlab.actions import Outcome, act, progress, saved_progress
-from normlab.allocator import set_allocator
-from normlab.build import Parts, build
+from normlab.actions import Outcome, saved_progress
 from normlab.errors import LostError, PeerError, WaitError
-from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning
-from normlab.orphans import die_with
-from normlab.world import threads, timeout
+from normlab.interrupts import ENDING
+from normlab.launched import Place, process, work
+from normlab.signs import PERIOD, SILENCE, load
+from normlab.world import timeout
 
 log = logging.getLogger(__name__)
 
-GRACE = 1.0  # seconds that a failed process stays, so that one that was killed is noticed before those it left behind
+FAILING = SILENCE  # seconds in which processes end by themselves, and tell why, once one of them has failed
 LEAVING = 30.0  # seconds that processes may take to end when all are done
-# which torch's launcher takes over
-SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+INTERRUPTED = 10.0  # seconds that they may take on Ctrl-C
 
 
 class KilledError(ChildProcessError):
@@ -66,138 +59,146 @@ class Launcher:
         raise AssertionError
 
     def _attempt(self) -> Outcome:
-        with TemporaryDirectory(prefix="normlab-") as scratch:
-            settings = LaunchConfig(
-                min_nodes=1,
-                max_nodes=1,
-                nproc_per_node=self.processes,
-                run_id=uuid.uuid4().hex,
-                rdzv_backend="c10d",
-                rdzv_endpoint="127.0.0.1:0",
-                local_addr="127.0.0.1",
-                max_restarts=0,  # it would restart after an error too, which comes again
-                logs_specs=DefaultLogsSpecs(log_dir=scratch),
-            )
-            work = (self.config, self.folder, self.checkpoint, Path(scratch))
+        with TemporaryDirectory(prefix="normlab-") as name:
+            scratch = Path(name)
+            # the processes meet through it; it is ours, and outlives each of them
+            store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+            context = multiprocessing.get_context("spawn")
+            arguments = (work, self.config, self.folder, self.checkpoint, scratch)
+            places = [Place(rank, self.processes, store.port) for rank in range(self.processes)]
+            crew = [context.Process(target=process, args=(place, *arguments)) for place in places]
             try:
-                with _own_signals(), _none_stays(Path(scratch), timeout(self.config).total_seconds()):
-                    return elastic_launch(settings, _process)(*work)[0]
-            except ChildFailedError as error:
-                raise self._cause(error, Path(scratch)) from None
+                _start(crew)
+                self._watch(crew, scratch)
+            except KeyboardInterrupt:
+                _interrupt(crew, scratch)
+                raise
             finally:
+                _kill(crew)
                 saved = self.folder / "checkpoints" / "last.ckpt"
-                self.progress = _load(Path(scratch, "progress")) or saved_progress(saved)
+                self.progress = load(scratch / "progress") or saved_progress(saved)
+            return load(scratch / "outcome0")
 
-    def _cause(self, error: ChildFailedError, scratch: Path) -> BaseException:
-        rank, failure = error.get_first_failure()
-        if failure.exitcode < 0:
-            name = signal.Signals(-failure.exitcode).name
-            return KilledError(f"process {rank} of {self.processes}, counted from 0, was ended by {name}")
-        errors = filter(None, map(_load, scratch.glob("error*")))
-        causes = sorted(errors, key=lambda found: (isinstance(found[1], PeerError | WaitError), found[0]))
-        if causes:
-            return causes[0][1]
-        return RuntimeError(f"process {rank} of {self.processes} ended with exit code {failure.exitcode}")
+    def _watch(self, crew: Sequence[SpawnProcess], scratch: Path) -> None:
+        """Waits until all processes have ended. Raises what ended one that failed."""
+        patience = timeout(self.config).total_seconds()
+        while alive := [each for each in crew if each.exitcode is None]:
+            wait([each.sentinel for each in alive], PERIOD)
+            if any(each.exitcode for each in crew):
+                raise self._cause(crew, scratch)
+            _kill(_overdue(crew, scratch, patience))
+        if any(each.exitcode for each in crew):
+            raise self._cause(crew, scratch)
+
+    def _cause(self, crew: Sequence[SpawnProcess], scratch: Path) -> Exception:
+        """Why a run ended: a process's own error, a signal that ended one, or that one waited in vain for another."""
+        if not _killed(crew):
+            _await(crew, FAILING)
+        errors = [load(file) for file in sorted(scratch.glob("error*"))]
+        errors.sort(key=lambda found: (isinstance(found[1], PeerError | WaitError), found[0]))
+        if errors and not isinstance(errors[0][1], PeerError | WaitError):
+            return errors[0][1]
+        if killed := _killed(crew):
+            return KilledError(f"{self._named(killed[0])} was ended by {_signal(crew[killed[0]])}")
+        if aborted := [rank for rank, each in enumerate(crew) if each.exitcode == -signal.SIGABRT]:
+            return self._aborted(aborted[0], crew, scratch)
+        if errors:
+            return self._completed(errors[0][1], crew, scratch)
+        failed = next(rank for rank, each in enumerate(crew) if each.exitcode)
+        return RuntimeError(f"{self._named(failed)} ended with exit code {crew[failed].exitcode}")
+
+    def _aborted(self, rank: int, crew: Sequence[SpawnProcess], scratch: Path) -> Exception:
+        """A process ended itself. Without an error that it told, NCCL is the likeliest to have done so."""
+        message = (
+            f"{self._named(rank)} was ended by SIGABRT, as NCCL ends one that has waited in vain for trainer.timeout, "
+            f"and C++ one whose assertion failed, which it prints; {_told(crew, scratch)}"
+        )
+        return LostError(message) if _silent(crew, scratch) else WaitError(message)
+
+    def _completed(self, error: Exception, crew: Sequence[SpawnProcess], scratch: Path) -> Exception:
+        """A wait that failed; one for a process that gives no sign of life is another error than for one that does."""
+        silent = _silent(crew, scratch)
+        if isinstance(error, LostError | PeerError) or not silent:
+            return error
+        listed = " and ".join(f"rank {rank}" for rank in silent)
+        return LostError(f"{error}; {listed} gives no sign of life")
+
+    def _named(self, rank: int) -> str:
+        return f"process {rank} of {self.processes}, counted from 0,"
 
 
-def _process(config: DictConfig, folder: Path, checkpoint: Path | None, scratch: Path) -> Outcome:
-    """What each process does."""
-    launcher = parent_process()
-    assert launcher is not None
-    assert launcher.pid is not None
-    die_with(launcher.pid)
-    rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    _save(scratch / f"process{rank}", (os.getpid(), None))
-    torch.set_num_threads(threads(processes))
-    set_allocator(config.allocator)
-    parts: Parts | None = None
+def _killed(crew: Sequence[SpawnProcess]) -> list[int]:
+    """The processes that were ended by a signal; one that ended itself by SIGABRT was not."""
+    return [n for n, each in enumerate(crew) if (each.exitcode or 0) < 0 and each.exitcode != -signal.SIGABRT]
+
+
+def _signal(ended: SpawnProcess) -> str:
+    assert ended.exitcode is not None
+    return signal.Signals(-ended.exitcode).name
+
+
+def _silent(crew: Sequence[SpawnProcess], scratch: Path) -> list[int]:
+    """The processes that are there and give no sign of life: stopped ones."""
+    now = time.time()
+    alive = [rank for rank, each in enumerate(crew) if each.exitcode is None]
+    signs = {rank: load(scratch / f"sign{rank}") for rank in alive}
+    return [rank for rank, sign in signs.items() if sign is None or sign.time < now - SILENCE]
+
+
+def _told(crew: Sequence[SpawnProcess], scratch: Path) -> str:
+    """Where each process was when it gave its last sign."""
+    signs = {rank: load(scratch / f"sign{rank}") for rank in range(len(crew))}
+    silent = _silent(crew, scratch)
+    return "; ".join(
+        f"rank {rank} has not begun"
+        if sign is None
+        else f"rank {rank} {'was stopped' if rank in silent else 'was last'} {sign.where}"
+        for rank, sign in signs.items()
+    )
+
+
+def _overdue(crew: Sequence[SpawnProcess], scratch: Path, patience: float) -> list[SpawnProcess]:
+    """The processes that stay `patience` seconds after another is done, or LEAVING when all are."""
+    done = {rank: end for rank in range(len(crew)) if (end := load(scratch / f"done{rank}")) is not None}
+    allowed = min(patience, LEAVING) if len(done) == len(crew) else patience
+    if not done or time.time() < min(done.values()) + allowed:
+        return []
+    return [each for rank, each in enumerate(crew) if rank not in done] or list(crew)
+
+
+def _start(crew: Sequence[SpawnProcess]) -> None:
+    """Starts processes in which no signal is heard until they have said what to do about it (see launched.py)."""
+    held = hasattr(signal, "pthread_sigmask")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING) if held else ()
     try:
-        with logging_to(folder / "train.log") if rank == 0 else no_logging(), closing_wandb():
-            quiet_lightning()
-            logging.getLogger("normlab.data").setLevel(logging.WARNING)  # the process that started this one has told
-            parts = build(config, folder, rank=rank)
-            outcome = act(config.action, parts, checkpoint, folder)
-        _save(scratch / f"process{rank}", (os.getpid(), time.time()))
-        return outcome
-    except Exception as error:
-        _save(scratch / f"error{rank}", (time.time(), _portable(error, rank)))
-        time.sleep(GRACE)
-        raise SystemExit(1) from None  # without the tracebacks of the machinery in between
+        for each in crew:
+            each.start()
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher sends a second one on Ctrl-C
-        if rank == 0 and parts is not None:
-            _save(scratch / "progress", progress(parts))
+        if held:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextmanager
-def _none_stays(scratch: Path, patience: float) -> Iterator[None]:
-    """Kills processes that stay `patience` seconds after another is done, or LEAVING when all are; and frees ourselves.
-
-    torch's launcher would wait for them, and for ever for one that was killed while it heard that all are done. Raises
-    KilledError then.
-    """
-    over, freed, thread = threading.Event(), threading.Event(), threading.get_ident()
-
-    def watch() -> None:
-        while not over.wait(1):
-            processes = [_load(file) for file in scratch.glob("process*")]
-            ends = [end for _, end in processes if end is not None]
-            allowed = min(patience, LEAVING) if len(ends) == len(processes) else patience
-            if not ends or time.time() < min(ends) + allowed:
-                continue
-            for pid in [pid for pid, end in processes if end is None] or [pid for pid, _ in processes]:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            if not over.wait(GRACE + 1) and thread == threading.main_thread().ident:  # which alone hears signals
-                freed.set()
-                signal.pthread_kill(thread, signal.SIGTERM)  # which torch's launcher makes an exception of
-            return
-
-    watching = threading.Thread(target=watch, daemon=True)
-    watching.start()
-    try:
-        yield
-    except SignalException:
-        if not freed.is_set():
-            raise
-        raise KilledError("a process was killed while it left") from None
-    finally:
-        over.set()
-        watching.join()
+def _interrupt(crew: Sequence[SpawnProcess], scratch: Path) -> None:
+    """Passes Ctrl-C on, which has reached the processes already where it came from a terminal."""
+    _kill([each for rank, each in enumerate(crew) if load(scratch / f"sign{rank}") is None])  # which have not begun
+    for each in crew:
+        if each.is_alive() and each.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(each.pid, signal.SIGINT)
+    _await(crew, INTERRUPTED)
 
 
-def _portable(error: Exception, rank: int) -> Exception:
-    """The error with the traceback of its process as a note; of one that cannot be sent only what it says."""
-    told = "".join(traceback.format_exception(error))
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        error = RuntimeError(f"{type(error).__name__}: {error}")
-    error.add_note(f"in process {rank}:\n{told}")
-    return error
+def _await(crew: Sequence[SpawnProcess], seconds: float) -> None:
+    """Gives processes time to end."""
+    deadline = time.monotonic() + seconds
+    for each in crew:
+        if each.is_alive():
+            each.join(max(0.0, deadline - time.monotonic()))
 
 
-def _save(file: Path, value: Any) -> None:
-    part = file.with_name(f".{file.name}")
-    part.write_bytes(pickle.dumps(value))
-    part.rename(file)
-
-
-def _load(file: Path) -> Any:
-    return pickle.loads(file.read_bytes()) if file.is_file() else None
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Puts back the signal handlers that torch's launcher leaves behind, and gives Ctrl-C its usual form."""
-    main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in SIGNALS} if main else {}
-    try:
-        yield
-    except SignalException as error:
-        if error.sigval == signal.SIGINT:
-            raise KeyboardInterrupt from None
-        raise SystemExit(128 + error.sigval) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _kill(crew: Sequence[SpawnProcess]) -> None:
+    """Ends processes, those too that wait in C++ for a device and would hear of no other signal."""
+    alive = [each for each in crew if each.is_alive()]
+    for each in alive:
+        each.kill()
+    _await(alive, LEAVING)  # one that the kernel waits for cannot be killed

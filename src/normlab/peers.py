@@ -7,16 +7,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable
 from contextlib import suppress
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from lightning import Trainer
 from torch import distributed
 
 from normlab.errors import LostError, PeerError, WaitError
-from normlab.norms import ranks
+from normlab.signs import moment, place
 
 LOOK = 1.0  # seconds between two looks for somebody who asks
 PATIENCE = 6.0  # seconds to wait for answers, of processes that may be short of time
@@ -28,8 +27,9 @@ class Peers:
 
     Use as a context around what processes do together; alone it does nothing. In place of an error that says no more
     than that somebody did not come it raises WaitError, LostError where one of the others gives no answer, and
-    PeerError where one has failed. A step costs nothing: a thread looks now and then whether somebody asks. Before the
-    processes have met, and where the first one's end has taken their common store along, nobody can be asked.
+    PeerError where one has failed, also in place of an interruption: torchrun interrupts the others then. A step costs
+    nothing: a thread looks now and then whether somebody asks. Before the processes have met, and where the first one's
+    end has taken their common store along, nobody can be asked.
     """
 
     numbers = itertools.count()  # of the contexts in this process
@@ -51,16 +51,18 @@ class Peers:
         if self.trainer.world_size == 1:
             return
         self.over.set()
-        self.answering.join(LOOK + SLACK)
-        if not isinstance(error, Exception):
+        if error is None:
+            self.answering.join(LOOK + SLACK)
             return
         answers: dict[int, dict[str, Any]] = {}
-        waited = _in_vain(error)
-        asking = threading.Thread(target=self._tell, args=(error, waited, answers), daemon=True)
-        asking.start()
-        asking.join(PATIENCE + SLACK)
-        if waited:
-            raise self._completed(error, dict(answers)) from error
+        with suppress(KeyboardInterrupt):  # by torchrun, which ends the processes that another's failure leaves behind
+            self.answering.join(LOOK + SLACK)
+            # aside, where a store that does not answer cannot hold us up
+            telling = threading.Thread(target=self._tell, args=(error, answers), daemon=True)
+            telling.start()
+            telling.join(PATIENCE + SLACK)
+        if (completed := self._completed(error, dict(answers))) is not None:
+            raise completed from error
 
     def _answer(self) -> None:
         """Says where this process is, once another asks."""
@@ -71,49 +73,60 @@ class Peers:
                     store = _store()
                 if store is not None and store.check([f"{self.prefix}/asked"]):
                     frame = sys._current_frames()[self.watched]
-                    self._say(store, f"is {_place(traceback.walk_stack(frame))}, {self._when()}", failed=False)
+                    self._say(store, f"is {place(traceback.walk_stack(frame))}, {moment(self.trainer)}", failed=False)
                     return
 
-    def _tell(self, error: Exception, waited: bool, answers: dict[int, dict[str, Any]]) -> None:
-        """Says how this process ended; where it waited, hears what the others say."""
+    def _tell(self, error: BaseException, answers: dict[int, dict[str, Any]]) -> None:
+        """Says how this process ended, and hears what the others say, unless it knows the cause itself."""
         with suppress(RuntimeError):
             if not distributed.is_initialized():
                 return
             store = _store()
-            if not waited:
+            if in_vain(error):
+                self._say(store, f"waited {_place_of(error)}, {moment(self.trainer)}", failed=False)
+                store.set(f"{self.prefix}/asked", "")
+                self._hear(store, answers, PATIENCE)
+            elif isinstance(error, Exception):
                 said = f"failed: {type(error).__name__}: {error}"
                 self._say(store, said, failed=not isinstance(error, PeerError))
+            else:
+                self._hear(store, answers, 0)
+                self._say(store, f"was interrupted {_place_of(error)}, {moment(self.trainer)}", failed=False)
+
+    def _hear(self, store: Any, answers: dict[int, dict[str, Any]], patience: float) -> None:
+        """Collects what the others say, until all have or for `patience` seconds."""
+        missing = set(range(self.trainer.world_size)) - {self.trainer.global_rank}
+        deadline = time.monotonic() + patience
+        while missing:
+            for rank in [rank for rank in missing if store.check([f"{self.prefix}/{rank}"])]:
+                answers[rank] = json.loads(store.get(f"{self.prefix}/{rank}"))
+                missing.remove(rank)
+            if time.monotonic() >= deadline:
                 return
-            self._say(store, f"waited {_place_of(error)}, {self._when()}", failed=False)
-            store.set(f"{self.prefix}/asked", "")
-            missing = set(range(self.trainer.world_size)) - {self.trainer.global_rank}
-            deadline = time.monotonic() + PATIENCE
-            while missing and time.monotonic() < deadline:
-                for rank in [rank for rank in missing if store.check([f"{self.prefix}/{rank}"])]:
-                    answers[rank] = json.loads(store.get(f"{self.prefix}/{rank}"))
-                    missing.remove(rank)
-                time.sleep(0.1)
+            time.sleep(0.1)
 
     def _say(self, store: Any, what: str, failed: bool) -> None:
         store.set(f"{self.prefix}/{self.trainer.global_rank}", json.dumps({"what": what, "failed": failed}))
 
-    def _when(self) -> str:
-        return f"epoch {self.trainer.current_epoch}, step {self.trainer.global_step}"
-
-    def _completed(self, error: Exception, answers: dict[int, dict[str, Any]]) -> Exception:
+    def _completed(self, error: BaseException, answers: dict[int, dict[str, Any]]) -> Exception | None:
+        """The error to raise in place of this one; None where it says enough."""
         own, processes = self.trainer.global_rank, self.trainer.world_size
+        others = [rank for rank in range(processes) if rank != own]
+        failed = next((f"rank {r} {answers[r]['what']}" for r in others if r in answers and answers[r]["failed"]), None)
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            return PeerError(f"{failed}; rank {own} of {processes} was asked to end") if failed is not None else None
+        if not in_vain(error):
+            return None
         message = str(error)
         if not isinstance(error, WaitError):
             message = f"rank {own} of {processes} waited in vain {_place_of(error)} ({_reason(error)})"
-        others = [rank for rank in range(processes) if rank != own]
-        for rank in others:
-            if rank in answers and answers[rank]["failed"]:
-                return PeerError(f"rank {rank} {answers[rank]['what']}; {message}")
+        if failed is not None:
+            return PeerError(f"{failed}; {message}")
         if not distributed.is_initialized():
             return WaitError(f"{message}; the processes have not met")
         told = "; ".join(f"rank {r} {answers[r]['what'] if r in answers else 'gives no answer'}" for r in others)
         kind = WaitError if len(answers) == len(others) else LostError
-        return kind(f"{message}, {self._when()}; {told}. What only takes longer needs more trainer.timeout")
+        return kind(f"{message}, {moment(self.trainer)}; {told}. What only takes longer needs more trainer.timeout")
 
 
 def _store() -> Any:
@@ -121,28 +134,17 @@ def _store() -> Any:
     return distributed.distributed_c10d._get_default_store().clone()
 
 
-def _in_vain(error: Exception) -> bool:
+def in_vain(error: BaseException) -> bool:
     """Whether an error says that others did not come; gloo's errors have no class of their own."""
     return isinstance(error, WaitError | distributed.DistError) or (
         isinstance(error, RuntimeError) and "/gloo/" in str(error)
     )
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """What a collective says, without the line of C++ that says it."""
     return re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0]) if str(error) else type(error).__name__
 
 
-def _place_of(error: Exception) -> str:
-    return _place(reversed(list(traceback.walk_tb(error.__traceback__))))
-
-
-def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
-    """Where a program is: in a layer that waits for others, or in the innermost function that is not torch's."""
-    for frame, line in frames:
-        module = frame.f_globals.get("__name__", "")
-        if module == ranks.__name__ and "layer" in frame.f_locals:
-            return f"in {frame.f_locals['layer']}"
-        if not module.startswith(("torch.", ranks.__name__)):
-            return f"in {module}.{frame.f_code.co_qualname}, line {line}"
-    return "in torch"
+def _place_of(error: BaseException) -> str:
+    return place(reversed(list(traceback.walk_tb(error.__traceback__))))

@@ -27,6 +27,7 @@ from normlab.data.base import DataModule
 from normlab.data.own import Datasets, OfDatasets
 from normlab.errors import ConfigError
 from normlab.identity import config_hash
+from normlab.interrupts import interruptible
 from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning
 from normlab.start import Start
 from normlab.world import threads, timeout
@@ -59,10 +60,11 @@ def run(
 
     folder: the run folder; None takes `outputs/<name>`, or a new one without a name. data: a LightningDataModule or
     (train, val[, test]) datasets in place of the configured data. Raises ConfigError where something cannot work,
-    before any training; the folder's result.json tells the end in any case. Of processes that torchrun or srun started
-    the first one writes it and all else, and the others train with it.
+    before any training, and KeyboardInterrupt on Ctrl-C and SIGTERM; the folder's result.json tells the end in any
+    case. Of processes that torchrun or srun started the first one writes it and all else, and the others train with
+    it.
     """
-    with Start(timeout(config)) as start:
+    with interruptible(), Start(timeout(config)) as start:
         return _run(config, folder, data, start)
 
 
@@ -76,6 +78,7 @@ def _run(config: DictConfig, folder: str | Path | None, data: Any, start: Start)
     checkpoint = checkpoint_path(config, path)
     out = path / config.action
     here = joined.found()
+    folders.check_place(path if config.action == "fit" else out)
     if config.action == "fit":
         folders.check_fit(path, config)
         if (result := folders.finished(path, config)) is not None:
@@ -99,7 +102,7 @@ def _run(config: DictConfig, folder: str | Path | None, data: Any, start: Start)
         if config.action == "fit" and isinstance(parts.data, DataModule):
             parts.data.save(out)
         folders.write_environment(out, _devices(parts))
-        start.ready()
+        start.ready(config)
         if parts.trainer.world_size > 1 and here is None:
             from normlab.launch import Launcher  # torch may be built without it
 
@@ -135,7 +138,7 @@ def _follow(
         quiet_lightning()
         set_allocator(config.allocator)
         parts = build(config, out, data, rank)
-        start.ready()
+        start.ready(config)
         outcome = act(config.action, parts, checkpoint, out)
     return Result(path, outcome.score, outcome.metrics, parts.task)
 

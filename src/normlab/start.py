@@ -4,13 +4,17 @@ import itertools
 import json
 import os
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
+from typing import Any
+
+from omegaconf import DictConfig
 
 from normlab import joined
 from normlab.errors import ConfigError, PeerError, WaitError
-from normlab.world import environment
+from normlab.world import environment, has_own_gpu
 
 
 class Start:
@@ -44,21 +48,24 @@ class Start:
     ) -> None:
         if isinstance(error, Exception) and not self.told:
             with suppress(WaitError):  # the error itself says more
-                self._tell(error)
+                self._tell({"refused": isinstance(error, ConfigError), "message": str(error)})
 
-    def ready(self) -> None:
+    def ready(self, config: DictConfig) -> None:
         """Waits for the others.
 
-        Raises ConfigError where one of them is refused, PeerError where it failed, WaitError where it does not come.
+        Raises ConfigError where one of them is refused or has the same GPU as another, PeerError where it failed,
+        WaitError where it does not come.
         """
         if self.told:
             return
-        for rank, said in enumerate(self._tell(None)):
-            if said is not None:
+        heard = self._tell({"gpu": _own_gpu() if has_own_gpu(config.trainer) else None})
+        for rank, said in enumerate(heard):
+            if "message" in said:
                 kind = ConfigError if said["refused"] else PeerError
                 raise kind(f"process {rank}: {said['message']}")
+        check_gpus([said["gpu"] for said in heard])
 
-    def _tell(self, error: Exception | None) -> list[dict[str, str] | None]:
+    def _tell(self, own: dict[str, Any]) -> list[dict[str, Any]]:
         """Tells the others how far this process came, and hears it of each."""
         from torch.distributed import DistError  # torch may be built without it
         from torch.distributed.rendezvous import rendezvous
@@ -71,8 +78,7 @@ class Start:
         try:
             store, *_ = next(rendezvous("env://", rank, processes, timeout=self.patience))
             start = f"normlab/start/{next(self.numbers)}"
-            said = error and {"refused": isinstance(error, ConfigError), "message": str(error)}
-            store.set(f"{start}/said/{rank}", json.dumps(said))
+            store.set(f"{start}/said/{rank}", json.dumps(own))
             heard = []
             for other in range(processes):
                 awaited = f"rank {other}"
@@ -88,3 +94,23 @@ class Start:
                 "What only takes longer needs more trainer.timeout"
             ) from failure
         return heard
+
+
+def check_gpus(gpus: Sequence[str | None]) -> None:
+    """Raises ConfigError where two processes share a GPU; `gpus` has that of each rank, None for one that sees several.
+
+    NCCL would refuse it too, much later.
+    """
+    for rank, gpu in enumerate(gpus):
+        if gpu is not None and gpu in gpus[:rank]:
+            raise ConfigError(
+                f"ranks {gpus.index(gpu)} and {rank} see the same GPU and no other: give each process its own "
+                "(srun --gpus-per-task=1), start fewer, or set trainer.accelerator=cpu"
+            )
+
+
+def _own_gpu() -> str:
+    """What tells the GPU of this process from every other."""
+    import torch  # which says so only here
+
+    return str(torch.cuda.get_device_properties(0).uuid)

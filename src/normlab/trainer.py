@@ -103,12 +103,16 @@ def make_trainer(config: DictConfig, folder: Path, record: Record, network: nn.M
         "enable_model_summary": False,
         "enable_checkpointing": config.action == "fit",
     }
+    if world.has_own_gpu(config.trainer):
+        own["accelerator"] = world.OwnGpu()
     try:
         trainer = make_node(settings, "trainer", **own)
     except MisconfigurationException as error:  # such as an accelerator that is not there
         device = f"trainer.accelerator={settings.accelerator}"
         raise ConfigError(f"trainer: {error} ({device}, trainer.precision={settings.precision})") from error
     trainer.profiler.dirpath = folder  # where a profiler writes its table
+    # Lightning would answer SIGTERM by a collective, in the midst of others; `interruptible` answers it as Ctrl-C
+    trainer._signal_connector.register_signal_handlers = lambda: None
     return trainer
 
 

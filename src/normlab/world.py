@@ -9,6 +9,7 @@ from lightning.fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.accelerators.cuda import CUDAAccelerator
 from omegaconf import DictConfig
 from torch import distributed
 
@@ -53,9 +54,31 @@ def _on_this_node(devices: int | str, trainer: DictConfig) -> int:
         raise ConfigError(f"trainer.devices={devices}: there is no GPU; {option} trains on the CPU")
     if isinstance(devices, str):
         return gpus
-    if devices > gpus:
+    if devices > gpus and not has_own_gpu(trainer):
         raise ConfigError(f"trainer.devices={devices}: asked for {devices} GPUs, found {gpus}")
     return devices
+
+
+def has_own_gpu(trainer: DictConfig) -> bool:
+    """Whether this process is one of several on its node and sees a single GPU, as srun --gpus-per-task=1 shows it.
+
+    That it is no other process's GPU too is known once they meet (see start.py).
+    """
+    here = joined.found()
+    several_here = here is not None and here.local > 1
+    return several_here and trainer.accelerator in ("auto", "gpu") and torch.cuda.device_count() == 1
+
+
+class OwnGpu(CUDAAccelerator):
+    """For Lightning, which takes the local rank for the number of the GPU: here every process's own is number 0."""
+
+    @staticmethod
+    def parse_devices(devices: Any) -> list[int]:
+        return list(range(devices))
+
+    @staticmethod
+    def get_parallel_devices(devices: list[int]) -> list[torch.device]:
+        return [torch.device("cuda", 0) for _ in devices]
 
 
 def environment() -> ClusterEnvironment:

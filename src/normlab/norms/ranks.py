@@ -14,6 +14,15 @@ from normlab.errors import WaitError
 from normlab.norms.moments import whole_moments
 
 
+class Sent:
+    """What this process sent last, for those who ask where it is: NCCL's collectives return before they are done.
+
+    layer: the name of the layer whose statistics or gradients it sent.
+    """
+
+    layer: str | None = None
+
+
 def several() -> bool:
     """Whether this process is one of several in a process group."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
@@ -49,6 +58,7 @@ def _sum(own: Tensor, layer: str) -> Tensor:
 
 def _naming(layer: str, collective: Callable[[], Any]) -> None:
     """Says in which layer and rank a collective failed, as it does where another rank does not come to it."""
+    Sent.layer = layer
     try:
         collective()
     except RuntimeError as error:
