@@ -21,5 +21,9 @@ class JobError(Exception):
     """A job of a sweep failed or was refused; it has told so itself, and this is what its sweeper sees."""
 
 
+class LostJobError(JobError):
+    """A job's process is gone; the same command runs it again."""
+
+
 class SweepError(Exception):
     """Jobs of a sweep failed, each of which was told. The message says how many, and where they are."""

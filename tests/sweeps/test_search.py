@@ -4,7 +4,6 @@ import json
 import math
 import subprocess
 import sys
-from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -15,7 +14,7 @@ from omegaconf import OmegaConf
 
 from normlab import checks, compose, folder, run
 from normlab.config import check_sweep
-from normlab.errors import ConfigError, JobError, SweepError
+from normlab.errors import ConfigError, JobError, LostJobError, SweepError
 from normlab.sweeps.objectives import check_objectives, direction
 from normlab.sweeps.search import OptunaSweeper
 from normlab.tasks.classify import Classify
@@ -34,10 +33,13 @@ class Stop(BaseException):
 
 
 class FakeLauncher:
-    """Knows what each job reaches without training. broken: the jobs that fail; stops: the job at which it stops."""
+    """Knows what each job reaches without training.
 
-    def __init__(self, broken=(), stops=None):
-        self.broken, self.stops, self.launched = broken, stops, []
+    broken: the jobs that fail; killed: those whose process is; stops: the job at which it stops.
+    """
+
+    def __init__(self, broken=(), stops=None, killed=()):
+        self.broken, self.stops, self.killed, self.launched = {*broken, *killed}, stops, killed, []
 
     def launch(self, job_overrides, initial_job_idx):
         returned = []
@@ -46,7 +48,8 @@ class FakeLauncher:
                 raise Stop
             self.launched.append((number, overrides))
             job = JobReturn(status=JobStatus.FAILED if number in self.broken else JobStatus.COMPLETED)
-            job.return_value = JobError(f"job {number}") if number in self.broken else None
+            kind = LostJobError if number in self.killed else JobError
+            job.return_value = kind(f"job {number}") if number in self.broken else None
             if number not in self.broken:
                 (self.path / str(number)).mkdir(exist_ok=True)
                 result = self.result(number, dict(line.split("=") for line in overrides))
@@ -196,12 +199,24 @@ def test_what_is_typed_goes_before_the_yaml(tmp_path):
 
 
 def test_a_failed_job_is_told_at_the_end_and_counts(tmp_path):
-    for launcher in (FakeLauncher(broken=(1, 3)), FakeLauncher()):
-        with pytest.raises(SweepError, match="2 of 6 jobs failed: .*/1, .*/3") if launcher.broken else nullcontext():
+    for launcher in (FakeLauncher(broken=(1, 3)), FakeLauncher()):  # also where they are not run again
+        with pytest.raises(SweepError, match="2 of 6 jobs failed: .*/1, .*/3"):
             search(tmp_path, launcher)
     found = study(tmp_path)
     assert [trial.state.name for trial in found.trials] == ["COMPLETE", "FAIL"] * 2 + ["COMPLETE"] * 2
     assert launcher.launched == []
+
+
+@pytest.mark.parametrize(("killed", "n_jobs"), [((0,), 1), ((1, 3), 2), ((0, 1, 4), 3), ((0, 1, 2, 3, 4, 5), 6)])
+def test_a_job_whose_process_was_killed_is_run_again(killed, n_jobs, tmp_path):
+    settings = {"n_jobs": n_jobs}
+    whole = search(tmp_path / "whole", FakeLauncher(), **settings)
+    with pytest.raises(SweepError, match=f"{len(killed)} of 6 jobs failed: "):
+        search(tmp_path / "parts", FakeLauncher(killed=killed), **settings)
+    again = FakeLauncher()
+    found = search(tmp_path / "parts", again, **settings)
+    assert [number for number, _ in again.launched] == [*killed]
+    assert trials(found) == trials(whole)
 
 
 def test_a_job_without_a_score_is_no_success(tmp_path):

@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from normlab import folder
-from normlab.errors import JobError
+from normlab.errors import LostJobError
 
 LEAVING = 30.0  # seconds that jobs may take to end on Ctrl-C
 
@@ -67,7 +67,7 @@ class Sweep:
         if (result := folder.read_result(path)).get("status") == "running":
             folder.write_result(path, result | {"status": "failed", "error": how})
         returned = JobReturn(overrides=job.overrides, status=JobStatus.FAILED)
-        returned.return_value = JobError(f"job {job.number}: {how}; the same command with the same name= goes on")
+        returned.return_value = LostJobError(f"job {job.number}: {how}; the same command with the same name= goes on")
         return returned
 
     def _compose(self, job: Job) -> DictConfig:

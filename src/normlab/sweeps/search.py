@@ -11,7 +11,7 @@ from hydra.core.utils import JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from normlab import folder
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, LostJobError
 from normlab.identity import numbers
 from normlab.sweeps.objectives import direction, values
 from normlab.sweeps.space import Space, grid, search_space
@@ -40,8 +40,8 @@ class OptunaSweeper(EngineSweeper):
     objectives.
 
     The study is `study.db`, an SQLite file in the sweep's folder, and job k is its trial k. A trial that was
-    interrupted is run again, in its folder; one that failed or was pruned counts. Raises ConfigError where the folder
-    holds another sweep, and SweepError at the end if jobs failed.
+    interrupted, or whose process was killed, is run again, in its folder; one that failed or was pruned counts. Raises
+    ConfigError where the folder holds another sweep, and SweepError at the end if jobs failed, in this start or before.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class OptunaSweeper(EngineSweeper):
             with Watch(path, self._total(space), space) as watch:
                 batches = self._batches(study, space)
                 failed = [number for batch in batches for number in self._launch(study, fixed, batch, watch)]
-        if failed:
+        if failed := sorted({*failed, *self._failed_before(study, space)}):
             raise watch.error(failed)
         if not (best := summary(study, self.objectives)):
             sought = " and ".join(self.objectives)
@@ -115,8 +115,7 @@ class OptunaSweeper(EngineSweeper):
                 interrupted.append(trial)
             else:  # its values were not chosen yet
                 study.tell(trial.number, state=TrialState.FAIL)
-        for start in range(0, len(interrupted), self.n_jobs):
-            yield interrupted[start : start + self.n_jobs]
+        yield from _in_a_row(interrupted, self.n_jobs)
 
         begun = sum(trial.params.keys() == space.keys() for trial in study.trials)
         total = self._total(space)
@@ -124,6 +123,14 @@ class OptunaSweeper(EngineSweeper):
             batch = range(begun, min(begun + self.n_jobs, total))
             yield [self._ask(study, space, position) for position in batch]
             begun += len(batch)
+
+    def _failed_before(self, study: "Study", space: Space) -> list[int]:
+        """The trials that failed, in this start or an earlier one, and so were not run again."""
+        from optuna.trial import TrialState
+
+        told = [t.number for t in study.get_trials(states=(TrialState.FAIL,)) if t.params.keys() == space.keys()]
+        # one that has finished without a score is no success of the search, and no failure of its job
+        return [number for number in told if folder.read_result(self._path() / str(number)).get("status") != "finished"]
 
     def _total(self, space: Space) -> int:
         """How many trials there are to be."""
@@ -153,6 +160,8 @@ class OptunaSweeper(EngineSweeper):
         jobs = [[*fixed, *(f"{key}={value}" for key, value in trial.params.items())] for trial in batch]
         returned = self.engine.launch(jobs, initial_job_idx=first)
         for trial, job in zip(batch, returned, strict=True):
+            if isinstance(job._return_value, LostJobError):  # .return_value would raise it
+                continue  # the trial is one that was interrupted
             result = folder.read_result(self._path() / str(trial.number)) if job.status == JobStatus.COMPLETED else {}
             if result.get("status") == "pruned":
                 study.tell(trial.number, state=TrialState.PRUNED)
@@ -161,3 +170,15 @@ class OptunaSweeper(EngineSweeper):
             else:
                 study.tell(trial.number, state=TrialState.FAIL)
         return watch.failed([trial.number for trial in batch], returned)
+
+
+def _in_a_row(trials: Sequence["FrozenTrial"], most: int) -> Iterator[Sequence["FrozenTrial"]]:
+    """Groups of up to `most` trials whose numbers follow each other, as Hydra counts the jobs of a launch."""
+    group: list[FrozenTrial] = []
+    for trial in trials:
+        if group and (len(group) == most or trial.number != group[-1].number + 1):
+            yield group
+            group = []
+        group.append(trial)
+    if group:
+        yield group
