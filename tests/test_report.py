@@ -141,6 +141,17 @@ def test_many_comparisons_need_more_than_two(tmp_path):
     assert "That is more than noise." in page_text(tmp_path / "s")
 
 
+def test_the_headline_of_the_summary_is_escaped_like_its_table(tmp_path):
+    for number, score in enumerate((0.9, 0.8)):
+        made = ["model=net", "data=wine", f"+model.word='a|<b>{number}'"]
+        make_run(tmp_path / "s" / str(number), "model=net", "data=wine", score=score, overrides=made)
+    write_report([tmp_path / "s"])
+    summary = (tmp_path / "s" / "summary.md").read_text()
+    prose = summary[: summary.index("```")]
+    assert prose.count("a\\|&lt;b>0") >= 2
+    assert "<b>" not in prose
+
+
 def test_failed_and_half_written_runs_are_told_and_do_not_count(tmp_path):
     sweep = make_sweep(tmp_path / "s", {"batch": [0.9, 0.8], "group": [0.7, 0.6]})
     base = ["model=net", "data=wine"]

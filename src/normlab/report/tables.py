@@ -42,7 +42,10 @@ def markdown(comparisons: list[Comparison], facts: Sequence[tuple[str, str]]) ->
     parts = ["# Sweep report", "\n".join(f"- {name}: {_cell(value)}" for name, value in facts)]
     for comparison in comparisons:
         parts += [f"## {spelled(comparison.data)}"] if comparison.data else []
-        parts += [f"**{headline(comparison)}** {' '.join(answer(comparison))}".strip(), _markdown_table(comparison)]
+        parts += [
+            f"**{_cell(headline(comparison))}** {_cell(' '.join(answer(comparison)))}".strip(),
+            _markdown_table(comparison),
+        ]
         if comparison.best is not None:
             parts.append(f"The best again:\n\n```sh\n{repeat(comparison.best)}\n```")
         bad = [f"- `{folder}` {status}: {_cell(why)}" for folder, status, why in failures(comparison.runs)]
