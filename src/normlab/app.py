@@ -14,16 +14,24 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from normlab import config as configs
-from normlab import folder, joined, logs
+from normlab import folder, joined, logs, streams
 from normlab.errors import ConfigError, JobError, PeerError, SweepError
+from normlab.interrupts import interruptible
 from normlab.report.after import report_sweep
 from normlab.sweeps import grid, plugins
 
 
 def main() -> None:
     """Runs the command line in sys.argv. Exit codes: 0 done, 1 failed, 2 refused, 130 interrupted."""
+    with interruptible():
+        _main()
+
+
+def _main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting with 1
+    streams.keep_going()
     try:
+        sys.argv[1:] = configs.as_typed(sys.argv[1:])
         arguments = get_args_parser().parse_args()
         if not _only_shows(arguments):
             _check(arguments)

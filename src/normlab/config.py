@@ -36,6 +36,8 @@ from normlab.sweeps.space import Job, jobs, parse, probes, search_space
 CONF = Path(normlab.conf.__path__[0])
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("__pycache__", "hydra"))
 
+TEXT = ("name", "ckpt", "input", "data.path", "data.root")  # keys whose values stay as they are typed: 1_0, 1e3, true
+
 OmegaConf.register_new_resolver(
     "normlab.folder", lambda *args: str(folder.resolve(*args)), use_cache=True, replace=True
 )
@@ -55,6 +57,7 @@ def check(overrides: Sequence[str]) -> tuple[DictConfig, list[str]]:
 
     These are the given ones; an action on an old run has that run's options put in front. Raises ConfigError.
     """
+    overrides = as_typed(overrides)
     if (space := _typed(parse(overrides), "sweep")) is not None:
         raise ConfigError(f"sweep={space}: a search is started with -m")
     with _loader() as loader:
@@ -69,6 +72,7 @@ def check_sweep(overrides: Sequence[str]) -> list[Job]:
     Returns the jobs of a sweep; those of a search are not known yet.
     """
     found: list[Job] = []
+    overrides = as_typed(overrides)
     with _loader() as loader:
         engines = _hydras_own(overrides, loader)
         fixed, space = search_space(overrides, engines.sweeper.get("params"), loader)
@@ -95,6 +99,18 @@ def check_sweep(overrides: Sequence[str]) -> list[Job]:
             typed = sorted(job, key=lambda line: order.get(line.partition("=")[0], -1))
             found.append(Job(tuple(typed), tuple(job[len(own) :]), config_hash(config), longer))
     return found
+
+
+def as_typed(lines: Iterable[str]) -> list[str]:
+    """The same lines, with names and paths in quotes where Hydra would take them for numbers or for true and false."""
+    return [_quoted(line) for line in lines]
+
+
+def _quoted(line: str) -> str:
+    key, equals, value = line.partition("=")
+    if not equals or key.lstrip("+") not in TEXT or not isinstance(parse([line])[0].value(), bool | int | float):
+        return line
+    return f"{key}='{value}'"
 
 
 def keep_typed_data(config: DictConfig) -> None:
@@ -152,9 +168,13 @@ def _compose(overrides: list[str], loader: ConfigLoader) -> tuple[DictConfig, li
         raise ConfigError(f"{swept[0]}: several values make a sweep, and that is started with -m")
     action, name = _typed(parsed, "action", "fit"), _typed(parsed, "name")
     check_value("action", action, "fit")
-    run_folder = folder.resolve(name, action, _typed(parsed, "ckpt"))
+    run_folder = folder.resolve(name, action, _checkpoint(parsed))
+    if action == "fit":
+        folder.check_place(run_folder)
     if action in NEED_A_RUN:
         folder.check_action(run_folder, action)
+    if action != "fit":
+        folder.check_place(run_folder / action)
     inherited = [] if action == "fit" else _inherited(run_folder, parsed)
     config = _apply(parse(inherited) + parsed, loader)
     config.overrides = overrides
@@ -184,6 +204,14 @@ def _hydras_own(overrides: Sequence[str], loader: ConfigLoader) -> DictConfig:
 
 def _lines(overrides: Iterable[Override]) -> tuple[str, ...]:
     return tuple(override.input_line for override in overrides if override.input_line)
+
+
+def _checkpoint(parsed: list[Override]) -> str | None:
+    """What was typed as ckpt=. Raises ConfigError for a file that is not there, before its run is looked for."""
+    typed = _typed(parsed, "ckpt")
+    if typed not in (None, "best", "last") and not Path(typed).is_file():
+        raise ConfigError(f"ckpt={typed}: there is no file {typed}")
+    return typed
 
 
 def _typed(parsed: list[Override], key: str, default: Any = None) -> Any:

@@ -29,6 +29,8 @@ from normlab.identity import LENGTH, config_hash, numbers
 ROOT = Path("outputs")
 PACKAGES = ("normlab", "torch", "lightning", "torchmetrics", "torchvision", "hydra-core", "omegaconf", "numpy")
 
+LONGEST = 255  # bytes of a folder's name, on the file systems in use
+
 # What a run that was refused, or not started yet, leaves; the next one may take its place.
 UNTRAINED = {"lr_find", "stats", "result.json", "train.log", ".lock", "checkpoints", "trial.json"}
 
@@ -125,6 +127,18 @@ def lock(path: Path) -> Iterator[None]:
         ) from error
 
 
+def check_place(path: Path) -> None:
+    """Raises ConfigError where a folder cannot be made or written in."""
+    if any(len(os.fsencode(part)) > LONGEST for part in path.parts):
+        raise ConfigError(f"{str(path)[:40]}… is too long: a folder's name has at most {LONGEST} bytes")
+    there = next(place for place in (path, *path.parents) if os.path.lexists(place) or place == place.parent)
+    if not there.is_dir():
+        raise ConfigError(f"{shown(path)} cannot be made: {shown(there)} is no folder; choose another name=")
+    effective = os.access in os.supports_effective_ids
+    if not os.access(there, os.W_OK | os.X_OK, effective_ids=effective):
+        raise ConfigError(f"{shown(path)} cannot be written: {shown(there)} is read-only; choose another name=")
+
+
 def check_action(path: Path, action: str) -> None:
     """Raises ConfigError where `path` holds no run to look at."""
     if not (path / "config.yaml").is_file():
@@ -179,9 +193,9 @@ def write_environment(path: Path, devices: dict[str, Any]) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file whole or not at all; names of files in it may be no UTF-8."""
     part = file.with_name(f".{file.name}.part")
-    part.write_text(text)
+    part.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(part, file)
 
 

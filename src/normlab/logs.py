@@ -10,6 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from normlab.streams import printable
+
 QUIET = "NORMLAB_QUIET"  # in the environment, which the processes of a job inherit
 
 console = Console(highlight=False, soft_wrap=True)
@@ -25,21 +27,16 @@ class ConsoleHandler(logging.Handler):
         return record.levelno >= logging.WARNING or record.name.startswith("normlab")
 
     def emit(self, record: logging.LogRecord) -> None:
-        console.print(record.getMessage().strip(), markup=False)
+        console.print(printable(record.getMessage().strip()), markup=False)
 
 
 @contextmanager
 def logging_to(file: Path) -> Iterator[None]:
     """Sends messages to `file`, and to the console unless it is to be quiet; afterwards puts everything back."""
-    handler = logging.FileHandler(file, encoding="utf-8")
+    handler = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    elastic = logging.getLogger("torch.distributed.elastic")  # normlab itself tells how a process ended
     with _handlers(handler, *([] if is_quiet() else [ConsoleHandler()])):
-        elastic.handlers, elastic.propagate = [handler], False
-        try:
-            yield
-        finally:
-            elastic.handlers, elastic.propagate = [], True
+        yield
 
 
 @contextmanager

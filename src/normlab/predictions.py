@@ -14,6 +14,7 @@ from torch import Tensor
 from normlab.data.base import DataModule
 from normlab.data.batches import Batches
 from normlab.errors import ConfigError
+from normlab.streams import printable
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -50,13 +51,14 @@ def frame(answers: Tensor, targets: Tensor | None, names: Sequence[str] | None, 
     """A row a sample: `sample`, `target` where it is known, `prediction`, and for classes `p_<class>` of each.
 
     answers: probabilities (N, classes), or predicted targets (N, width), whose columns are numbered where width > 1.
-    targets: class numbers (N,), or (N, width).
+    targets: class numbers (N,), or (N, width). Names are as `printable` shows them: pandas takes text alone.
     """
     from pandas import DataFrame  # takes half a second that other actions do not need
 
-    columns: dict[str, Any] = {"sample": range(len(answers)) if names is None else list(names)[: len(answers)]}
+    samples = range(len(answers)) if names is None else [printable(str(name)) for name in names[: len(answers)]]
+    columns: dict[str, Any] = {"sample": samples}
     if classes:
-        named = np.array([str(name) for name in classes], dtype=object)
+        named = np.array([printable(str(name)) for name in classes], dtype=object)
         if targets is not None:
             columns["target"] = named[targets.numpy()]
         columns["prediction"] = named[answers.argmax(1).numpy()]

@@ -5,10 +5,12 @@ import sys
 
 from normlab.errors import ConfigError
 from normlab.report import write_report
+from normlab.streams import keep_going
 
 
 def main() -> None:
     """Exit codes: 0 written, 2 refused."""
+    keep_going()
     parser = argparse.ArgumentParser("python -m normlab.report", description="Compares the runs in some folders.")
     parser.add_argument(
         "folders", nargs="+", metavar="folder", help="of a sweep, or of runs; looked through with all below"
