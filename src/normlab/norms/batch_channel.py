@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from normlab.norms.declaration import BATCH, GROUP_NORM, Declaration
 from normlab.norms.group import number_of_groups
-from normlab.norms.own import in_float32
+from normlab.norms.own import in_float32, widened
 from normlab.norms.running import RunningNorm
 from normlab.norms.standardized import StandardizedNorm
 from normlab.norms.tracing import leaf
@@ -40,12 +40,13 @@ class BatchChannelLayer(RunningNorm):
         return in_float32(self._normalize, x)
 
     def _normalize(self, x: Tensor) -> Tensor:
+        batch_weight, batch_bias = widened(self.batch_weight, x), widened(self.batch_bias, x)
         if self.training:
-            y = self.normalize(x, self.batch_weight, self.batch_bias)
+            y = self.normalize(x, batch_weight, batch_bias)
         else:
-            mean, var = self.running_mean, self.running_var
-            y = F.batch_norm(x, mean, var, self.batch_weight, self.batch_bias, False, 0.0, self.eps)
-        return F.group_norm(y, self.groups, self.weight, self.bias, self.eps)
+            mean, var = widened(self.running_mean, x), widened(self.running_var, x)
+            y = F.batch_norm(x, mean, var, batch_weight, batch_bias, False, 0.0, self.eps)
+        return F.group_norm(y, self.groups, widened(self.weight, x), widened(self.bias, x), self.eps)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class CrossIterationLayer(RunningNorm):
     declaration = Declaration(BATCH, running_stats=True, foldable=True, drop_in=False)
     past_mean: Tensor  # (window - 1, C)
     past_var: Tensor
-    past_weight: Tensor  # (window - 1, C, *fan-in), as the two derivatives by the weight
+    past_weight: Tensor  # (window - 1, C, fan-in), as the two derivatives by the weight; torch lays out more axes anew
     past_mean_slope: Tensor
     past_var_slope: Tensor
 
@@ -64,7 +64,7 @@ class CrossIterationLayer(RunningNorm):
             for name in ("past_mean", "past_var"):
                 self.register_buffer(name, torch.zeros(option.window - 1, num_features))
             for name in ("past_weight", "past_mean_slope", "past_var_slope"):
-                self.register_buffer(name, torch.zeros(option.window - 1, *source.weight.shape))
+                self.register_buffer(name, torch.zeros(option.window - 1, num_features, source.weight[0].numel()))
 
     @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
@@ -96,9 +96,9 @@ class CrossIterationLayer(RunningNorm):
         The paper averages E[x²] and takes off the square of the averaged mean; here, what is the same, σ² are averaged
         and the variance of the means is added, so that nothing cancels.
         """
-        change = (weight - self.past_weight).flatten(2)
-        shift = (self.past_mean_slope.flatten(2) * change).sum(2)
-        growth = (self.past_var_slope.flatten(2) * change).sum(2)
+        change = weight.flatten(1) - self.past_weight
+        shift = (self.past_mean_slope * change).sum(2)
+        growth = (self.past_var_slope * change).sum(2)
         means = torch.cat([mean, self.past_mean + shift])
         variances = torch.cat([var, (self.past_var + growth - shift.square()).clamp(min=0)])
         past = torch.where(self.num_batches_tracked >= self.option.start, self.num_batches_tracked, 0)
@@ -119,9 +119,9 @@ class CrossIterationLayer(RunningNorm):
         newest = {
             "mean": mean[0],
             "var": var[0],
-            "weight": source.weight,
-            "mean_slope": mean_slope,
-            "var_slope": var_slope,
+            "weight": source.weight.flatten(1),
+            "mean_slope": mean_slope.flatten(1),
+            "var_slope": var_slope.flatten(1),
         }
         for name, value in newest.items():
             past = self.get_buffer(f"past_{name}")

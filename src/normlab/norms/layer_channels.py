@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from normlab.norms.base import Norm
 from normlab.norms.declaration import Declaration
-from normlab.norms.own import OwnLayer, has_16_bits, in_float32, per_channel
+from normlab.norms.own import OwnLayer, has_16_bits, in_float32, per_channel, widened
 from normlab.norms.rows import has_fast_rows, row_sums
 from normlab.norms.tracing import leaf
 
@@ -59,9 +59,10 @@ class ChannelsLayer(OwnLayer):
         return self._normalize(x)
 
     def _normalize(self, x: Tensor) -> Tensor:
+        weight, bias = widened(self.weight, x), widened(self.bias, x)
         if x.numel() and has_fast_rows(x) and x.device.type == "cpu":
-            return _OverChannels.apply(x, self.weight, self.bias, self.eps)  # pyright: ignore[reportReturnType]
-        y = F.layer_norm(x.movedim(1, -1), (self.num_features,), self.weight, self.bias, self.eps).movedim(-1, 1)
+            return _OverChannels.apply(x, weight, bias, self.eps)  # pyright: ignore[reportReturnType]
+        y = F.layer_norm(x.movedim(1, -1), (self.num_features,), weight, bias, self.eps).movedim(-1, 1)
         return y.contiguous() if x.is_contiguous() else y
 
 

@@ -40,6 +40,11 @@ def has_16_bits(x: Tensor) -> bool:
     return x.dtype in (torch.float16, torch.bfloat16)
 
 
+def widened(values: Tensor, x: Tensor) -> Tensor:
+    """Parameters or statistics of 16 bits, as a network of 16 bits has them, in the type of `x`; others as they are."""
+    return values.to(x.dtype) if has_16_bits(values) else values
+
+
 def in_float32(compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`compute(x)` outside autocast; 16-bit inputs are computed in float32 and given back as they came."""
     with torch.autocast(x.device.type, enabled=False):

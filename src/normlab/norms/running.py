@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from normlab.norms import ranks
 from normlab.norms.checkpointing import moves_statistics
 from normlab.norms.moments import affine_map, moments, unbiased
-from normlab.norms.own import OwnLayer, has_16_bits
+from normlab.norms.own import OwnLayer, has_16_bits, widened
 
 
 class BatchMoments(nn.Module):
@@ -101,7 +101,8 @@ class RunningNorm(BatchMoments, OwnLayer):
         inexact = has_16_bits(x) and x.device.type == "cpu" and not x.is_contiguous()
         if self.joint or inexact:
             return self.by_moments(x, weight, bias)
-        mean, var = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
+        mean = widened(torch.zeros_like(self.running_mean), x)
+        var = torch.ones_like(mean)
         y = F.batch_norm(x, mean, var, weight, bias, True, 1.0, self.eps)
         self.track(mean, var)  # with momentum 1 the kernel left the batch's own mean and unbiased variance
         return y
