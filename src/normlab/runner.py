@@ -246,6 +246,8 @@ def _samples(parts: Parts) -> dict[str, int]:
 
     A part is left out where the trainer takes a share of it alone, and where its loader does not know.
     """
+    if parts.inputs is not None:
+        return {}  # predicting: the data may be restored without its parts
     found = {}
     for part in ("train", "val", "test"):
         limit = getattr(parts.trainer, f"limit_{part}_batches")
