@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from normlab.norms.moments import affine_map, moments, part_moments, unbiased
+from normlab.norms.moments import affine_map, moments, part_moments, part_sums, unbiased
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
@@ -53,3 +53,19 @@ def test_gradients_are_those_of_finite_differences(sizes, layout):
 def test_one_value_per_channel_is_refused():
     with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
         moments(torch.randn(2, 3), [1, 1])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_sums_of_parts_are_those_that_torchs_kernel_gives_without_a_weight(dtype):
+    """On CUDA the kernel needs a weight for them; on the CPU it does without, and they are the same bit for bit."""
+    torch.manual_seed(0)
+    x, g = (torch.randn(6, 5, 4, 3).to(dtype).to(memory_format=torch.channels_last) for _ in range(2))
+    centre = torch.randn(2, 5).to(torch.promote_types(dtype, torch.float32))
+    found = part_sums(g, x, [2, 4], centre)
+    one = torch.ones_like(centre[0])
+    for k, (its_g, its_x) in enumerate(zip(g.split([2, 4]), x.split([2, 4]), strict=True)):
+        _, of_products, of_g = torch.ops.aten.native_batch_norm_backward(
+            its_g, its_x, None, None, None, centre[k], one, True, 0.0, [False, True, True]
+        )
+        assert torch.equal(found[0][k], of_g)
+        assert torch.equal(found[1][k], of_products)
