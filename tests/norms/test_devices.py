@@ -16,7 +16,7 @@ FLOAT32, BFLOAT16 = 1e-4, 0.1  # how far off a tensor may be, of its size; the C
 pytestmark = pytest.mark.parametrize("device", DEVICES)
 
 
-KEYS = {"renorm": {"start": 0, "end": 1}}  # bounds that are open
+KEYS = {"renorm": {"start": 0, "end": 1}, "mabn": {"start": 0}}  # bounds that are open
 
 
 def layer_of(option: str) -> nn.Module:
@@ -66,11 +66,12 @@ def test_float32(device, option, layout, expected):
     check(found, expected[option], FLOAT32)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("option", options("norm"))
-def test_bfloat16_under_autocast(device, option, expected):
+def test_bfloat16_under_autocast(device, option, layout, expected):
     like = torch.zeros((), dtype=torch.bfloat16, device=device)
     with torch.autocast(device, torch.bfloat16):
-        found = trained(layer_of(option).float().to(device), like)
+        found = trained(layer_of(option).float().to(device), like, LAYOUTS[layout])
     check(found, expected[option], BFLOAT16)
 
 
