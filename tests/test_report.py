@@ -11,6 +11,7 @@ import sys
 from html import unescape
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from conftest import ROOT, train
 from omegaconf import OmegaConf
@@ -86,19 +87,26 @@ def page_text(folder):
 def test_the_answer_names_the_winner_and_how_sure_that_is(tmp_path):
     report = write_report([make_sweep(tmp_path / "s")])
     text = page_text(tmp_path / "s")
-    assert "batch has the highest val/acc 0.850 ± 0.050 (mean ± sd over 3 seeds)." in text
-    # differences −0.02, 0.10, −0.03: mean 0.0167, sd 0.0723, t(2) 4.303
-    assert "It is 0.017 ahead of the next, none (95 % interval of the difference −0.163 to 0.196" in text
+    headline = (
+        "batch has the highest val/acc 0.850 ± 0.050 (the maximum over each run’s epochs, mean ± sd over 3 seeds)"
+    )
+    assert f"{headline}, and test/acc 0.500 ± 0.000." in text
+    assert "It is 0.017 ahead of the next, none (95 % interval −0.229 to 0.263, " in text
+    assert "over the 3 seeds that all compared configurations have)" in text
     assert "That is within noise" in text
     assert "val/acc 0.850 ± 0.050".replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}") in str(report)
     found = rows(tmp_path / "s")
     assert [row["norm"] for row in found] == ["batch", "none", "group"]
     assert [row["tied_with_best"] for row in found] == ["True", "True", "False"]
-    group = found[2]
-    # differences 0.20, 0.19, 0.19
-    assert [float(group[key]) for key in ("behind_best", "behind_low", "behind_high")] == pytest.approx(
-        [0.19333, 0.17899, 0.20768], abs=1e-4
-    )
+    # residuals of a two-way layout of 3 × 3 have 4 degrees of freedom; SciPy's Q(0.95; 3, 4) is 5.0402, and of 2 8.3308
+    table = np.array([SCORES[norm] for norm in ("batch", "group", "none")])
+    rest = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    half = 5.0402 * np.sqrt((rest**2).sum() / 4 / 3)
+    assert float(found[2]["behind_high"]) == pytest.approx(0.193333 + half, abs=1e-4)
+    own = 8.3308 * np.sqrt(np.var(table[0] - table[2], ddof=1) / 2 / 3)  # three times the others' spread may be
+    assert float(found[1]["behind_high"]) == pytest.approx(0.016667 + own, abs=1e-4)
+    assert "none is compared by the variance of the pair alone" in text
+    assert [found[2]["lost_rate"], found[2]["seeds"]] == ["0", "3"]
     summary = (tmp_path / "s" / "summary.md").read_text()
     assert "python train.py -m model=net data=wine norm=batch seed=1,2,3" in summary
     assert summary.count("\n| ") == 5
@@ -109,7 +117,8 @@ def test_a_clear_winner_is_called_one_and_the_lowest_wins_where_less_is_better(t
     write_report([make_sweep(tmp_path / "s", {"batch": [2.0, 2.1, 2.2], "group": [1.0, 1.1, 1.21]}, **lower)])
     text = page_text(tmp_path / "s")
     assert "group has the lowest val/mse" in text
-    assert "That is more than noise." in text
+    assert "That is more than noise, for these samples." in text
+    assert "the minimum over each run’s epochs" in text
     assert float(rows(tmp_path / "s")[1]["behind_best"]) > 0.9
 
 
@@ -122,23 +131,20 @@ def test_one_seed_says_nothing_about_noise(tmp_path):
 
 
 def test_many_comparisons_need_more_than_two(tmp_path):
-    """The same pair is beyond noise alone, and not among ten."""
+    """The same pair is beyond noise alone, and not among eight, where the others bring no more than their own noise."""
     pair = {"batch": [0.90, 0.91, 0.92], "group": [0.880, 0.894, 0.893]}
-    others = {f"o{n}": [0.1, 0.2, 0.3] for n in range(8)}
+    chance = np.random.default_rng(0)
+    others = {f"o{n}": chance.normal(0.87, 0.012, 3).round(4).tolist() for n in range(6)}
     for number, (name, values) in enumerate((pair | others).items()):
         for seed, score in enumerate(values):
-            make_run(
-                tmp_path / "s" / f"{number}{seed}",
-                f"norm={name}" if name in pair else f"optimizer.lr=0.{number}1",
-                f"seed={seed}",
-                score=score,
-            )
+            typed = f"norm={name}" if name in pair else f"optimizer.lr=0.{number}1"
+            make_run(tmp_path / "s" / f"{number}{seed}", typed, f"seed={seed}", score=score)
     write_report([tmp_path / "s"])
-    assert "more than noise for these two alone, but no longer" in page_text(tmp_path / "s")
+    assert "That is within noise" in page_text(tmp_path / "s")
     for path in (tmp_path / "s").glob("[2-9]?"):
         shutil.rmtree(path)
     write_report([tmp_path / "s"])
-    assert "That is more than noise." in page_text(tmp_path / "s")
+    assert "That is more than noise" in page_text(tmp_path / "s")
 
 
 def test_the_headline_of_the_summary_is_escaped_like_its_table(tmp_path):
@@ -176,7 +182,8 @@ def test_failed_and_half_written_runs_are_told_and_do_not_count(tmp_path):
     write_report([sweep])
     text, html = page_text(sweep), (sweep / "report.html").read_text()
     assert "11: 5 finished, 3 unfinished, 1 failed, 1 pruned, 1 refused" in text
-    assert "batch has the highest val/acc 0.850 ± 0.071 (mean ± sd over 2 seeds)" in text
+    assert "batch has the highest val/acc 0.850 ± 0.071" in text
+    assert "1 of its 3 runs were lost" in text
     for number, status in {
         "4": "failed E:",
         "5": "unfinished",

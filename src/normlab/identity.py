@@ -19,6 +19,7 @@ TRAINER_KEYS = (
     "limit_train_batches",
     "overfit_batches",
 )
+REPLICATES = ("seed", "data.split_seed", "data.fold")  # chance: runs that differ in them alone repeat each other
 LENGTH = "trainer.max_epochs"  # which extend=true may raise
 # Keys that runs may be older than, with the value that leaves everything as it was before them.
 NEUTRAL = {

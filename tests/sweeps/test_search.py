@@ -219,6 +219,41 @@ def test_a_job_whose_process_was_killed_is_run_again(killed, n_jobs, tmp_path):
     assert trials(found) == trials(whole)
 
 
+class Refusing(FakeLauncher):
+    """Its jobs with batches below 12 are refused before training."""
+
+    def launch(self, job_overrides, initial_job_idx):
+        jobs = dict(enumerate(job_overrides, initial_job_idx))
+        self.broken = {
+            n for n, typed in jobs.items() if int(dict(line.split("=") for line in typed)["data.batch_size"]) < 12
+        }
+        for number in self.broken:
+            (self.path / str(number)).mkdir(exist_ok=True)
+            told = {"status": "refused", "score": None, "error": "ghost size", "overrides": jobs[number]}
+            folder.write_result(self.path / str(number), told)
+        return super().launch(job_overrides, initial_job_idx)
+
+
+@pytest.mark.parametrize("sampler", [RANDOM, TPE])
+def test_a_trial_that_is_refused_before_training_makes_room_for_another(sampler, tmp_path):
+    typed = ["data.batch_size=int(interval(8,16))"]
+    with pytest.raises(SweepError, match="jobs failed"):
+        search(tmp_path, Refusing(), typed, sampler=sampler, n_trials=8)
+    states = [trial.state.name for trial in study(tmp_path).trials]
+    assert states.count("COMPLETE") == 8
+    assert 0 < states.count("FAIL") <= 8
+
+
+def test_refused_trials_alone_do_not_go_on_for_ever(tmp_path):
+    with pytest.raises(SweepError, match="12 of 12 jobs failed"):
+        search(tmp_path, Refusing(), ["data.batch_size=int(interval(8,11))"], n_trials=6)
+
+
+def test_refused_combinations_of_a_grid_are_not_tried_again(tmp_path):
+    with pytest.raises(SweepError, match="2 of 4 jobs failed"):
+        search(tmp_path, Refusing(), ["data.batch_size=8,10,12,14"], sampler=GRID, n_trials=None)
+
+
 def test_a_job_without_a_score_is_no_success(tmp_path):
     found = search(tmp_path, Scoreless(), n_trials=3)
     assert [trial.state.name for trial in found.trials] == ["FAIL", "FAIL", "COMPLETE"]
@@ -345,32 +380,34 @@ REFUSED = {
     "data.batch_size=interval(8,16)": "data.batch_size=8.0: expected a whole number of at least 1",
     "trainer.max_epochs=range(0,3)": "trainer.max_epochs=0: expected a whole number of at least 1",
     "optimizer.lr=0.1": "nothing to search; type key=interval(low,high) or choose sweep=",
-    "seed=1,2 name=a,b": "name=choice(a,b): name is no setting of the jobs that could be searched",
+    "norm=nf,frn name=a,b": "name=choice(a,b): name is no setting of the jobs that could be searched",
+    "seed=1,2 model=net,mynet": "seed=choice(1,2): a search would pick the luckiest seed. Search with one, then sweep",
+    "data.split_seed=int(interval(0,9))": "a search would pick the luckiest data.split_seed",
     "sweep=optuna,other": "sweep=choice(optuna,other): one search at a time",
-    "seed=1,2 score=val/loss": "score=val/loss: for a search set score_mode=max or score_mode=min too",
-    "seed=1,2 hydra.sweeper.n_trials=0": "hydra.sweeper.n_trials=0: expected a whole number of at least 1 or null",
-    "seed=1,2 hydra.sweeper.n_trial=3": "no key n_trial in hydra.sweeper; did you mean n_trials?",
-    "seed=1,2 hydra/sweeper/sampler=bayes": "no option bayes in hydra/sweeper/sampler (options: grid, random, tpe)",
-    "seed=1,2 hydra/sweeper/pruner=medain": "no option medain in hydra/sweeper/pruner; did you mean median?",
-    "seed=1,2 hydra/sweeper/pruner=null": "no option null in hydra/sweeper/pruner (options: hyperband, median, none",
-    "seed=1,2 hydra/sweeper/pruner=median hydra.sweeper.pruner.n_warmup=1": "did you mean n_warmup_steps?",
-    "seed=1,2 hydra/sweeper/pruner=median hydra.sweeper.pruner.n_warmup_steps=-1": "a whole number of at least 0",
-    "seed=1,2 hydra/sweeper/pruner=percentile hydra.sweeper.pruner.percentile=101": "a number of at least 0 and of at",
-    "seed=1,2 hydra/sweeper/pruner=median hydra.sweeper.objectives=[score,seconds]": (
+    "norm=nf,frn score=val/loss": "score=val/loss: for a search set score_mode=max or score_mode=min too",
+    "norm=nf,frn hydra.sweeper.n_trials=0": "hydra.sweeper.n_trials=0: expected a whole number of at least 1 or null",
+    "norm=nf,frn hydra.sweeper.n_trial=3": "no key n_trial in hydra.sweeper; did you mean n_trials?",
+    "norm=nf,frn hydra/sweeper/sampler=bayes": "no option bayes in hydra/sweeper/sampler (options: grid, random",
+    "norm=nf,frn hydra/sweeper/pruner=medain": "no option medain in hydra/sweeper/pruner; did you mean median?",
+    "norm=nf,frn hydra/sweeper/pruner=null": "no option null in hydra/sweeper/pruner (options: hyperband, median",
+    "norm=nf,frn hydra/sweeper/pruner=median hydra.sweeper.pruner.n_warmup=1": "did you mean n_warmup_steps?",
+    "norm=nf,frn hydra/sweeper/pruner=median hydra.sweeper.pruner.n_warmup_steps=-1": "a whole number of at least 0",
+    "norm=nf,frn hydra/sweeper/pruner=percentile hydra.sweeper.pruner.percentile=101": "a number of at least 0",
+    "norm=nf,frn hydra/sweeper/pruner=median hydra.sweeper.objectives=[score,seconds]": (
         "MedianPruner compares one objective, and there are score, seconds: add hydra/sweeper/pruner=none"
     ),
-    "seed=1,2 hydra/sweeper/pruner=median hydra.sweeper.objectives=[test/acc]": (
+    "norm=nf,frn hydra/sweeper/pruner=median hydra.sweeper.objectives=[test/acc]": (
         "MedianPruner looks at each epoch, and test/acc is known at the end: add hydra/sweeper/pruner=none"
     ),
-    "seed=1,2 hydra.sweeper.objectives=[score,second]": "no objective second; did you mean seconds?",
-    "seed=1,2 hydra.sweeper.objectives=[test/auroc]": "no objective test/auroc",
-    "seed=1,2 hydra.sweeper.objectives=score": "hydra.sweeper.objectives=score: expected a list",
-    "seed=1,2 hydra.sweeper.objectives=[]": "hydra.sweeper.objectives=[]: expected a list",
-    "seed=1,2 hydra.sweeper.objectives=[score,score]": "each one once",
-    "seed=1,2 hydra.sweep.subdir=x": "hydra.sweep.subdir=x: trial k of a search has folder k; leave it out",
-    "seed=1,2 hydra.sweeper.sampler._partial_=false": "RandomSampler: its yaml needs _partial_: true",
+    "norm=nf,frn hydra.sweeper.objectives=[score,second]": "no objective second; did you mean seconds?",
+    "norm=nf,frn hydra.sweeper.objectives=[test/auroc]": "no objective test/auroc",
+    "norm=nf,frn hydra.sweeper.objectives=score": "hydra.sweeper.objectives=score: expected a list",
+    "norm=nf,frn hydra.sweeper.objectives=[]": "hydra.sweeper.objectives=[]: expected a list",
+    "norm=nf,frn hydra.sweeper.objectives=[score,score]": "each one once",
+    "norm=nf,frn hydra.sweep.subdir=x": "hydra.sweep.subdir=x: trial k of a search has folder k; leave it out",
+    "norm=nf,frn hydra.sweeper.sampler._partial_=false": "RandomSampler: its yaml needs _partial_: true",
     "hydra/sweeper/sampler=grid optimizer.lr=interval(0.1,1)": "a grid has no intervals; list values or use range",
-    "action=lr_find seed=1,2": "action= with -m: only fits are swept",
+    "action=lr_find norm=batch,group": "action= with -m: only fits are swept",
 }
 
 

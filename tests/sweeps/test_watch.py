@@ -9,9 +9,12 @@ import time
 
 import pytest
 from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
 from test_app import wait_for_rows
 
 from normlab.sweeps import watch
+from normlab.sweeps.pace import Pace
 from normlab.sweeps.watch import Watch, duration
 
 RESULT = {"score": 0.5, "score_name": "val/acc", "score_mode": "max", "error": None}
@@ -56,14 +59,14 @@ def test_lines_where_there_is_no_terminal(tmp_path, capsys, at_once):
         job(tmp_path, 0, "finished", "model=net", "norm=batch", "seed=1")
         assert "1/4 done, 1 running, 0 s left, best val/acc 0.5 norm=batch seed=1\n" in wait_for(capsys, "1/4")
         job(tmp_path, 1, "finished", "model=net", "norm=batch", "seed=2", score=0.75)
-        wait_for(capsys, "2/4 done, 0 s left, best val/acc 0.75 norm=batch seed=2\n")
+        wait_for(capsys, "2/4 done, 0 s left, best val/acc 0.625 norm=batch (mean of 2)\n")
         job(tmp_path, 2, "failed", "norm=ghost", "seed=1", error="ValueError: a\nb")
         said = wait_for(capsys, "2/4 done, 1 failed")
         assert f"job 2 (norm=ghost seed=1) failed: ValueError: a; {tmp_path}/2/train.log\n" in said
         job(tmp_path, 3, "pruned", "norm=ghost", "seed=2", score=0.9)
     said = capsys.readouterr().out
     assert said.splitlines()[-1] == (
-        f"4 jobs: 2 finished, 1 pruned, 1 failed, best val/acc 0.75 norm=batch seed=2, 0 s, {tmp_path}"
+        f"4 jobs: 2 finished, 1 pruned, 1 failed, best val/acc 0.625 norm=batch (mean of 2), 0 s, {tmp_path}"
     )
 
 
@@ -115,12 +118,39 @@ def test_scores_that_cannot_be_compared_have_no_best(tmp_path, capsys):
     assert "best" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("mode", "best"), [("max", "0.9 seed=2"), ("min", "0.1 seed=1")])
+@pytest.mark.parametrize(("mode", "best"), [("max", "0.9 norm=n2"), ("min", "0.1 norm=n1")])
 def test_the_best_is_that_of_the_scores_mode(mode, best, tmp_path, capsys):
-    with Watch(tmp_path, 3, ["seed"]):
-        for seed, score in ((1, 0.1), (2, 0.9), (3, None)):
-            job(tmp_path, seed, "finished", f"seed={seed}", score=score, score_mode=mode)
+    with Watch(tmp_path, 3, ["norm"]):
+        for number, score in ((1, 0.1), (2, 0.9), (3, None)):
+            job(tmp_path, number, "finished", f"norm=n{number}", score=score, score_mode=mode)
     assert f"best val/acc {best}," in capsys.readouterr().out
+
+
+def test_the_best_of_a_sweep_over_seeds_is_no_lucky_run(tmp_path, capsys):
+    """The highest run is of a configuration with a lower mean, and one that has just begun is not compared."""
+    scores = {"a": [0.99, 0.5, 0.5], "b": [0.9, 0.9, 0.9], "c": [0.98]}
+    with Watch(tmp_path, 9, ["norm", "seed", "data.fold"]):
+        runs = [(norm, seed, score) for norm, each in scores.items() for seed, score in enumerate(each)]
+        for number, (norm, seed, score) in enumerate(runs):
+            job(tmp_path, number, "finished", f"norm={norm}", f"seed={seed}", score=score)
+    assert "best val/acc 0.9 norm=b (mean of 3)," in capsys.readouterr().out
+
+
+@given(st.integers(2, 40), st.integers(1, 8), st.floats(0.01, 1000), st.floats(0, 0.99), st.booleans())
+def test_the_time_left_is_right_within_two_from_the_second_job_on(jobs, beside, each, phase, seen):
+    """Equal jobs, so many side by side; looks come a hundred times a job, and jobs that are never seen to run too."""
+    starts = [each * (number // beside) for number in range(jobs)]
+    end, step = max(starts) + each, each / 100
+    pace, over, now = Pace(0.0), set(), phase * step
+    while now < end:
+        running = [n for n, start in enumerate(starts) if start <= now < start + each]
+        ended = {n for n, start in enumerate(starts) if start + each <= now}
+        pace.look(running if seen or beside > 1 else [], sorted(ended - over), now)
+        over = ended
+        if len(over) >= 2 and end - now > 5 * step:
+            left = pace.left(jobs - len(over) - len(running) if seen or beside > 1 else jobs - len(over), now)
+            assert (end - now) / 2 <= left <= 2 * (end - now) + (0 if seen or beside > 1 else each)
+        now += step
 
 
 @pytest.mark.parametrize(

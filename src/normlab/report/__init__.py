@@ -25,7 +25,7 @@ class Report:
     def __str__(self) -> str:
         """The essence, for a terminal."""
         from normlab.folder import shown
-        from normlab.report.text import terminal
+        from normlab.report.answer import terminal
 
         return f"{terminal(self.comparisons)}\n{shown(self.folder.absolute() / 'report.html')}, summary.md, summary.csv"
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import altair as alt
 
+from normlab.identity import REPLICATES
 from normlab.report.compare import Comparison, Configuration
-from normlab.report.runs import REPLICATES, Run
+from normlab.report.runs import Run
 from normlab.report.settings import label
 from normlab.report.statistics import Estimate
 
@@ -28,7 +29,7 @@ Spec = dict[str, Any]
 
 def scores(comparison: Comparison) -> Spec:
     """Each configuration's runs, mean and interval."""
-    shown = drawn(comparison)
+    shown, shared = drawn(comparison), set(comparison.blocks.shared)
     rows = [
         (label(c.settings), *ends(c.score), _kind(comparison, c), c.score.count, shown_mean(c.score)) for c in shown
     ]
@@ -36,7 +37,7 @@ def scores(comparison: Comparison) -> Spec:
         (label(c.settings), run.score, str(run.folder), seed(run))
         for c in shown
         for run in c.runs
-        if run.score is not None
+        if run.score is not None and (not c.compared or not comparison.paired or run.replicate in shared)
     ]
     order = [row[0] for row in rows]
     y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=170, domain=False, ticks=False))
@@ -66,13 +67,20 @@ def scores(comparison: Comparison) -> Spec:
 
 
 def drawn(comparison: Comparison) -> list[Configuration]:
-    """The best SHOWN, but for those so far off that on their axis the others would be one dot (Tukey's outer fence)."""
-    means = [c.score.mean for c in comparison.ranked]
-    if len(means) < 4:
-        return comparison.ranked
+    """The best SHOWN, but for those so far behind that on their axis the others would be one dot.
+
+    That is Tukey's outer fence, on the bad side alone; the best one and all that cannot be told from it stay.
+    """
+    found = comparison.ranked
+    if len(found) < 4:
+        return found
+    sign = -1 if comparison.minimized else 1
+    means = [sign * c.score.mean for c in found]
     first, _, third = quantiles(means, method="inclusive")
-    far = 3 * (third - first)
-    return [c for c in comparison.ranked if first - far <= c.score.mean <= third + far][:SHOWN]
+    near = [c for c, mean in zip(found, means, strict=True) if mean >= first - 3 * (third - first)]
+    shown = near[:SHOWN]
+    tied = [c for c in found if c.tied and c.behind is not None and c.behind.known]
+    return [c for c in found if c in shown or c in tied or c in comparison.first]
 
 
 def rings(data: alt.InlineData, y: alt.Y, x: alt.X, tips: list[Any]) -> alt.Chart:
@@ -121,13 +129,13 @@ def _short(value: Any) -> Any:
 
 def ends(score: Estimate) -> tuple[float, float, float]:
     """A single value's interval is drawn as none."""
-    known = score.count > 1
+    known = not math.isnan(score.low)
     return score.mean, score.low if known else score.mean, score.high if known else score.mean
 
 
 def shown_mean(score: Estimate) -> str:
-    return f"{score.mean:.5g}" + (f" ({score.low:.5g} to {score.high:.5g})" if score.count > 1 else "")
+    return f"{score.mean:.5g}" + ("" if math.isnan(score.low) else f" ({score.low:.5g} to {score.high:.5g})")
 
 
 def _kind(comparison: Comparison, configuration: Configuration) -> str:
-    return "best" if configuration is comparison.best else "tied" if configuration.tied else "other"
+    return "best" if configuration in comparison.first else "tied" if configuration.tied else "other"

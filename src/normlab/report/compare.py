@@ -1,29 +1,46 @@
 """Configurations, ranked: what the tables, charts and sentences of the report are made of."""
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Any
 
-from normlab.report.runs import REPLICATES, Run
+import numpy as np
+
+from normlab.identity import REPLICATES
+from normlab.report import sought
+from normlab.report.blocks import Blocks, components, overlap, pessimistic, resolution, shared_blocks, unit_of
+from normlab.report.differences import Difference, behind, behind_unpaired
+from normlab.report.runs import Run
 from normlab.report.settings import DATA_KEYS, Settings, settings_of
-from normlab.report.statistics import Difference, Estimate, difference, estimate, simultaneous
+from normlab.report.statistics import INF, Estimate, estimate
+
+SHARES = ("acc", "f1", "auroc")  # scores from 0 to 1
+EQUAL = 1e-12  # means that part by no more than rounding are one
 
 
-@dataclass
+@dataclass(eq=False)
 class Configuration:
-    """Runs that differ in their seeds only. scores: of the finished ones, by seed."""
+    """Runs that differ in their seeds, or parts of the data, only.
+
+    scores: of the finished ones, by replicate; lost: the replicates whose run failed. score: of the blocks that it is
+    compared by, or of all that it has. compared: whether its lead or lag is known to be one of seeds that others have
+    too. behind: how far the best one is ahead, positive in the good direction.
+    """
 
     settings: Settings
     runs: list[Run] = field(default_factory=list)
-    scores: dict[Hashable, float] = field(default_factory=dict)
-    behind: Difference | None = None  # how far the best one is ahead, positive in the good direction
-    tied: bool = False  # with the best one, after allowance for the number of comparisons
-    repeated: int = 0  # runs whose seed had a score already: they are the same run once more
+    scores: dict[tuple[Any, ...], float] = field(default_factory=dict)
+    score: Estimate = field(default_factory=lambda: estimate([]))
+    compared: bool = False
+    behind: Difference | None = None
+    tied: bool = False  # with the best one: the lead is not more than noise
+    repeated: int = 0  # runs whose replicate had a score already: they are the same run once more
 
     @property
-    def score(self) -> Estimate:
-        return estimate(list(self.scores.values()))
+    def lost(self) -> set[tuple[Any, ...]]:
+        return {run.replicate for run in self.runs if run.lost} - self.scores.keys()
 
     @property
     def bad(self) -> list[Run]:
@@ -37,19 +54,34 @@ class Configuration:
     def parameters(self) -> int | None:
         return next((run.parameters for run in self.runs if run.parameters is not None), None)
 
-    def metric(self, name: str) -> float | None:
-        return _mean([run.metrics.get(name) for run in self.runs if run.status == "finished"])
+    def metric(self, name: str, blocks: Blocks) -> Estimate:
+        """A metric over the same runs as the score."""
+        found: dict[tuple[Any, ...], float] = {}
+        for run in self.runs:
+            if counts(run) and name in run.metrics:
+                found.setdefault(run.replicate, run.metrics[name])
+        whole = self.compared and bool(blocks.shared) and found.keys() >= set(blocks.shared)
+        return estimate(blocks.means(found, only_shared=whole))
 
 
 @dataclass
 class Comparison:
-    """The runs on one data set. configurations: the best first, those without a score last."""
+    """The runs on one data set. configurations: the best first, those without a score last.
+
+    best: None where several share the first place, or nothing has a score. samples: of the part that the score is of.
+    """
 
     data: Settings  # what tells it from the other data sets of the report; mostly empty
     score_name: str
     minimized: bool
     keys: list[str]
     configurations: list[Configuration]
+    blocks: Blocks
+    samples: int | None
+    objectives: list[str]
+    searched: bool
+    best: Configuration | None = None
+    paired: bool = True
 
     @property
     def runs(self) -> list[Run]:
@@ -60,13 +92,12 @@ class Comparison:
         return [configuration for configuration in self.configurations if configuration.scores]
 
     @property
-    def best(self) -> Configuration | None:
-        return self.ranked[0] if self.ranked else None
-
-    @property
-    def confidence(self) -> float:
-        """Of each interval by which configurations are called tied with the best, or not."""
-        return simultaneous(len(self.ranked) - 1)
+    def first(self) -> list[Configuration]:
+        """The best one, or those that share its place."""
+        if self.best is not None or not self.ranked:
+            return [self.best] if self.best is not None else []
+        top = self.ranked[0]
+        return [c for c in self.ranked if c.compared == top.compared and abs(c.score.mean - top.score.mean) <= EQUAL]
 
     @property
     def tests(self) -> list[str]:
@@ -81,6 +112,22 @@ class Comparison:
         values = zip(*(run.replicate for run in self.runs), strict=True)
         return [key for key, seen in zip(REPLICATES, values, strict=True) if len(set(seen)) > 1]
 
+    @property
+    def is_share(self) -> bool:
+        return self.score_name.rpartition("/")[2] in SHARES
+
+    @property
+    def floor(self) -> float:
+        """The least variance of a score: an accuracy of n samples is known to 1/n, evenly spread within that."""
+        if not self.score_name.endswith("/acc"):
+            return 0.0
+        every = (score for configuration in self.configurations for score in configuration.scores.values())
+        return resolution(every, self.samples) ** 2 / 12
+
+    def estimate(self, values: Sequence[float], overlapping: float = 0.0) -> Estimate:
+        """A mean score and its interval, within the bounds of the score."""
+        return estimate(values, self.floor, overlapping, (0.0, 1.0) if self.is_share else (-INF, INF))
+
 
 def counts(run: Run) -> bool:
     """Whether a run has a score that counts: it came to its end, and the score is a number."""
@@ -88,7 +135,7 @@ def counts(run: Run) -> bool:
 
 
 def compare(runs: Sequence[Run]) -> list[Comparison]:
-    """Ranks the configurations among some runs, apart for each data set."""
+    """Ranks the configurations among some runs, apart for each data set and for parts of it that share nothing."""
     found = settings_of(runs)
     keys = list(found[0])
     groups: dict[tuple, dict[tuple, Configuration]] = {}
@@ -98,7 +145,11 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
         group = groups.setdefault(data, {})
         _add(group.setdefault(tuple(rest.items()), Configuration(rest)), run)
     own = [key for key in keys if key not in DATA_KEYS]
-    return [_ranked(dict(data), own, list(group.values()), runs) for data, group in groups.items()]
+    return [
+        _ranked(dict(data) | part, own, members)
+        for data, group in groups.items()
+        for part, members in _parts(list(group.values()))
+    ]
 
 
 def _add(configuration: Configuration, run: Run) -> None:
@@ -111,23 +162,107 @@ def _add(configuration: Configuration, run: Run) -> None:
         configuration.scores[run.replicate] = run.score
 
 
-def _ranked(data: Settings, keys: list[str], found: list[Configuration], runs: Sequence[Run]) -> Comparison:
+def _parts(found: list[Configuration]) -> Iterable[tuple[Settings, list[Configuration]]]:
+    """Configurations that were validated on the same parts of the data, directly or by others, and what these are."""
+    parts = [{run.replicate[1:] for run in configuration.runs} for configuration in found]
+    groups = components(parts)
+    for places in groups:
+        split, fold = next(iter(min((parts[place] for place in places), key=len)))
+        named = {"data.split_seed": str(split), "data.fold": str(fold)} if len(groups) > 1 else {}
+        yield named, [found[place] for place in places]
+
+
+def _ranked(data: Settings, keys: list[str], found: list[Configuration]) -> Comparison:
+    runs = [run for configuration in found for run in configuration.runs]
     name = next((run.score_name for run in runs if run.score_name is not None), "score")
     minimized = any(run.score_mode == "min" for run in runs)
-    sign = 1 if minimized else -1
-    found.sort(key=lambda c: (not c.scores, sign * c.score.mean if c.scores else 0))
-    comparison = Comparison(data, name, minimized, keys, found)
-    for configuration in comparison.ranked[1:]:
-        best = comparison.ranked[0]
-        configuration.behind = _ahead(best, configuration, minimized)
-        allowed = _ahead(best, configuration, minimized, comparison.confidence)
-        configuration.tied = not allowed.known or allowed.within_noise
+    part = name.partition("/")[0]
+    samples = {run.samples[part] for run in runs if part in run.samples}
+    unit = unit_of(runs)
+    whole = [configuration for configuration in found if configuration.scores and not configuration.lost]
+    blocks, places = shared_blocks(unit, [configuration.scores for configuration in whole])
+    compared = [whole[place] for place in places]
+    size = samples.pop() if len(samples) == 1 else None
+    comparison = Comparison(
+        data, name, minimized, keys, found, blocks, size, sought.objectives(runs), sought.is_search(runs)
+    )
+    between = overlap(unit, runs, part)
+    for configuration in found:
+        configuration.compared = configuration in compared
+        shared = configuration.compared and bool(blocks.shared)
+        means = blocks.means(configuration.scores, only_shared=shared)
+        known = configuration.compared and between is not None
+        configuration.score = comparison.estimate(means, between or 0.0)
+        if not known:
+            configuration.score = _without_interval(configuration.score)
+    _order(comparison)
+    _tell_apart(comparison, compared, between)
     return comparison
 
 
-def _ahead(best: Configuration, other: Configuration, minimized: bool, confidence: float = 0.95) -> Difference:
-    one, two = (other, best) if minimized else (best, other)
-    return difference(one.scores, two.scores, confidence)
+def _order(comparison: Comparison) -> None:
+    """Ranks the configurations: by their means, with lost runs counted as the worst score seen."""
+    sign = -1 if comparison.minimized else 1
+    found = comparison.configurations
+    every = [sign * score for configuration in found for score in configuration.scores.values()]
+    shared = comparison.blocks.shared
+
+    def reached(configuration: Configuration) -> float:
+        if not configuration.scores:
+            return -math.inf
+        if not configuration.lost:
+            return sign * configuration.score.mean
+        own = {replicate: sign * score for replicate, score in configuration.scores.items()}
+        return pessimistic(own, configuration.lost, shared, min(every))
+
+    def may_lead(configuration: Configuration) -> bool:
+        return bool(configuration.scores) and (configuration.compared or bool(configuration.lost))
+
+    candidates = [configuration for configuration in found if may_lead(configuration)]
+    beaten = [c for c, best in zip(candidates, _front(comparison, candidates), strict=True) if not best]
+    found.sort(key=lambda c: (not may_lead(c), c in beaten, -reached(c)))
+    if not candidates:
+        return
+    top = reached(found[0])
+    shares = [c for c in candidates if abs(reached(c) - top) <= EQUAL and c not in beaten]
+    comparison.best = found[0] if len(shares) == 1 else None
+
+
+def _front(comparison: Comparison, candidates: Sequence[Configuration]) -> list[bool]:
+    """Which of them are on the Pareto front of what a search had for objectives."""
+    names = comparison.objectives
+    reached = [[_mean([sought.value(r, name) for r in c.runs if counts(r)]) for name in names] for c in candidates]
+    if len(names) < 2 or any(value is None for values in reached for value in values):
+        return [True] * len(candidates)
+    return sought.front([[value for value in values if value is not None] for values in reached])
+
+
+def _tell_apart(comparison: Comparison, compared: list[Configuration], between: float | None) -> None:
+    """How far each of the compared configurations is behind the first, and whether that is more than noise."""
+    if not comparison.ranked:
+        return
+    sign = -1 if comparison.minimized else 1
+    first, floor = comparison.ranked[0], comparison.floor
+    if not first.compared or len(compared) < 2:  # it lost runs: how far it leads is not known
+        return
+    at = compared.index(first)
+    comparison.paired = bool(comparison.blocks.shared)
+    if comparison.paired:
+        rows = [comparison.blocks.means(configuration.scores) for configuration in compared]
+        found = behind(sign * np.array(rows), at, floor, between or 0.0)
+    else:
+        values = [np.array(comparison.blocks.means(each.scores, only_shared=False)) for each in compared]
+        found = behind_unpaired([sign * each for each in values], at, floor)
+    for configuration, difference in zip(compared, found, strict=True):
+        if between is None:
+            difference = Difference(difference.mean, math.nan, math.nan, difference.count)
+        if configuration is not first:
+            configuration.behind = difference.within(1.0) if comparison.is_share else difference
+            configuration.tied = not difference.told_apart
+
+
+def _without_interval(found: Estimate) -> Estimate:
+    return Estimate(found.mean, found.sd, math.nan, math.nan, found.count)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -1,4 +1,4 @@
-"""What each swept key does to the score."""
+"""What each swept key does to the score, by the same runs as the ranking."""
 
 import math
 from collections.abc import Sequence
@@ -21,20 +21,26 @@ def effects(comparison: Comparison) -> list[tuple[str, str, Spec]]:
 def _effect(comparison: Comparison, key: str) -> tuple[str, Spec]:
     values = _values(comparison, key)
     numeric = all(_is_number(value) for value in values)
-    drawn = len(comparison.keys) > 1 and len(values) == len(comparison.ranked) > 2  # by a search: each is there once
+    drawn = (
+        len(comparison.keys) > 1 and len(values) == sum(c.compared for c in comparison.ranked) > 2
+    )  # by a search: each is there once
     if numeric and (drawn or len(values) > MARGINAL):
         return "Each dot is a run.", _scatter(comparison, key, [float(value) for value in values])
+    blocks, paired = comparison.blocks, comparison.paired and comparison.blocks.shared
     found = [
-        (c.settings[key], tuple(v for k, v in c.settings.items() if k != key), seed, score)
+        (c.settings[key], tuple(v for k, v in c.settings.items() if k != key), blocks.name(replicate), score)
         for c in comparison.ranked
-        for seed, score in c.scores.items()
+        for replicate, score in c.scores.items()
+        if c.compared and (not paired or replicate in blocks.shared)
     ]
-    means, balanced = marginal(found)
+    means, balanced = marginal(found, comparison.estimate)
     several = len(comparison.keys) > 1
-    told = f"Dots are means{' over the other keys' if several else ''}, bars their 95 % intervals over seeds"
+    told = f"Dots are means{' over the other keys' if several else ''}, bars their 95 % intervals over {blocks.units}"
     if several:
         told += "; rings are the configurations of which they are means"
-    if not balanced:
+    if comparison.searched:
+        told += ". The search chose the other keys' values: no effect of this key alone"
+    elif not balanced:
         told += ". Other keys differ from value to value, so this is rough"
     return f"{told}.", _means(comparison, key, means, numeric)
 
@@ -56,7 +62,11 @@ def _means(comparison: Comparison, key: str, means: dict[str, Estimate], numeric
     dot = alt.Chart(data).mark_point(size=80, filled=True, opacity=1, color=ACCENT).encode(y=y, x=x, tooltip=tips)
     layers = [rule, dot]
     if len(comparison.keys) > 1:
-        own = [(c.settings[key], label(c.settings), c.score.mean, shown_mean(c.score)) for c in comparison.ranked]
+        own = [
+            (c.settings[key], label(c.settings), c.score.mean, shown_mean(c.score))
+            for c in comparison.ranked
+            if c.compared
+        ]
         tips = [alt.Tooltip("of:N", title="configuration"), alt.Tooltip("mean:N", title=comparison.score_name)]
         layers.insert(0, rings(inline(["name", "of", "value", "mean"], own), y, x, tips))
     return spec(alt.layer(*layers), height=rows_height(len(order)))
@@ -68,7 +78,7 @@ def _scatter(comparison: Comparison, key: str, values: Sequence[float]) -> Spec:
         (float(c.settings[key]), run.score, str(run.folder), seed(run))
         for c in comparison.ranked
         for run in c.runs
-        if run.score is not None
+        if c.compared and run.score is not None
     ]
     data = inline(["x", "value", "run", "seed"], rows)
     x = alt.X("x:Q", title=key, scale=alt.Scale(type="log" if log else "linear", zero=False, nice=not log))
@@ -80,7 +90,7 @@ def _scatter(comparison: Comparison, key: str, values: Sequence[float]) -> Spec:
 
 
 def _values(comparison: Comparison, key: str) -> list[str]:
-    return list(dict.fromkeys(c.settings[key] for c in comparison.ranked))
+    return list(dict.fromkeys(c.settings[key] for c in comparison.ranked if c.compared))
 
 
 def _is_number(value: str) -> bool:

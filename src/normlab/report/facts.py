@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from normlab.identity import REPLICATES
 from normlab.report.compare import Comparison
-from normlab.report.runs import REPLICATES, Run, in_order, read_json, read_yaml
+from normlab.report.runs import Run, in_order, read_json, read_yaml
 from normlab.report.settings import common, shortened, spelled
 
 VALUES = 12  # of a swept key that are spelled out
@@ -52,12 +53,13 @@ def _listed(values: Sequence[str]) -> str:
 
 
 def _command(folder: Path) -> str | None:
+    """What was typed, Hydra's own keys too; its record of them says besides that it was a sweep."""
     hydra: Any = read_yaml(folder / "multirun.yaml").get("hydra")
     try:
-        typed = hydra["overrides"]["task"]
-        return shlex.join(["python", "train.py", "-m", *map(str, typed)])
+        typed = [*hydra["overrides"]["task"], *hydra["overrides"]["hydra"]]
     except (TypeError, KeyError):
         return None
+    return shlex.join(["python", "train.py", "-m", *(str(line) for line in typed if line != "hydra.mode=MULTIRUN")])
 
 
 def _counted(runs: Sequence[Run]) -> str:

@@ -9,6 +9,7 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader
 
 from normlab.report import text
+from normlab.report.answer import answer
 from normlab.report.charts import COLOURED, DASHES, PALETTE, Spec, drawn, scores
 from normlab.report.compare import Comparison
 from normlab.report.curves import curves
@@ -57,7 +58,10 @@ def _section(comparison: Comparison, place: Any) -> dict[str, Any]:
     return {
         "data": spelled(comparison.data) if comparison.data else None,
         "headline": text.headline(comparison),
-        "answer": text.answer(comparison),
+        "answer": answer(comparison),
+        "units": comparison.blocks.units,
+        "unit": comparison.blocks.unit,
+        "paired": comparison.paired,
         "score_name": comparison.score_name,
         "keys": comparison.keys,
         "tests": tests,
@@ -68,6 +72,7 @@ def _section(comparison: Comparison, place: Any) -> dict[str, Any]:
         "curves": place(curves(comparison)),
         "legend": [(label(c.settings), *look) for c, *look in zip(shown, PALETTE, map(_dash, DASHES), strict=False)],
         "grey": len(comparison.configurations) > COLOURED,
+        "searched": comparison.searched,
         "effects": [(key, told, place(chart)) for key, told, chart in effects(comparison)],
         "repeat": text.repeat(best) if best else None,
         "best": label(best.settings) if best else None,
@@ -92,10 +97,11 @@ def _row(comparison: Comparison, configuration: Any, places: int, tests: list[st
         "interval": text.interval(configuration.score, places),
         "behind": text.number(configuration.behind.mean, places) if configuration.behind else text.NOTHING,
         "behind_interval": text.interval(configuration.behind, places),
-        "seeds": configuration.score.count,
+        "count": configuration.score.count,
+        "lost": text.lost(configuration),
         "bad": len(bad),
         "reasons": "; ".join(dict.fromkeys(f"{run.status}: {text.reason(run)}" for run in bad)),
-        "tests": [text.number(configuration.metric(name), places) for name in tests],
+        "tests": [text.score(configuration.metric(name, comparison.blocks), places) for name in tests],
         "seconds": text.number(configuration.seconds, 1),
         "parameters": text.NOTHING if configuration.parameters is None else f"{configuration.parameters:,}",
     }

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 from normlab.errors import ConfigError
+from normlab.identity import REPLICATES
 
 FORMAT = 1  # of result.json: the newest that is understood
-REPLICATES = ("seed", "data.split_seed", "data.fold")  # chance, never part of a configuration
 ENDS = ("finished", "failed", "refused", "interrupted", "pruned")
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
 
@@ -26,6 +26,7 @@ class Run:
     """What a folder tells about its run. status: one of ENDS, or unfinished: it is running, or was killed.
 
     score: of a finished run; None where it is missing or not finite. config: config.yaml as it stands, empty without.
+    samples: how many each part of the data has, and skipped: how many batches were left out; of older runs not known.
     """
 
     folder: Path
@@ -39,6 +40,13 @@ class Run:
     error: str | None
     overrides: tuple[str, ...]
     config: dict[str, Any]
+    samples: dict[str, int] = field(default_factory=dict)
+    skipped: int = 0
+
+    @property
+    def lost(self) -> bool:
+        """Whether the run has failed, rather than been stopped or not been run yet: its score is missing for good."""
+        return self.score is None and self.status in ("failed", "refused", "finished")
 
     @cached_property
     def replicate(self) -> tuple[Any, ...]:
@@ -125,7 +133,7 @@ def _read(path: Path) -> Run | None:
     if action != "fit":
         return None
     status, metrics, name = result.get("status"), result.get("metrics"), result.get("score_name")
-    overrides = result.get("overrides", config.get("overrides"))
+    overrides = _lines(result.get("overrides")) or _lines(config.get("overrides"))
     parameters, error = _number(result.get("parameters")), result.get("error")
     return Run(
         folder=path,
@@ -137,9 +145,22 @@ def _read(path: Path) -> Run | None:
         seconds=_number(result.get("seconds")),
         parameters=None if parameters is None else int(parameters),
         error=None if error is None else str(error),
-        overrides=tuple(map(str, overrides)) if isinstance(overrides, list) else (),
+        overrides=overrides,
         config=config,
+        samples=_counts(result.get("samples")),
+        skipped=int(_number(result.get("skipped")) or 0),
     )
+
+
+def _lines(found: Any) -> tuple[str, ...]:
+    """Overrides as they were typed; none of what is something else."""
+    told = isinstance(found, list) and all(isinstance(line, str) for line in found)
+    return tuple(found) if told else ()
+
+
+def _counts(found: Any) -> dict[str, int]:
+    known = found if isinstance(found, dict) else {}
+    return {str(part): int(number) for part, value in known.items() if (number := _number(value)) is not None}
 
 
 def _mode(mode: Any, name: Any) -> str | None:

@@ -7,13 +7,16 @@ from typing import Any
 
 import pandas as pd
 
-from normlab.identity import ELSEWHERE, RUN_KEYS, TRAINER_KEYS
-from normlab.report.runs import LOADER, REPLICATES, Run
+from normlab.identity import ELSEWHERE, REPLICATES, RUN_KEYS, TRAINER_KEYS
+from normlab.report.runs import LOADER, Run, read_yaml
 
 # Typed keys that change nothing in the network, or name the run.
 NO_SETTINGS = ("name", "action", "ckpt", "input", "extend", "sweep", "logger", *REPLICATES, *ELSEWHERE)
-# Scores on different data are not compared.
-DATA_KEYS = ("data", "data.path", "data.name", "data._target_")
+# Scores on different data are not compared, nor those on other samples of it.
+DATA_KEYS = (
+    *("data", "data.path", "data.name", "data._target_", "data.id", "data.version", "data.target", "data.samples"),
+    *("data.val_path", "data.val_fraction", "data.test_fraction", "data.folds"),
+)
 
 Settings = dict[str, str]
 
@@ -65,6 +68,9 @@ def spelled(settings: Settings) -> str:
 
 
 def _typed(run: Run) -> Settings:
+    """What was typed; of a run that does not tell, the options that its config.yaml was composed of."""
+    if not run.overrides:
+        return {group: _option(group, part) for group in _defaults() if (part := run.config.get(group))}
     lines = (line.lstrip("+").partition("=") for line in run.overrides if "=" in line)
     return {key: _text(value) for key, _, value in lines}
 
@@ -76,6 +82,17 @@ def _is_setting(key: str) -> bool:
 def _value(key: str, typed: Settings, flat: Settings) -> str:
     """config.yaml knows a key's value, typed or not; a group's option only the command line or the defaults list."""
     return flat.get(key) or typed.get(key) or _defaults().get(key, "default")
+
+
+def _option(group: str, part: Any) -> str:
+    """The option of a group that has a part's class and most of its values; the class itself where none has."""
+    from normlab.config import CONF  # with Hydra, which takes a while to import
+
+    target = part.get("_target_") if isinstance(part, dict) else None
+    files = sorted((CONF / group).glob("*.yaml")) if target else []
+    options = {file.stem: found for file in files if (found := read_yaml(file)).get("_target_") == target}
+    alike = {name: sum(part.get(key) == value for key, value in found.items()) for name, found in options.items()}
+    return max(alike, key=lambda name: alike[name]) if alike else str(target).rpartition(".")[2] if target else "none"
 
 
 @cache

@@ -1,18 +1,18 @@
-"""Means with their intervals, and differences between configurations: the arithmetic of the report.
+"""Means with their intervals, by Student's t: seeds are few. What tells configurations apart stands in differences.py.
 
-Student's t throughout: seeds are few. Intervals are of the mean over all seeds that there could be, on this split of
-the data; they say nothing about other data.
+Intervals are of the mean over all seeds that there could be, on this split of the data; they say nothing about other
+data.
 """
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from scipy.special import stdtrit  # scipy.stats, which has the same, takes a second to import
 
 CONFIDENCE = 0.95
-NAN = float("nan")
+NAN, INF = float("nan"), float("inf")
 
 Blocks = dict[tuple[Hashable, Hashable], dict[str, float]]  # (other settings, seed): score of each value
 
@@ -31,69 +31,38 @@ class Estimate:
     count: int
 
 
-@dataclass(frozen=True)
-class Difference:
-    """How far a mean lies above another, with the interval; NaN ends where nothing is known about noise.
+def estimate(
+    values: Sequence[float], floor: float = 0.0, overlap: float = 0.0, bounds: tuple[float, float] = (-INF, INF)
+) -> Estimate:
+    """The mean and its t-interval, cut off at the bounds of the score.
 
-    paired: over `count` seeds that both have; otherwise Welch's, and `count` is that of the fewer seeds.
+    floor: the least variance of a value. overlap: what samples that the values share add to 1 / count in the variance
+    of their mean, see blocks.py.
     """
-
-    mean: float
-    low: float
-    high: float
-    count: int
-    paired: bool
-
-    @property
-    def known(self) -> bool:
-        return not math.isnan(self.low)
-
-    @property
-    def within_noise(self) -> bool:
-        """Whether zero lies in the interval; false where there is none."""
-        return self.low <= 0 <= self.high
-
-
-def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
-    """The mean and its t-interval."""
     if len(values) < 2:
         return Estimate(values[0] if values else NAN, NAN, NAN, NAN, len(values))
-    mean, sd = fmean(values), stdev(values)
-    half = _quantile(confidence, len(values) - 1) * sd / math.sqrt(len(values))
-    return Estimate(mean, sd, mean - half, mean + half, len(values))
+    mean, sd, count = fmean(values), stdev(values), len(values)
+    half = _quantile(CONFIDENCE, count - 1) * math.sqrt(max(sd**2, floor) * (1 / count + overlap))
+    low, high = bounds
+    return Estimate(mean, sd, max(mean - half, low), min(mean + half, high), count)
 
 
-def difference(
-    ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float], confidence: float = CONFIDENCE
-) -> Difference:
-    """`ours` minus `theirs`, scores by seed: paired over the seeds that both have; Welch's t where no two are."""
-    shared = sorted(ours.keys() & theirs.keys(), key=repr)
-    if len(shared) >= 2:
-        found = estimate([ours[seed] - theirs[seed] for seed in shared], confidence)
-        return Difference(found.mean, found.low, found.high, found.count, paired=True)
-    one, two = estimate(list(ours.values())), estimate(list(theirs.values()))
-    mean, count = one.mean - two.mean, min(one.count, two.count)
-    if count < 2:
-        return Difference(mean, NAN, NAN, count, paired=bool(shared))
-    a, b = one.sd**2 / one.count, two.sd**2 / two.count
-    if a + b == 0:
-        return Difference(mean, mean, mean, count, paired=False)
-    freedom = (a + b) ** 2 / (a**2 / (one.count - 1) + b**2 / (two.count - 1))  # Welch–Satterthwaite
-    half = _quantile(confidence, freedom) * math.sqrt(a + b)
-    return Difference(mean, mean - half, mean + half, count, paired=False)
+def sampling_error(first: float, second: float, samples: int) -> float:
+    """Half of the 95 % interval of a difference between two accuracies, for other samples of the same number.
+
+    Binomial, as if each had samples of its own: on the same ones their errors are alike, and it is less.
+    """
+    return 1.96 * math.sqrt((first * (1 - first) + second * (1 - second)) / samples)
 
 
-def simultaneous(comparisons: int, confidence: float = CONFIDENCE) -> float:
-    """The confidence that each of several intervals needs for all to hold together with `confidence` (Bonferroni)."""
-    return 1 - (1 - confidence) / max(comparisons, 1)
-
-
-def marginal(runs: Iterable[tuple[str, Hashable, Hashable, float]]) -> tuple[dict[str, Estimate], bool]:
+def marginal(
+    runs: Iterable[tuple[str, Hashable, Hashable, float]], estimate: Callable[[list[float]], Estimate] = estimate
+) -> tuple[dict[str, Estimate], bool]:
     """The mean score of each value of a key, averaged over all other keys, with its interval over seeds.
 
-    runs: (value, other settings, seed, score). Only where every value has a score for the same other settings and seed
-    do the runs count, so that a failed job does not favour a value; the second result says whether that was so. Where
-    nothing is shared, as in a random search, all runs count.
+    runs: (value, other settings, seed, score). estimate: what makes an interval of the means of the seeds. Only where
+    every value has a score for the same other settings and seed do the runs count, so that a failed job does not favour
+    a value; the second result says whether that was so. Where nothing is shared, as in a random search, all runs count.
     """
     blocks: Blocks = {}
     for value, others, seed, score in runs:
@@ -101,16 +70,16 @@ def marginal(runs: Iterable[tuple[str, Hashable, Hashable, float]]) -> tuple[dic
     values = {value: None for block in blocks.values() for value in block}
     whole = {key: block for key, block in blocks.items() if len(block) == len(values)}
     kept = whole or blocks
-    return {value: _over_seeds(kept, value) for value in values}, bool(whole)
+    return {value: estimate(_over_seeds(kept, value)) for value in values}, bool(whole)
 
 
-def _over_seeds(blocks: Blocks, value: str) -> Estimate:
+def _over_seeds(blocks: Blocks, value: str) -> list[float]:
     """Averages over the other settings first: the seeds are what is drawn at random, and their means are the sample."""
     by_seed: dict[Hashable, list[float]] = {}
     for (_, seed), block in blocks.items():
         if value in block:
             by_seed.setdefault(seed, []).append(block[value])
-    return estimate([fmean(scores) for scores in by_seed.values()])
+    return [fmean(scores) for scores in by_seed.values()]
 
 
 def _quantile(confidence: float, freedom: float) -> float:

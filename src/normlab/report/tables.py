@@ -5,9 +5,22 @@ from typing import Any
 
 import pandas as pd
 
+from normlab.report.answer import answer
 from normlab.report.compare import Comparison, Configuration
 from normlab.report.settings import label, spelled
-from normlab.report.text import NOTHING, answer, decimals, failures, headline, interval, mark, number, repeat, score
+from normlab.report.text import (
+    NOTHING,
+    decimals,
+    failures,
+    headline,
+    interval,
+    lost,
+    lost_rate,
+    mark,
+    number,
+    repeat,
+    score,
+)
 
 
 def table(comparison: Comparison) -> pd.DataFrame:
@@ -24,14 +37,16 @@ def _figures(comparison: Comparison, configuration: Configuration) -> dict[str, 
         "sd": found.sd,
         "low": found.low,
         "high": found.high,
-        "seeds": found.count,
-        "behind_best": 0.0 if configuration is comparison.best else behind.mean if behind else None,
+        comparison.blocks.units.replace(" ", "_"): found.count,
+        "samples": comparison.samples,
+        "behind_best": 0.0 if configuration in comparison.first else behind.mean if behind else None,
         "behind_low": behind.low if behind else None,
         "behind_high": behind.high if behind else None,
-        "tied_with_best": configuration is comparison.best or configuration.tied,
+        "tied_with_best": configuration in comparison.first or (configuration.tied if behind else None),
         "runs": len(configuration.runs),
         "runs_without_score": len(configuration.bad),
-        **{test: configuration.metric(test) for test in comparison.tests},
+        "lost_rate": lost_rate(configuration),
+        **{test: configuration.metric(test, comparison.blocks).mean for test in comparison.tests},
         "seconds": configuration.seconds,
         "parameters": configuration.parameters,
     }
@@ -55,7 +70,9 @@ def markdown(comparisons: list[Comparison], facts: Sequence[tuple[str, str]]) ->
 
 def _markdown_table(comparison: Comparison) -> str:
     places, tests = decimals(comparison), comparison.tests[:2]
-    heads = ["", "configuration", comparison.score_name, "95 % interval", "behind the best", "seeds", *tests, "seconds"]
+    units = comparison.blocks.units
+    heads = ["", "configuration", comparison.score_name, "95 % interval", "behind the best", units, "lost runs", *tests]
+    heads.append("seconds")
     lines = [" | ".join(heads), " | ".join("---" for _ in heads)]
     for c in comparison.configurations:
         cells = [
@@ -64,8 +81,9 @@ def _markdown_table(comparison: Comparison) -> str:
             score(c.score, places),
             interval(c.score, places),
             number(c.behind.mean, places) if c.behind else NOTHING,
-            f"{c.score.count} of {len(c.runs)}",
-            *(number(c.metric(name), places) for name in tests),
+            str(c.score.count),
+            lost(c),
+            *(score(c.metric(name, comparison.blocks), places) for name in tests),
             number(c.seconds, 1),
         ]
         lines.append(" | ".join(map(_cell, cells)))

@@ -1,14 +1,16 @@
-"""The answer in words: what the page opens with, and the terminal."""
+"""Single words, numbers and commands of the report, and its headline."""
 
 import math
 import shlex
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from normlab.folder import shown
+from normlab.identity import REPLICATES
 from normlab.report.compare import Comparison, Configuration, counts
-from normlab.report.runs import REPLICATES, Run
-from normlab.report.settings import label, spelled
-from normlab.report.statistics import Difference, Estimate
+from normlab.report.differences import Difference
+from normlab.report.runs import Run
+from normlab.report.settings import label
+from normlab.report.statistics import Estimate
 
 NOTHING = "–"
 
@@ -44,100 +46,52 @@ def interval(found: Estimate | Difference | None, places: int) -> str:
 
 
 def headline(comparison: Comparison) -> str:
-    """Which one won."""
-    best, places = comparison.best, decimals(comparison)
-    if best is None:
+    """Which one won: the score that it was picked by, and beside it what the test part says."""
+    first, places = comparison.first, decimals(comparison)
+    if not first:
         return "No run has a score yet."
-    seeds = (
-        f"mean\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}sd over {best.score.count} seeds"
-        if best.score.count > 1
-        else "one run"
-    )
-    result = f"{comparison.score_name} {score(best.score, places)} ({seeds})"
-    if len(comparison.ranked) == 1:
-        return f"{label(best.settings)}: {result}."
+    means = number(first[0].score.mean, places)
     reached = "the lowest" if comparison.minimized else "the highest"
-    first = [label(c.settings) for c in comparison.ranked if c.score.mean == best.score.mean]
     if len(first) > 1:
-        names = ", ".join(first[:-1]) + f" and {first[-1]}" if len(first) <= 4 else f"{len(first)} configurations"
-        return f"{names} share {reached} {comparison.score_name}, {number(best.score.mean, places)}."
-    return f"{label(best.settings)} has {reached} {result}."
+        names = [label(c.settings) for c in first]
+        told = listed(names) if len(names) <= 4 else f"{len(names)} configurations"
+        return f"{told} share {reached} {comparison.score_name}, {means}{_of_epochs(comparison, means=False)}."
+    best = first[0]
+    told = "is the only one with a" if len(comparison.ranked) == 1 else f"has {reached}"
+    result = f"{comparison.score_name} {score(best.score, places)}{_of_epochs(comparison)}"
+    tested = [f"{name} {score(best.metric(name, comparison.blocks), places)}" for name in comparison.tests[:1]]
+    lost = f"; {len(best.lost)} of its {len(best.lost) + len(best.scores)} runs were lost" if best.lost else ""
+    return f"{label(best.settings)} {told} {result}{''.join(f', and {each}' for each in tested)}{lost}."
 
 
-def answer(comparison: Comparison) -> list[str]:
-    """By how much it won and how sure that is, a sentence each."""
-    if comparison.best is None:
-        return []
-    if len(comparison.ranked) == 1:
-        return ["There is no other configuration with a score to compare it with."]
-    return [*_lead(comparison), *_field(comparison), *_caveats(comparison)]
-
-
-def _lead(comparison: Comparison) -> Iterator[str]:
-    second, places = comparison.ranked[1], decimals(comparison)
-    behind = second.behind
-    assert behind is not None
-    if second.score.mean == comparison.ranked[0].score.mean:
-        yield "These runs do not tell them apart."
-        return
-    lead = f"It is {number(behind.mean, places)} ahead of the next, {label(second.settings)}"
-    if not behind.known:
-        yield f"{lead}."
-        yield (
-            "With one seed nothing is known about noise: another seed may turn the order round. "
-            "Sweep seeds too, such as seed=1,2,3,4,5."
-        )
-        return
-    how = (
-        f"paired over the {behind.count} seeds that both have"
-        if behind.paired
-        else "by Welch's t: they share no two seeds"
-    )
-    yield f"{lead} (95 % interval of the difference {interval(behind, places)}, {how})."
-    if behind.within_noise:
-        yield "That is within noise: these runs do not tell the two apart."
-    elif second.tied:
-        yield (
-            "That is more than noise for these two alone, but no longer once it is allowed for that "
-            f"{len(comparison.ranked)} configurations were compared."
-        )
-    else:
-        yield "That is more than noise."
-
-
-def _field(comparison: Comparison) -> Iterator[str]:
-    """How many of the others could be the best as well."""
-    others = comparison.ranked[1:]
-    tied = sum(c.tied for c in others)
-    if len(others) < 2 or not any(c.behind and c.behind.known for c in others):
-        return
-    percent = f"{100 * comparison.confidence:.4g} %"
-    yield (
-        f"Of the {len(others)} others, {tied or 'none'} cannot be told from the best (≈): its {percent} interval holds "
-        "zero; so wide that all of them hold together with 95 % (Bonferroni)."
-    )
-
-
-def _caveats(comparison: Comparison) -> Iterator[str]:
-    seeds = comparison.best.score.count if comparison.best else 0
-    if 1 < seeds < 5:
-        yield f"All this rests on {seeds} seeds, which is few; sd and intervals are rough themselves."
-    if "data.fold" in comparison.replicates:
-        yield "Folds share most of their training data: intervals over folds are narrower than they should be."
-    elif "data.split_seed" not in comparison.replicates and seeds > 1:
-        yield "Seeds change the training, not the split of the data: the intervals say nothing about other data."
-    if comparison.score_name.startswith("val/") and comparison.tests:
-        yield (
-            f"{comparison.score_name} is that of each run's best epoch, and the winner was picked by it, so it "
-            "flatters; the test columns were not looked at for either."
-        )
-    if repeated := sum(c.repeated for c in comparison.configurations):
-        yield f"{_count(repeated, 'run')} with the settings and the seed of another counted once."
+def _of_epochs(comparison: Comparison, means: bool = True) -> str:
+    """What the winner's score is."""
+    parts = []
+    if comparison.score_name.startswith("val/"):
+        parts.append(f"the {'minimum' if comparison.minimized else 'maximum'} over each run’s epochs")
+    count = comparison.first[0].score.count
+    if means:
+        over = f"mean\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}sd over {count} {comparison.blocks.units}"
+        parts.append(over if count > 1 else "one run")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def mark(comparison: Comparison, configuration: Configuration) -> str:
-    """★ the best, ≈ what cannot be told from it."""
-    return "★" if configuration is comparison.best else "≈" if configuration.tied else ""
+    """★ the best, ≈ what cannot be told from it, † what lost runs."""
+    lost = "†" if configuration.lost and configuration.scores else ""
+    return ("★" if configuration is comparison.best else "≈" if configuration.tied else "") + lost
+
+
+def lost_rate(configuration: Configuration) -> float:
+    """The share of a configuration's runs that were lost."""
+    gone = len(configuration.lost)
+    return gone / max(gone + len(configuration.scores), 1)
+
+
+def lost(configuration: Configuration) -> str:
+    """`2 of 5`, the runs that were lost."""
+    gone = len(configuration.lost)
+    return f"{gone} of {gone + len(configuration.scores)}" if gone else "0"
 
 
 def failures(runs: list[Run]) -> list[tuple[str, str, str]]:
@@ -181,19 +135,9 @@ def _names_run(line: str) -> bool:
     return key in ("name", "action", "extend", "sweep") or key.startswith("hydra")
 
 
-def terminal(comparisons: list[Comparison]) -> str:
-    """The essence, a few lines."""
-    lines = []
-    for comparison in comparisons:
-        lines += [f"{spelled(comparison.data)}:"] if comparison.data else []
-        lines += [headline(comparison), *(list(_lead(comparison)) if len(comparison.ranked) > 1 else [])]
-    bad = failures([run for comparison in comparisons for run in comparison.runs])
-    if bad:
-        lines.append(f"{_count(len(bad), 'run')} without a score:")
-        lines += [f"  {folder} {status}: {why[:100]}" for folder, status, why in bad[:5]]
-        lines += [f"  and {len(bad) - 5} more"] if len(bad) > 5 else []
-    return "\n".join(lines)
-
-
-def _count(count: int, word: str) -> str:
+def counted(count: int, word: str) -> str:
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + f" and {names[-1]}"

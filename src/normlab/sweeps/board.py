@@ -2,9 +2,11 @@
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from normlab import folder
+from normlab.identity import REPLICATES
 
 FAILED = ("failed", "refused")
 ENDED = ("finished", "pruned", *FAILED)
@@ -49,20 +51,35 @@ class Board:
         return sum(self.status(number) in statuses for number in self.results)
 
     def best(self) -> str:
-        """The best score and what was chosen for it; nothing where scores cannot be compared."""
+        """The best score and what was chosen for it; nothing where scores cannot be compared.
+
+        Of a sweep over seeds it is the highest mean over seeds, among the configurations that have run most of them.
+        """
         finished = {n: self.results[n] for n in sorted(self.results) if self.status(n) == "finished"}
         scored = {number: result for number, result in finished.items() if result["score"] is not None}
         kinds = {(result["score_name"], result["score_mode"]) for result in scored.values()}
         if len(kinds) != 1:
             return ""
         ((name, mode),) = kinds
-        best = (max if mode == "max" else min)(scored, key=lambda number: scored[number]["score"])
-        return f"best {name} {scored[best]['score']:.4g} {self.chosen(best)}".strip()
+        alike: dict[Any, list[int]] = {}
+        for number in scored:
+            alike.setdefault(self.chosen(number, REPLICATES) if self.keys & {*REPLICATES} else number, []).append(
+                number
+            )
+        most = max(map(len, alike.values()))
+        means = {
+            numbers[0]: fmean(scored[number]["score"] for number in numbers)
+            for numbers in alike.values()
+            if len(numbers) == most
+        }
+        best = (max if mode == "max" else min)(means, key=lambda number: means[number])
+        chosen = self.chosen(best) if most == 1 else f"{self.chosen(best, REPLICATES)} (mean of {most})".strip()
+        return f"best {name} {means[best]:.4g} {chosen}".strip()
 
-    def chosen(self, number: int) -> str:
-        """What a job has of the keys that the jobs differ in."""
+    def chosen(self, number: int, but: Collection[str] = ()) -> str:
+        """What a job has of the keys that the jobs differ in, `but` for some."""
         overrides = self.results.get(number, {}).get("overrides", [])
-        return " ".join(line for line in overrides if line.partition("=")[0] in self.keys)
+        return " ".join(line for line in overrides if line.partition("=")[0] in self.keys.difference(but))
 
     def name(self, number: int) -> str:
         return f"job {number}" + (f" ({chosen})" if (chosen := self.chosen(number)) else "")

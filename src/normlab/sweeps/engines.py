@@ -8,6 +8,7 @@ from normlab import joined
 from normlab.checks import check_extra
 from normlab.errors import ConfigError
 from normlab.fields import check_value
+from normlab.identity import REPLICATES
 from normlab.sweeps.objectives import check_objectives, check_prunable
 from normlab.sweeps.space import Numbers, Space
 
@@ -55,6 +56,11 @@ def check_search(engines: DictConfig, space: Space) -> None:
     if not space:
         raise ConfigError(f"{_name(sweeper)}: nothing to search; type key=interval(low,high) or choose sweep=")
     for key in space:
+        if key in REPLICATES:
+            raise ConfigError(
+                f"{key}={space[key]}: a search would pick the luckiest {key}. Search with one, then sweep the best "
+                f"values over several: -m <key=value …> {key}=1,2,3,4,5"
+            )
         if key in NOT_SEARCHED or key.startswith("hydra"):
             raise ConfigError(f"{key}={space[key]}: {key} is no setting of the jobs that could be searched")
     if _name(sweeper) != "OptunaSweeper":

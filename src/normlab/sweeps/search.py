@@ -40,8 +40,9 @@ class OptunaSweeper(EngineSweeper):
     objectives.
 
     The study is `study.db`, an SQLite file in the sweep's folder, and job k is its trial k. A trial that was
-    interrupted, or whose process was killed, is run again, in its folder; one that failed or was pruned counts. Raises
-    ConfigError where the folder holds another sweep, and SweepError at the end if jobs failed, in this start or before.
+    interrupted, or whose process was killed, is run again, in its folder; one that failed or was pruned counts, and one
+    that was refused before training does not, as long as these are no more than n_trials. Raises ConfigError where the
+    folder holds another sweep, and SweepError at the end if jobs failed, in this start or before.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class OptunaSweeper(EngineSweeper):
             study = self._study(space)
             OmegaConf.save(self.settings, path / "multirun.yaml")
             with Watch(path, self._total(space), space) as watch:
-                batches = self._batches(study, space)
+                batches = self._batches(study, space, watch)
                 failed = [number for batch in batches for number in self._launch(study, fixed, batch, watch)]
         if failed := sorted({*failed, *self._failed_before(study, space)}):
             raise watch.error(failed)
@@ -105,7 +106,7 @@ class OptunaSweeper(EngineSweeper):
         """Whether each combination is taken in turn: Optuna's own sampler for it works in Optuna's own loop only."""
         return self.make_sampler.func.__name__ == "GridSampler"
 
-    def _batches(self, study: "Study", space: Space) -> Iterator[Sequence["Trial | FrozenTrial"]]:
+    def _batches(self, study: "Study", space: Space, watch: Watch) -> Iterator[Sequence["Trial | FrozenTrial"]]:
         """The trials to launch together; those that were interrupted first."""
         from optuna.trial import TrialState
 
@@ -117,12 +118,23 @@ class OptunaSweeper(EngineSweeper):
                 study.tell(trial.number, state=TrialState.FAIL)
         yield from _in_a_row(interrupted, self.n_jobs)
 
-        begun = sum(trial.params.keys() == space.keys() for trial in study.trials)
         total = self._total(space)
-        while begun < total:
-            batch = range(begun, min(begun + self.n_jobs, total))
-            yield [self._ask(study, space, position) for position in batch]
-            begun += len(batch)
+        most = len(grid(space)) if self._is_grid() else 2 * total
+        while True:
+            begun = sum(trial.params.keys() == space.keys() for trial in study.trials)
+            end = min(total + self._refused(study), most)  # a trial that could not be trained makes room for another
+            watch.total = max(watch.total, end)
+            if begun >= end:
+                return
+            yield [self._ask(study, space, position) for position in range(begun, min(begun + self.n_jobs, end))]
+
+    def _refused(self, study: "Study") -> int:
+        """How many trials were refused before training, as for a ghost size above the batch."""
+        from optuna.trial import TrialState
+
+        failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        results = [folder.read_result(self._path() / str(trial.number)) for trial in failed]
+        return sum(result.get("status") == "refused" for result in results)
 
     def _failed_before(self, study: "Study", space: Space) -> list[int]:
         """The trials that failed, in this start or an earlier one, and so were not run again."""

@@ -19,6 +19,7 @@ from normlab import folder
 from normlab.errors import SweepError
 from normlab.logs import console
 from normlab.sweeps.board import ENDED, FAILED, Board
+from normlab.sweeps.pace import Pace
 
 LOOK, LINE = 0.5, 10.0  # seconds between two looks, and between two lines where there is no terminal
 SHOWN = 10  # folders of failed jobs in one line
@@ -38,8 +39,9 @@ class Watch:
         self.read = {number: _size(self._log(number)) for number in self.board.results}  # how far each train.log
         self.told: set[str] = set()
         self.looking = threading.Lock()
-        self.ended_before = self.ended = self.board.count(*ENDED)
+        self.ended = self.board.count(*ENDED)
         self.start = self.last_end = self.last_line = time.monotonic()
+        self.pace = Pace(self.start)
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
         self.bar: Progress | None = None
@@ -107,6 +109,8 @@ class Watch:
                 if (status := self.board.status(number)) in FAILED:
                     error = _first_line(self.board.results[number]["error"])
                     _complain(f"{self.board.name(number)} {status}: {error}; {folder.shown(self._log(number))}")
+            over = [n for n in changed if self.board.is_new(n) and self.board.status(n) in ENDED]
+            self.pace.look(self.board.running(), over, time.monotonic())
             if (ended := self.board.count(*ENDED)) != self.ended:
                 self.ended, self.last_end = ended, time.monotonic()
 
@@ -137,12 +141,10 @@ class Watch:
         return ", ".join(filter(None, parts))
 
     def _left(self) -> str:
-        """The time that the other jobs will take if they take as long as those that have ended so far."""
-        new = self.ended - self.ended_before
-        if new <= 0 or self.ended >= self.total:
-            return ""
-        expected = (self.last_end - self.start) / new * (self.total - self.ended)
-        return f"{duration(max(expected - (time.monotonic() - self.last_end), 0))} left"
+        """The time that the other jobs will take; nothing before one has ended, and after all have."""
+        waiting = self.total - self.ended - len(self.board.running())
+        left = self.pace.left(max(waiting, 0), time.monotonic())
+        return "" if left is None or self.ended >= self.total else f"{duration(left)} left"
 
     def _summary(self) -> str:
         """How the sweep has ended, in one line."""

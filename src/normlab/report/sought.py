@@ -1,0 +1,50 @@
+"""What a sweep was for, as its folder tells it: a search or not, and which objectives it had."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from normlab.report.runs import Run, read_yaml
+from normlab.sweeps.objectives import direction
+
+
+def is_search(runs: Sequence[Run]) -> bool:
+    """Whether values were drawn, or chosen by the scores of earlier runs."""
+    return any((folder / "study.db").is_file() for folder in _folders(runs))
+
+
+def objectives(runs: Sequence[Run]) -> list[str]:
+    """What a search raised or lowered; empty of a plain sweep."""
+    found = [_objectives(folder) for folder in _folders(runs)]
+    return list(dict.fromkeys(name for names in found for name in names))
+
+
+def value(run: Run, objective: str) -> float | None:
+    """What a finished run has reached, the higher the better."""
+    plain = {"score": run.score, "seconds": run.seconds, "parameters": run.parameters}
+    reached = plain[objective] if objective in plain else run.metrics.get(objective)
+    lowered = direction(objective, run.score_mode) == "minimize"
+    return None if reached is None else float(-reached if lowered else reached)
+
+
+def front(reached: Sequence[Sequence[float]]) -> list[bool]:
+    """Which of some points are not beaten: no other one is as good in everything and better in something."""
+
+    def beats(one: Sequence[float], other: Sequence[float]) -> bool:
+        return all(a >= b for a, b in zip(one, other, strict=True)) and list(one) != list(other)
+
+    return [not any(beats(other, own) for other in reached) for own in reached]
+
+
+def _folders(runs: Sequence[Run]) -> list[Path]:
+    return list(dict.fromkeys(run.folder.parent for run in runs))
+
+
+def _objectives(folder: Path) -> tuple[str, ...]:
+    if not (folder / "study.db").is_file():
+        return ()
+    hydra: Any = read_yaml(folder / "multirun.yaml").get("hydra")
+    try:
+        return tuple(map(str, hydra["sweeper"]["objectives"]))
+    except (KeyError, TypeError):
+        return ()
