@@ -125,7 +125,7 @@ def test_a_failed_job_is_told_counts_and_is_tried_again_in_its_folder(tmp_path, 
         sweep(tmp_path, "seed=1,2,3,4", fails=(1, 3))
     told = capsys.readouterr()
     assert told.err.count("job 1 (seed=2) failed: Oh: no; ") == 1
-    assert told.out.splitlines()[-1].startswith("4 jobs: 2 finished, 2 failed, best val/acc 0.5 seed=1, ")
+    assert told.out.splitlines()[-1].startswith("4 jobs: 2 finished, 2 failed, best val/acc 0.5 (mean of 2), ")
     with pytest.raises(SweepError, match="^1 of 4 jobs failed"):
         sweep(tmp_path, "seed=1,2,3,4", fails=(3,))
     assert sweep(tmp_path, "seed=1,2,3,4").launched == {3: ["seed=4"]}
@@ -208,7 +208,7 @@ def test_a_sweep_that_is_finished_says_so_without_importing_torch(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     first, second, *rest = done.stdout.splitlines()
     assert first == "outputs/s: 2 of 2 jobs were finished before"
-    assert second.startswith("2 jobs: 2 finished, best val/acc 0.5 seed=1, ")
+    assert second.startswith("2 jobs: 2 finished, best val/acc 0.5 (mean of 2), ")
     assert rest[-2:] == ["0", "False"]
 
 
