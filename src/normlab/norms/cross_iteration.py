@@ -74,7 +74,7 @@ class CrossIterationLayer(RunningNorm):
         check_first_pass(self.name)
         batches: Tensor | int = 1  # that the statistics are of
         (source,) = self.source
-        whole = [len(x)]
+        whole = [x.shape[0]]
         way, mean, var = moments(x, whole)
         if source is not None and self.option.window > 1:
             own = mean.detach(), var.detach()

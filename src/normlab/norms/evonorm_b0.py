@@ -5,17 +5,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from normlab.norms.activating import ActivatingNorm
 from normlab.norms.base import Norm
 from normlab.norms.checkpointing import moves_statistics
 from normlab.norms.declaration import BATCH, Declaration
+from normlab.norms.derived import Derived, again, derived, gradients
 from normlab.norms.moments import moments
 from normlab.norms.rows import affine, of_rows, pooled, positive_part, row_sums, space_axes
 
 
-class _ByTheLarger(torch.autograd.Function):
+class _ByTheLarger(Derived):
     """y = γ x / q + β with q = max(a, v x + b); γ, β, v and a (1, C), b (N, C).
 
     With h = dy x / q² and m = 1 where v x + b > a, else 0, sums over what an argument is broadcast over:
@@ -24,17 +24,25 @@ class _ByTheLarger(torch.autograd.Function):
     """
 
     @staticmethod
+    def formula(x: Tensor, way: Tensor, weight: Tensor, bias: Tensor, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        weight, bias, v, a, b = (of_rows(values, x) for values in (weight, bias, v, a, b))
+        own = v * x + b
+        return weight * x / torch.where(own <= a, a, own) + bias
+
+    @staticmethod
     def forward(
         ctx: Any, x: Tensor, way: Tensor, weight: Tensor, bias: Tensor, v: Tensor, a: Tensor, b: Tensor
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, v, a, b)
+        ctx.save_for_backward(x, way, weight, bias, v, a, b)
         q = affine(x, v, b).clamp_(min=of_rows(a, x))
         return torch.div(x, q, out=q).mul_(of_rows(weight, x)).add_(of_rows(bias, x))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        x, weight, v, a, b = ctx.saved_tensors
+        x, _, weight, _, v, a, b = ctx.saved_tensors
+        if again():
+            of_x, _, *others = gradients(_ByTheLarger, ctx.saved_tensors, upstream)
+            return None, of_x, *others
         excess = affine(x, v, b - a)
         inverse = excess.clamp(min=0).add_(of_rows(a, x)).reciprocal_()
         by_q = upstream * inverse
@@ -66,7 +74,7 @@ class EvoNormB0Layer(ActivatingNorm):
         batch_var = self._of_batch(x, mean, var) if self.training else self.running_var
         a, b = (batch_var + self.eps).sqrt(), (var + self.eps).sqrt()
         weight, bias, v, a = (values.unsqueeze(0) for values in (self.weight, self.bias, self.v, a))
-        return _ByTheLarger.apply(x, way, weight, bias, v, a, b)  # pyright: ignore[reportReturnType]
+        return derived(_ByTheLarger, x, way, weight, bias, v, a, b)
 
     def _of_batch(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         """The batch's biased variance (C,) from its rows' moments; the running one follows the unbiased."""

@@ -1,21 +1,22 @@
 """EvoNorm-S0: a normalization of each sample that contains its activation."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from normlab.norms.activating import ActivatingNorm
 from normlab.norms.base import Norm
 from normlab.norms.declaration import SAMPLE, Declaration
+from normlab.norms.derived import Derived, again, derived, gradients
 from normlab.norms.group import number_of_groups
 from normlab.norms.own import per_channel
 from normlab.norms.rows import of_rows, pooled, row_moments, row_sums, space_axes
 
 
-class _EvoNormS0(torch.autograd.Function):
+class _EvoNormS0(Derived):
     """y = γ x s R + β with s = σ(v x) and R = (σ²_group + ε)^-½; parameters in the shape (1, C, 1, …).
 
     With g = γ dy, M values and the mean μ of a group, and D = Σ_group g x s:
@@ -23,31 +24,38 @@ class _EvoNormS0(torch.autograd.Function):
     """
 
     @staticmethod
+    def formula(x: Tensor, weight: Tensor, bias: Tensor, v: Tensor, groups: int, eps: float) -> Tensor:  # pyright: ignore
+        rstd = (x.reshape(x.shape[0], groups, -1).var(2, correction=0) + eps).rsqrt()
+        return weight * x * (v * x).sigmoid() * _of_channels(rstd, x) + bias
+
+    @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, v: Tensor, groups: int, eps: float) -> Tensor:
-        n, c, space = len(x), x.shape[1], x[0, 0].numel()
+        n, c, space = x.shape[0], x.shape[1], math.prod(x.shape[2:])
         if x.is_contiguous():  # the kernel of group norm leaves μ and R of each (sample, group) in one pass
             _, mean, rstd = torch.native_group_norm(x, None, None, n, c, space, groups, eps)
         else:  # in channels_last it takes E[x²] - μ², which cancels
             row_mean, row_var = (rows.view(n, groups, -1) for rows in row_moments(x))
             mean, var = (of_groups.squeeze(2) for of_groups in pooled(row_mean, row_var, 2))
             rstd = (var + eps).rsqrt()
-        ctx.save_for_backward(x, weight, v, mean, rstd)
+        ctx.save_for_backward(x, weight, bias, v, mean, rstd)
+        ctx.settings = {"groups": groups, "eps": eps}
         scale = weight * _of_channels(rstd, x)
         return (v * x).sigmoid_().mul_(x).mul_(scale).add_(bias)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        x, weight, v, mean, rstd = ctx.saved_tensors
+        x, weight, bias, v, mean, rstd = ctx.saved_tensors
+        if again():
+            return *gradients(_EvoNormS0, (x, weight, bias, v), upstream, **ctx.settings), None, None
         axes, groups = space_axes(x), rstd.shape[1]
-        r, values = _of_channels(rstd, x), x[0].numel() // groups
+        r, values = _of_channels(rstd, x), math.prod(x.shape[1:]) // groups
         s = (v * x).sigmoid_()
         of_v = torch.ops.aten.sigmoid_backward(upstream, s).mul_(x)  # dy x s (1 - s)
         d_x = s.mul_(upstream)
         per_row = of_rows(row_sums(d_x, x)[1], x)  # Σ_space dy x s, (N, C, 1, …)
         scale = weight * r
         d_v = (of_rows(row_sums(of_v, x)[1], x) * scale).sum(0, keepdim=True)
-        d = (per_row * weight).view(len(x), groups, -1).sum(2)  # D, (N, groups)
+        d = (per_row * weight).view(x.shape[0], groups, -1).sum(2)  # D, (N, groups)
         pull = d * rstd**3 / values
         d_x.mul_(scale).addcmul_(of_v, scale * v)
         centred = torch.sub(x, _of_channels(mean, x), out=of_v)  # D R³ may be large: nothing is to cancel
@@ -71,10 +79,10 @@ class EvoNormS0Layer(ActivatingNorm):
         self.declaration = Declaration(SAMPLE, groups=groups, centred=False, activation=True, drop_in=False)
 
     def compute(self, x: Tensor) -> Tensor:
-        if x[0].numel() // self.groups < 2:
+        if math.prod(x.shape[1:]) // self.groups < 2:
             raise ValueError(f"norm=evonorm_s0: Expected more than 1 value a group, got a shape of {tuple(x.shape)}")
         parameters = (per_channel(values, x) for values in (self.weight, self.bias, self.v))
-        return _EvoNormS0.apply(x, *parameters, self.groups, self.eps)
+        return derived(_EvoNormS0, x, *parameters, self.groups, self.eps)
 
 
 @dataclass(frozen=True)

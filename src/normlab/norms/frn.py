@@ -1,20 +1,21 @@
 """Filter response normalization with a thresholded linear unit."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from normlab.norms.activating import ActivatingNorm
 from normlab.norms.base import Norm
 from normlab.norms.declaration import SPACE, Declaration
+from normlab.norms.derived import Derived, again, derived, gradients
 from normlab.norms.own import per_channel
 from normlab.norms.rows import of_rows, positive_part, row_sums, space_axes
 
 
-class _FilterResponse(torch.autograd.Function):
+class _FilterResponse(Derived):
     """y = max(γ x r + β, τ) with r = (mean_space x² + ε)^-½; parameters in the shape (1, C, 1, …).
 
     With g the gradient where z = γ x r + β exceeds τ, and A = Σ_space g x of each sample and channel:
@@ -22,27 +23,34 @@ class _FilterResponse(torch.autograd.Function):
     """
 
     @staticmethod
+    def formula(x: Tensor, weight: Tensor, bias: Tensor, tau: Tensor, eps: float) -> Tensor:  # pyright: ignore
+        z = weight * x * (x.square().mean(space_axes(x), keepdim=True) + eps).rsqrt() + bias
+        return torch.where(z <= tau, tau, z)
+
+    @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, tau: Tensor, eps: float) -> Tensor:
         axes = space_axes(x)
         if x.is_contiguous():  # one pass; over strided axes the norm's kernel is slow
-            mean_square = torch.linalg.vector_norm(x, dim=axes, keepdim=True).square_().div_(x[0, 0].numel())
+            mean_square = torch.linalg.vector_norm(x, dim=axes, keepdim=True).square_().div_(math.prod(x.shape[2:]))
         else:
             mean_square = x.square().mean(axes, keepdim=True)
         r = mean_square.add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, bias, tau, r)
+        ctx.eps = eps
         return torch.addcmul(bias, x, weight * r).clamp_(min=tau)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         x, weight, bias, tau, r = ctx.saved_tensors
+        if again():
+            return *gradients(_FilterResponse, (x, weight, bias, tau), upstream, eps=ctx.eps), None
         axes = space_axes(x)
         above = torch.addcmul(bias - tau, x, weight * r)
         g = positive_part(upstream, above)
         per_row, a = (of_rows(sums, x) for sums in row_sums(g, x))
         total = upstream.sum((0, *axes), keepdim=True)
         d_bias = per_row.sum(0, keepdim=True)
-        d_x = g.mul_(weight * r).addcmul_(x, weight * a * r**3 / x[0, 0].numel(), value=-1)
+        d_x = g.mul_(weight * r).addcmul_(x, weight * a * r**3 / math.prod(x.shape[2:]), value=-1)
         return d_x, (r * a).sum(0, keepdim=True), d_bias, total - d_bias, None
 
 
@@ -56,10 +64,10 @@ class FilterResponseLayer(ActivatingNorm):
         self.tau = nn.Parameter(torch.zeros(num_features))
 
     def compute(self, x: Tensor) -> Tensor:
-        if x[0, 0].numel() < 2:
+        if math.prod(x.shape[2:]) < 2:
             raise ValueError(f"norm=frn: Expected more than 1 value of space, got an input of shape {tuple(x.shape)}")
         parameters = (per_channel(values, x) for values in (self.weight, self.bias, self.tau))
-        return _FilterResponse.apply(x, *parameters, self.eps)
+        return derived(_FilterResponse, x, *parameters, self.eps)
 
 
 @dataclass(frozen=True)

@@ -26,16 +26,16 @@ class GhostNorm(RunningNorm):
         self.check_input(x)
         if not self.training:
             return self.evaluate(x)
-        if len(x) < self.size and (len(x) or not self.joint):
-            raise ValueError(f"norm=ghost: norm.size={self.size} is more than the {len(x)} samples of the batch")
-        sizes = [self.size] * (len(x) // self.size) or [0]
-        sizes[-1] += len(x) % self.size
+        if x.shape[0] < self.size and (x.shape[0] or not self.joint):
+            raise ValueError(f"norm=ghost: norm.size={self.size} is more than the {x.shape[0]} samples of the batch")
+        sizes = [self.size] * (x.shape[0] // self.size) or [0]
+        sizes[-1] += x.shape[0] % self.size
         way, mean, var = moments(x, sizes)
         share = shares(x, sizes, mean)
         batch_mean, batch_var = (share * mean).sum(0), (share * unbiased(var, x, sizes)).sum(0)
         if self.joint:
             assert self.synchronised is not None
-            batch_mean, batch_var = ranks.average(torch.stack([batch_mean, batch_var]), len(x), self.synchronised)
+            batch_mean, batch_var = ranks.average(torch.stack([batch_mean, batch_var]), x.shape[0], self.synchronised)
         self.track(batch_mean, batch_var)
         return affine_map(x, way, sizes, mean, self.weight * (var + self.eps).rsqrt(), self.bias)
 

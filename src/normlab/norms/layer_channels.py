@@ -5,17 +5,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from normlab.norms.base import Norm
 from normlab.norms.declaration import Declaration
+from normlab.norms.derived import Derived, again, derived, gradients
 from normlab.norms.own import OwnLayer, has_16_bits, in_float32, per_channel, widened
 from normlab.norms.rows import has_fast_rows, row_sums
 from normlab.norms.tracing import leaf
 
 
-class _OverChannels(torch.autograd.Function):
+class _OverChannels(Derived):
     """y = γ z + β with z = (x - μ) r and r = (σ² + ε)^-½ of each position; for rows in one piece.
 
     torch's kernel wants channels in one piece, and two transposed copies cost more than the sums. With g = γ dy and
@@ -23,17 +23,23 @@ class _OverChannels(torch.autograd.Function):
     """
 
     @staticmethod
+    def formula(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:  # pyright: ignore
+        return F.layer_norm(x.movedim(1, -1), weight.shape, weight, bias, eps).movedim(-1, 1)
+
+    @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         mean = x.mean(1, keepdim=True)
         centred = x - mean
         r = centred.square().mean(1, keepdim=True).add_(eps).rsqrt_()
-        ctx.save_for_backward(x, weight, mean, r)
+        ctx.save_for_backward(x, weight, bias, mean, r)
+        ctx.eps = eps
         return centred.mul_(r).mul_(per_channel(weight, x)).add_(per_channel(bias, x))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        x, weight, mean, r = ctx.saved_tensors
+        x, weight, bias, mean, r = ctx.saved_tensors
+        if again():
+            return *gradients(_OverChannels, (x, weight, bias), upstream, eps=ctx.eps), None
         z = (x - mean).mul_(r)
         d_bias, d_weight = (rows.sum(0) for rows in row_sums(upstream, z))
         g = upstream * per_channel(weight, x)
@@ -61,8 +67,8 @@ class ChannelsLayer(OwnLayer):
     def _normalize(self, x: Tensor) -> Tensor:
         weight, bias = widened(self.weight, x), widened(self.bias, x)
         if x.numel() and has_fast_rows(x) and x.device.type == "cpu":
-            return _OverChannels.apply(x, weight, bias, self.eps)  # pyright: ignore[reportReturnType]
-        y = F.layer_norm(x.movedim(1, -1), (self.num_features,), weight, bias, self.eps).movedim(-1, 1)
+            return derived(_OverChannels, x, weight, bias, self.eps)
+        y = _OverChannels.formula(x, weight, bias, self.eps)
         return y.contiguous() if x.is_contiguous() else y
 
 

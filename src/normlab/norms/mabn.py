@@ -45,7 +45,7 @@ class _ByMovingAverage(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         x, weight, r, rstd = ctx.saved_tensors
-        d_bias, by_x = (sums[0] for sums in part_sums(upstream, x, [len(x)], torch.zeros_like(weight).unsqueeze(0)))
+        d_bias, by_x = (sums[0] for sums in part_sums(upstream, x, [x.shape[0]], torch.zeros_like(weight).unsqueeze(0)))
         values = x.numel() // x.shape[1]
         a = average(weight * r * rstd * by_x / values, *ctx.past)
         of_dy, of_x = (of_rows(t.unsqueeze(0), x) for t in (weight * r * rstd, -a * rstd.square()))
@@ -122,7 +122,7 @@ class MABNLayer(OwnLayer):
     @torch.no_grad()
     def _follow(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Takes the batch into the averages; r and 1 / σ (C,)."""
-        mean, var = part_moments(x, [len(x)])
+        mean, var = part_moments(x, [x.shape[0]])
         newest = (var + mean.square())[0]
         square = average(newest, self.squares, self.num_batches_tracked, self.option.average_from)
         r = ((square + self.eps) / (self.running_square + self.eps)).sqrt()

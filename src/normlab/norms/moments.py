@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from normlab.norms.derived import Derived, again, derived, gradients
 from normlab.norms.rows import affine, has_fast_rows, of_rows, row_moments, row_sums, space_axes
 
 Sizes = Sequence[int] | None  # samples of each part, one after the other; None: every sample is a part, its rows apart
@@ -34,18 +34,18 @@ def moments(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor, Tensor]:
     """
     if sizes is not None and x.numel() and min(sizes) * math.prod(x.shape[2:]) < 2:
         raise ValueError(f"Expected more than 1 value per channel, got an input of shape {tuple(x.shape)}")
-    return _Moments.apply(x, sizes)  # pyright: ignore[reportReturnType]
+    return derived(_Moments, x, sizes)
 
 
 def whole_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As `moments` of the whole batch, which may be of one value per channel."""
-    return _Moments.apply(x, [len(x)])  # pyright: ignore[reportReturnType]
+    return derived(_Moments, x, [x.shape[0]])
 
 
 def affine_map(x: Tensor, way: Tensor, sizes: Sizes, centre: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """(x - centre) scale + shift, each (parts, C) or (1, C), in the type of `x`, whose `way` comes from `moments`."""
-    shape = (len(x if sizes is None else sizes), x.shape[1])
-    return _AffineMap.apply(x, way, sizes, centre.expand(shape), scale.expand(shape), shift.expand(shape))  # pyright: ignore
+    shape = (x.shape[0] if sizes is None else len(sizes), x.shape[1])
+    return derived(_AffineMap, x, way, centre.expand(shape), scale.expand(shape), shift.expand(shape), sizes)
 
 
 def unbiased(var: Tensor, x: Tensor, sizes: Sequence[int], batches: Tensor | int = 1) -> Tensor:
@@ -59,11 +59,21 @@ def unbiased(var: Tensor, x: Tensor, sizes: Sequence[int], batches: Tensor | int
 
 def shares(x: Tensor, sizes: Sequence[int], like: Tensor) -> Tensor:
     """The part of the samples that each part has, (parts, 1); of an empty batch none."""
-    return _samples(sizes, like) / max(len(x), 1)
+    return _samples(sizes, like) / max(x.shape[0], 1)
 
 
-class _Moments(torch.autograd.Function):
+class _Moments(Derived):
     """dx = (dμ + 2 dσ² (x - μ)) / M beside what the affine map says."""
+
+    @staticmethod
+    def formula(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor, Tensor]:
+        way = x.to(torch.promote_types(x.dtype, torch.float32))
+        if sizes is None:
+            axes = space_axes(x)
+            return way, *((way.mean(axes), way.var(axes, correction=0)) if axes else (way, torch.zeros_like(way)))
+        axes, parts = (0, *space_axes(x)), _parts(way, sizes)
+        mean = torch.stack([part.mean(axes) for part in parts])
+        return way, mean, torch.stack([part.var(axes, correction=0) for part in parts])
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor, Tensor]:
@@ -73,9 +83,10 @@ class _Moments(torch.autograd.Function):
         return mean.new_zeros(()).expand(x.shape), mean, var
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, of_x: Tensor, of_mean: Tensor, of_var: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
+    def backward(ctx: Any, of_x: Tensor, of_mean: Tensor, of_var: Tensor) -> tuple[Tensor | None, None]:  # pyright: ignore
         x, mean = ctx.saved_tensors
+        if again():
+            return *gradients(_Moments, (x,), of_x, of_mean, of_var, sizes=ctx.sizes), None
         values = _values(x, ctx.sizes, mean)
         slope = 2 * of_var / values
         shift = of_mean / values - slope * mean
@@ -84,23 +95,31 @@ class _Moments(torch.autograd.Function):
         return of_x.addcmul_(x, of_rows(slope, x)).add_(of_rows(shift, x)).to(x.dtype), None
 
 
-class _AffineMap(torch.autograd.Function):
+class _AffineMap(Derived):
     """dx = scale dy, dcentre = -scale Σ dy, dscale = Σ dy (x - centre), dshift = Σ dy; dx goes back along the way."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, way: Tensor, sizes: Sizes, centre: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        ctx.save_for_backward(x, centre, scale)
+    def formula(x: Tensor, way: Tensor, centre: Tensor, scale: Tensor, shift: Tensor, sizes: Sizes) -> Tensor:
+        centre, scale, shift = (of_rows(values, x) for values in _each_row(sizes, centre, scale, shift))
+        return ((x - centre) * scale + shift).to(x.dtype)
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, way: Tensor, centre: Tensor, scale: Tensor, shift: Tensor, sizes: Sizes) -> Tensor:
+        ctx.save_for_backward(x, way, centre, scale, shift)
         ctx.sizes = sizes
         # centre scale is rounded as x scale will be, so that a constant channel gives `shift` itself
         return affine(x, *_each_row(sizes, scale, shift - centre * scale)).to(x.dtype)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        x, centre, scale = ctx.saved_tensors
+        x, way, centre, scale, shift = ctx.saved_tensors
+        if again():
+            inputs = (x.to(way.dtype), way, centre, scale, shift)
+            of_x, _, *others = gradients(_AffineMap, inputs, upstream.to(way.dtype), sizes=ctx.sizes)
+            return None, of_x, *others, None
         of_shift, of_scale = part_sums(upstream, x, ctx.sizes, centre)
         (rows,) = _each_row(ctx.sizes, scale)
-        return None, upstream * of_rows(rows, x), None, -scale * of_shift, of_scale, of_shift
+        return None, upstream * of_rows(rows, x), -scale * of_shift, of_scale, of_shift, None
 
 
 def _values(x: Tensor, sizes: Sizes, like: Tensor) -> Tensor | int:
@@ -126,18 +145,22 @@ def _each_row(sizes: Sizes, *of_parts: Tensor) -> list[Tensor]:
     ]
 
 
+def _parts(x: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:
+    return [x] if len(sizes) == 1 else x.split(list(sizes))
+
+
 def _mean_of_parts(rows: Tensor, sizes: Sequence[int]) -> Tensor:
-    return torch.stack([part.mean(0) for part in rows.split(list(sizes))])
+    return torch.stack([part.mean(0) for part in _parts(rows, sizes)])
 
 
 def _sum_of_parts(rows: Tensor, sizes: Sequence[int]) -> Tensor:
-    return torch.stack([part.sum(0) for part in rows.split(list(sizes))])
+    return torch.stack([part.sum(0) for part in _parts(rows, sizes)])
 
 
 def part_moments(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
     """Mean and biased variance (parts, C), without a gradient; zeros for an empty batch."""
     if not x.numel():
-        parts = len(x) if sizes is None else len(sizes)
+        parts = x.shape[0] if sizes is None else len(sizes)
         zeros = x.new_zeros(parts, x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
         return zeros, zeros.clone()
     return _by_rows(x, sizes) if sizes is None or has_fast_rows(x) else _by_parts(x, sizes)
@@ -154,7 +177,7 @@ def _by_rows(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
 
 def _by_parts(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(x.dtype, torch.float32)
-    parts = [part.to(dtype) for part in x.split(list(sizes))]
+    parts = [part.to(dtype) for part in _parts(x, sizes)]
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
         found = [torch.batch_norm_update_stats(part, None, None, 0.0) for part in parts]  # the training kernel's
         mean, var = (torch.stack(list(of_parts)) for of_parts in zip(*found, strict=True))
@@ -179,7 +202,7 @@ def part_sums(g: Tensor, x: Tensor, sizes: Sizes, centre: Tensor) -> tuple[Tenso
         torch.ops.aten.native_batch_norm_backward(
             g_part, part, one, None, None, around, one, True, 0.0, [False, True, True]
         )[1:]
-        for g_part, part, around in zip(g.split(list(sizes)), x.split(list(sizes)), centre, strict=True)
+        for g_part, part, around in zip(_parts(g, sizes), _parts(x, sizes), centre, strict=True)
     ]
     return torch.stack([of_g for _, of_g in found]), torch.stack([of_products for of_products, _ in found])
 

@@ -1,6 +1,7 @@
 """What every own layer shares: its size, the check of its input, and how it shows itself."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -47,5 +48,6 @@ def widened(values: Tensor, x: Tensor) -> Tensor:
 
 def in_float32(compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`compute(x)` outside autocast; 16-bit inputs are computed in float32 and given back as they came."""
-    with torch.autocast(x.device.type, enabled=False):
+    kind = x.device.type
+    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
         return compute(x.float() if has_16_bits(x) else x).to(x.dtype)

@@ -33,7 +33,7 @@ class RenormLayer(RunningNorm):
         rstd = (var + self.eps).rsqrt()
         r, d = self._corrections(mean[0], rstd[0])
         self.track(mean[0], unbiased_var[0])
-        return affine_map(x, way, [len(x)], mean, self.weight * rstd * r, self.bias + self.weight * d)
+        return affine_map(x, way, [x.shape[0]], mean, self.weight * rstd * r, self.bias + self.weight * d)
 
     @torch.no_grad()
     def _corrections(self, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor]:

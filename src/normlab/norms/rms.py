@@ -5,30 +5,36 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from normlab.norms.base import Norm
 from normlab.norms.declaration import Declaration
+from normlab.norms.derived import Derived, again, derived, gradients
 from normlab.norms.own import OwnLayer, in_float32, per_channel
 from normlab.norms.tracing import leaf
 
 
-class _RootMeanSquare(torch.autograd.Function):
+class _RootMeanSquare(Derived):
     """y = γ x r with r = (mean_channels x² + ε)^-½ of each position.
 
     With g = γ dy: dx = r g - x r³ Σ_channels g x / C, dγ = Σ dy x r. torch's own composes it of many more passes.
     """
 
     @staticmethod
+    def formula(x: Tensor, weight: Tensor, eps: float) -> Tensor:  # pyright: ignore
+        return per_channel(weight, x) * x * (x.square().mean(1, keepdim=True) + eps).rsqrt()
+
+    @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         r = x.square().mean(1, keepdim=True).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, r)
+        ctx.eps = eps
         return (x * r).mul_(per_channel(weight, x))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         x, weight, r = ctx.saved_tensors
+        if again():
+            return *gradients(_RootMeanSquare, (x, weight), upstream, eps=ctx.eps), None
         others = (0, *range(2, x.ndim))
         product = upstream * x
         g = upstream * per_channel(weight, x)
@@ -49,7 +55,7 @@ class RMSLayer(OwnLayer):
     @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
-        return in_float32(lambda x: _RootMeanSquare.apply(x, self.weight, self.eps), x)
+        return in_float32(lambda x: derived(_RootMeanSquare, x, self.weight, self.eps), x)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ def has_fast_rows(x: Tensor) -> bool:
 
 def row_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance (N, C) over space, of 32 bits at least."""
-    n, c, space = len(x), x.shape[1], x[0, 0].numel()
+    n, c, space = x.shape[0], x.shape[1], math.prod(x.shape[2:])
     if has_fast_rows(x):
         _, mean, rstd = torch.native_group_norm(x, None, None, n, c, space, c, 0.0)  # ε = 0 leaves σ^-1 itself
         return mean, rstd.pow(-2)
@@ -42,7 +42,7 @@ def row_sums(g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         axes = space_axes(x)
         return (g.sum(axes), (g * x).sum(axes)) if axes else (g, g * x)
     # The gradients of γ and β of a single sample with N C channels that are a group each, of mean 0 and σ 1
-    rows, space = x.shape[0] * x.shape[1], x[0, 0].numel()
+    rows, space = x.shape[0] * x.shape[1], math.prod(x.shape[2:])
     zero, one = x.new_zeros(1, rows), x.new_ones(1, rows)
     _, of_products, of_g = torch.ops.aten.native_group_norm_backward(
         g.view(1, rows, space), x.view(1, rows, space), zero, one, one[0], 1, rows, space, rows, [False, True, True]

@@ -36,7 +36,7 @@ class BatchMoments(nn.Module):
         if self.joint:
             assert self.synchronised is not None
             return ranks.joint_moments(x, self.synchronised)
-        whole = [len(x)]
+        whole = [x.shape[0]]
         way, mean, var = moments(x, whole)
         return way, mean, var, unbiased(var, x, whole)
 
@@ -44,7 +44,7 @@ class BatchMoments(nn.Module):
         """Batch norm's training, of the batch or of all ranks'; the running statistics follow."""
         way, mean, var, unbiased_var = self.moments(x)
         self.track(mean[0], unbiased_var[0])
-        return affine_map(x, way, [len(x)], mean, weight * (var + self.eps).rsqrt(), bias)
+        return affine_map(x, way, [x.shape[0]], mean, weight * (var + self.eps).rsqrt(), bias)
 
     @torch.no_grad()
     def track(self, mean: Tensor, unbiased_var: Tensor) -> None:

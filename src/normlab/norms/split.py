@@ -25,12 +25,12 @@ class SplitLayer(SeveralNorms):
         if not self.training:
             return self.evaluate(x)
         splits = len(self.sets)
-        if len(x) < 2 * splits:
+        if x.shape[0] < 2 * splits:
             raise ValueError(
-                f"norm=split: norm.splits={splits} of two samples each is more than the {len(x)} samples of the batch"
+                f"norm=split: norm.splits={splits} of two samples each is more than the {x.shape[0]} samples of the batch"
             )
-        sizes = [len(x) // splits] * splits
-        sizes[-1] += len(x) % splits
+        sizes = [x.shape[0] // splits] * splits
+        sizes[-1] += x.shape[0] % splits
         weight, bias = torch.stack([part.weight for part in self.sets]), torch.stack([part.bias for part in self.sets])
         way, mean, var = moments(x, sizes)
         for part, its_mean, its_var in zip(self.sets, mean, unbiased(var, x, sizes), strict=True):

@@ -101,7 +101,7 @@ class WhiteningLayer(OwnLayer):
         return in_float32(self._whiten, x)
 
     def _whiten(self, x: Tensor) -> Tensor:
-        columns = x.transpose(0, 1).reshape(len(self.running_whitening), self.size, -1)  # (groups, size, N · space)
+        columns = x.transpose(0, 1).reshape(self.running_whitening.shape[0], self.size, -1)  # (groups, size, N · space)
         mean = columns.mean(2, keepdim=True) if self.training else self._column(self.running_mean, x)
         centred = columns - mean
         whitening = self.running_whitening.to(x)
@@ -110,7 +110,7 @@ class WhiteningLayer(OwnLayer):
             self._track(mean, whitening)
         y = torch.baddbmm(self._column(self.bias, x), whitening * self._column(self.weight, x), centred)
         # a copy in the memory format of x
-        return torch.empty_like(x).copy_(y.view(self.num_features, len(x), *x.shape[2:]).transpose(0, 1))
+        return torch.empty_like(x).copy_(y.view(self.num_features, x.shape[0], *x.shape[2:]).transpose(0, 1))
 
     def _whitening(self, centred: Tensor) -> Tensor:
         eye = torch.eye(self.size, dtype=centred.dtype, device=centred.device)
