@@ -83,7 +83,7 @@ class _Moments(Derived):
         return mean.new_zeros(()).expand(x.shape), mean, var
 
     @staticmethod
-    def backward(ctx: Any, of_x: Tensor, of_mean: Tensor, of_var: Tensor) -> tuple[Tensor | None, None]:  # pyright: ignore
+    def backward(ctx: Any, of_x: Tensor, of_mean: Tensor, of_var: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         x, mean = ctx.saved_tensors
         if again():
             return *gradients(_Moments, (x,), of_x, of_mean, of_var, sizes=ctx.sizes), None

@@ -25,12 +25,13 @@ class SplitLayer(SeveralNorms):
         if not self.training:
             return self.evaluate(x)
         splits = len(self.sets)
-        if x.shape[0] < 2 * splits:
+        samples = x.shape[0]
+        if samples < 2 * splits:
             raise ValueError(
-                f"norm=split: norm.splits={splits} of two samples each is more than the {x.shape[0]} samples of the batch"
+                f"norm=split: norm.splits={splits} of two samples each is more than the {samples} samples of the batch"
             )
-        sizes = [x.shape[0] // splits] * splits
-        sizes[-1] += x.shape[0] % splits
+        sizes = [samples // splits] * splits
+        sizes[-1] += samples % splits
         weight, bias = torch.stack([part.weight for part in self.sets]), torch.stack([part.bias for part in self.sets])
         way, mean, var = moments(x, sizes)
         for part, its_mean, its_var in zip(self.sets, mean, unbiased(var, x, sizes), strict=True):
