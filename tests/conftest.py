@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,14 +27,19 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hides the GPUs from all tests but those of `pytest -m gpu`.
+    """Hides the GPUs from all tests but those of `pytest -m gpu`, and lets Ctrl-C be heard.
 
     `trainer.accelerator=auto` would take one wherever it is there, and what the suite promises bit for bit holds on the
     CPU. Worker processes and processes that tests start inherit the variable. It must be set before CUDA is first asked
     for a device, which importing torch does not do.
+
+    A shell starts what runs in its background with Ctrl-C ignored, and processes inherit that: tests of Ctrl-C would
+    wait for ever.
     """
     if config.option.markexpr.strip() != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before a test's fixtures are made
