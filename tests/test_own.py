@@ -114,7 +114,7 @@ def test_a_data_module_named_in_the_configuration_trains(tmp_path, monkeypatch, 
     assert "own data: splits, order and augmentation are yours" in (folder / "train.log").read_text()
     assert json.loads((folder / "result.json").read_text())["steps"] == 2 * 8
     for action, stage in (("validate", "val"), ("test", "test")):
-        again = run(compose([f"action={action}", "name=a"]))
+        again = run(compose([f"action={action}", "name=a", "trust=[test_own]"]))
         assert again.metrics == {key: value for key, value in result.metrics.items() if key.startswith(stage)}
 
 
@@ -138,7 +138,8 @@ def test_the_command_line_takes_it(tmp_path, monkeypatch):
     done = train(*SMALL, "data._target_=mine.Mine", "data.batch_size=8", "name=a", cwd=tmp_path)
     assert "test/acc" not in done.stdout
     assert json.loads((tmp_path / "outputs" / "a" / "result.json").read_text())["steps"] == 2 * 3
-    train("action=validate", "name=a", cwd=tmp_path)
+    train("action=validate", "name=a", cwd=tmp_path, check=2)
+    train("action=validate", "name=a", "trust=[mine]", cwd=tmp_path)
     told = train("data._target_=mine.Mine", "+data.sise=8", cwd=tmp_path, check=2).stderr
     assert told.splitlines() == ["refused: data: mine.Mine got an unexpected keyword argument 'sise'"]
 
@@ -170,7 +171,7 @@ def test_without_a_test_part_a_fit_ends_and_a_test_is_refused(tmp_path, monkeypa
     assert not any(name.startswith("test/") for name in result.metrics)
     for action, message in (("test", "action=test: this data has no test part"), ("predict", "say what to predict")):
         with pytest.raises(ConfigError, match=message):
-            run(compose([f"action={action}", "name=a"]))
+            run(compose([f"action={action}", "name=a", "trust=[test_own]"]))
 
 
 def test_stated_facts_are_believed_and_the_batches_not_read_for_them(tmp_path):

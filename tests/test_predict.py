@@ -19,6 +19,7 @@ from normlab.models.net import Net
 from normlab.norms.batch import Batch
 
 SMALL = ["model=net", "logger=none", "trainer.max_epochs=2"]
+TRUST = "trust=[test_predict]"  # whose data modules the runs were fitted on
 NAMES = ["ant", "bee"]
 
 
@@ -106,7 +107,7 @@ def expected(folder, x):
 def test_new_samples_need_the_run_folder_alone(fitted, kind, batch_size):
     before = {path: path.read_bytes() for path in fitted.rglob("*") if path.is_file()}
     changed = [f"data._target_=test_predict.{kind}", f"+data.batch_size={batch_size}"]
-    result = run(compose(["action=predict", "name=a", "input=new.txt", *changed]))
+    result = run(compose(["action=predict", "name=a", TRUST, "input=new.txt", *changed]))
     table = pd.read_csv(fitted / "predict" / "predictions.csv")
     assert list(table) == ["sample", "prediction", "p_ant", "p_bee"]
     assert table["sample"].tolist() == [f"line {number}" for number in range(1, 8)]
@@ -122,7 +123,7 @@ def test_new_samples_need_the_run_folder_alone(fitted, kind, batch_size):
 def test_the_test_part_has_its_targets(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fit = run(compose([*SMALL, "data=iris", "name=a", "task.class_weights=balanced"]))
-    table = run(compose(["action=predict", "name=a"])).predictions
+    table = run(compose(["action=predict", "name=a", TRUST])).predictions
     assert list(table) == ["sample", "target", "prediction", "p_setosa", "p_versicolor", "p_virginica"]
     assert table["sample"].tolist() == list(range(30))
     assert (table["target"] == table["prediction"]).mean() == pytest.approx(fit.metrics["test/acc"])
@@ -132,7 +133,7 @@ def test_the_test_part_has_its_targets(tmp_path, monkeypatch):
 def test_a_target_to_regress_is_told_in_its_own_units(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fit = run(compose([*SMALL, "data=diabetes", "name=a", "trainer.max_epochs=5"]))
-    table = run(compose(["action=predict", "name=a"])).predictions
+    table = run(compose(["action=predict", "name=a", TRUST])).predictions
     assert list(table) == ["sample", "target", "prediction"]
     assert ((table["target"] - table["prediction"]) ** 2).mean() == pytest.approx(fit.metrics["test/mse"], rel=1e-5)
 
@@ -151,7 +152,7 @@ def test_two_targets_have_two_columns_and_the_checkpoint_their_units(tmp_path, m
     run(compose([*SMALL, "name=a", "data._target_=test_predict.TwoTargets", "+data.file=train.txt"]))
     Path("train.txt").unlink()
     np.savetxt("new.txt", np.full((2, 3), 5.0))
-    table = run(compose(["action=predict", "name=a", "input=new.txt"])).predictions
+    table = run(compose(["action=predict", "name=a", TRUST, "input=new.txt"])).predictions
     assert list(table) == ["sample", "prediction_0", "prediction_1"]
     assert table.drop(columns="sample").to_numpy().min() > 50  # not standardised
 
@@ -169,20 +170,20 @@ def test_the_settings_of_several_processes_do_not_stand_in_the_way(tmp_path, mon
     run(compose([*SMALL, "data=iris", "name=a", "trainer=cpu"]))
     file = tmp_path / "outputs" / "a" / "config.yaml"
     file.write_text(file.read_text().replace("devices: 1", "devices: 2"))  # as of a run on two
-    assert len(run(compose(["action=predict", "name=a"])).predictions) == 30
+    assert len(run(compose(["action=predict", "name=a", TRUST])).predictions) == 30
     with pytest.raises(
         ConfigError, match="action=predict cannot be combined with trainer.devices=2: it takes one proc"
     ):
-        compose(["action=predict", "name=a", "trainer.devices=2"])
+        compose(["action=predict", "name=a", TRUST, "trainer.devices=2"])
 
 
 def test_input_leaves_the_run_the_same(fitted):
-    run(compose(["action=predict", "name=a", "input=new.txt"]))
+    run(compose(["action=predict", "name=a", TRUST, "input=new.txt"]))
     told, fit = (json.loads((folder / "result.json").read_text()) for folder in (fitted / "predict", fitted))
     assert told["config_hash"] == fit["config_hash"]
 
 
-@pytest.mark.parametrize("typed", [["action=predict", "name=a"], ["action=stats", "name=b"]], ids=" ".join)
+@pytest.mark.parametrize("typed", [["action=predict", "name=a", TRUST], ["action=stats", "name=b"]], ids=" ".join)
 def test_processes_that_torchrun_started_are_refused(fitted, monkeypatch, typed):
     world = {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1"}
     for key, value in world.items():
@@ -199,16 +200,23 @@ def test_the_network_is_in_eval_mode_and_a_stray_train_is_found(fitted, monkeypa
 
     monkeypatch.setattr(Net, "forward", forward)
     with pytest.raises(RuntimeError, match=r"network is in train mode during evaluation"):
-        run(compose(["action=predict", "name=a", "input=new.txt", "+data.batch_size=3"]))
+        run(compose(["action=predict", "name=a", TRUST, "input=new.txt", "+data.batch_size=3"]))
 
 
 def test_a_limit_of_batches_is_kept(fitted):
-    typed = ["action=predict", "name=a", "input=new.txt", "+data.batch_size=3", "+trainer.limit_predict_batches=2"]
+    typed = [
+        "action=predict",
+        "name=a",
+        TRUST,
+        "input=new.txt",
+        "+data.batch_size=3",
+        "+trainer.limit_predict_batches=2",
+    ]
     assert run(compose(typed)).predictions["sample"].tolist() == [f"line {number}" for number in range(1, 7)]
 
 
 def test_statistics_of_the_batch_need_batches_of_more_than_one(fitted):
-    typed = ["action=predict", "name=a", "input=new.txt", "norm.track_running_stats=false"]
+    typed = ["action=predict", "name=a", TRUST, "input=new.txt", "norm.track_running_stats=false"]
     with pytest.raises(ConfigError, match=r"evaluation batch holds 1 sample, and bn1 takes statistics of the batch"):
         run(compose([*typed, "+data.batch_size=3"]))
 
@@ -221,7 +229,7 @@ def test_an_answer_that_is_not_a_number_is_told_by_its_sample(fitted):
         FloatingPointError,
         match=r"2 of 7 samples with NaN or inf \(sample line 3, line 6\): 2 of .* NaN or inf in x; clean the data",
     ):
-        run(compose(["action=predict", "name=a", "input=new.txt"]))
+        run(compose(["action=predict", "name=a", TRUST, "input=new.txt"]))
     assert not (fitted / "predict" / "predictions.csv").exists()
     assert json.loads((fitted / "predict" / "result.json").read_text())["status"] == "failed"
 
@@ -237,7 +245,7 @@ def test_an_answer_that_is_not_a_number_is_told_by_its_sample(fitted):
 def test_input_that_does_not_fit_is_refused(fitted, columns, rows, kind, message):
     np.savetxt("new.txt", np.ones((rows, columns)))
     with pytest.raises(ConfigError, match=message):
-        run(compose(["action=predict", "name=a", "input=new.txt", f"data._target_=test_predict.{kind}"]))
+        run(compose(["action=predict", "name=a", TRUST, "input=new.txt", f"data._target_=test_predict.{kind}"]))
     assert json.loads((fitted / "predict" / "result.json").read_text())["status"] == "refused"
 
 
@@ -249,15 +257,21 @@ class NoScaling(Points):
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        (["action=predict", "name=a", "input=nwe.txt"], "input=nwe.txt: there is no such file or folder"),
-        (["action=predict", "name=a", "input="], "input= is empty: expected a file or folder of new samples"),
+        (["action=predict", "name=a", TRUST, "input=nwe.txt"], "input=nwe.txt: there is no such file or folder"),
+        (["action=predict", "name=a", TRUST, "input="], "input= is empty: expected a file or folder of new samples"),
         (["action=predict", "input=new.txt"], "action=predict needs a run: name=<run>, or ckpt="),
         (["action=predict", "name=b", "input=new.txt"], "action=predict: there is no run in outputs/b"),
-        (["action=predict", "name=a", "ckpt=lst", "input=new.txt"], "ckpt=lst: there is no file lst"),
-        (["action=test", "name=a", "input=new.txt"], "input=new.txt with action=test: action=predict name=<run> reads"),
+        (["action=predict", "name=a", TRUST, "ckpt=lst", "input=new.txt"], "ckpt=lst: there is no file lst"),
+        (
+            ["action=test", "name=a", TRUST, "input=new.txt"],
+            "input=new.txt with action=test: action=predict name=<run> reads",
+        ),
         (["name=c", "input=new.txt"], "input=new.txt with action=fit: action=predict name=<run> reads it"),
-        (["action=predict", "name=untrained"], "action=predict: outputs/untrained has no checkpoint yet; let its fit"),
-        (["action=predict", "name=older", "input=new.txt"], "input=new.txt: outputs/older has no data.json"),
+        (
+            ["action=predict", "name=untrained", TRUST],
+            "action=predict: outputs/untrained has no checkpoint yet; let its fit",
+        ),
+        (["action=predict", "name=older", TRUST, "input=new.txt"], "input=new.txt: outputs/older has no data.json"),
         (["-m", "action=predict", "name=a"], "action= with -m: only fits are swept"),
     ],
     ids=" ".join,
@@ -280,7 +294,7 @@ def test_a_data_set_that_reads_no_files_says_so(tmp_path, monkeypatch):
     run(compose([*SMALL, "data=iris", "name=a"]))
     Path("new.csv").touch()
     with pytest.raises(ConfigError, match=r"input=new.csv: Iris reads no files; without input= its test part is taken"):
-        run(compose(["action=predict", "name=a", "input=new.csv"]))
+        run(compose(["action=predict", "name=a", TRUST, "input=new.csv"]))
 
 
 class Own(LightningDataModule):
@@ -305,12 +319,12 @@ class OwnToPredict(Own):
 def test_own_data_is_predicted_through_its_own_hooks(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(compose([*SMALL, "name=a", "data._target_=test_predict.Own"]))
-    test_part = run(compose(["action=predict", "name=a"])).predictions
+    test_part = run(compose(["action=predict", "name=a", TRUST])).predictions
     assert test_part["target"].tolist() == [str(int(first > 127)) for first in Own.x[:, 0]]
     given = OwnToPredict()
     for _ in range(2):  # the second time with an object that was adopted before
-        table = run(compose(["action=predict", "name=a"]), data=given).predictions
+        table = run(compose(["action=predict", "name=a", TRUST]), data=given).predictions
         assert list(table) == ["sample", "prediction", "p_0", "p_1"]
         np.testing.assert_allclose(table["p_1"], test_part["p_1"][:10], rtol=1e-6)
     with pytest.raises(ConfigError, match=r"input=outputs: outputs/a has no data.json .* or of own data"):
-        compose(["action=predict", "name=a", "input=outputs"])
+        compose(["action=predict", "name=a", TRUST, "input=outputs"])

@@ -181,7 +181,7 @@ def test_failed_and_half_written_runs_are_told_and_do_not_count(tmp_path):
     (refused / "metrics.csv").unlink()
     write_report([sweep])
     text, html = page_text(sweep), (sweep / "report.html").read_text()
-    assert "11: 5 finished, 3 unfinished, 1 failed, 1 pruned, 1 refused" in text
+    assert "11: 5 finished, 2 unfinished, 1 failed, 1 pruned, 1 damaged, 1 refused" in text
     assert "batch has the highest val/acc 0.850 ± 0.071" in text
     assert "1 of its 3 runs were lost" in text
     for number, status in {
@@ -193,7 +193,7 @@ def test_failed_and_half_written_runs_are_told_and_do_not_count(tmp_path):
     }.items():
         assert f"{sweep / number} {status}" in text
     assert f"{sweep / '10'} refused too small" in text
-    assert f"{sweep / '9'} unfinished still running, or killed" in text
+    assert f"{sweep / '9'} damaged result.json is empty, cut off or of another program" in text
     assert "alert(1)" in text
     assert "<script>alert(1)" not in html
     none = next(row for row in rows(sweep) if row["norm"] == "none")

@@ -16,9 +16,9 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from normlab.build import Parts
 from normlab.callbacks.pruning import Pruning
-from normlab.checkpoints import load_weights
+from normlab.checkpoints import load_weights, read
 from normlab.data.base import DataModule, class_names
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, DamagedError
 from normlab.folder import shown, write_text
 from normlab.logs import console
 from normlab.peers import Peers
@@ -43,13 +43,13 @@ class Outcome:
     pruned: bool = False
 
 
-def act(action: str, parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
+def act(action: str, parts: Parts, folder: Path) -> Outcome:
     """Does it. Raises WaitError where processes wait for others in vain, with the names of those."""
     with Peers(parts.trainer):
-        return ACTIONS[action](parts, checkpoint, folder)
+        return ACTIONS[action](parts, folder)
 
 
-def fit(parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
+def fit(parts: Parts, folder: Path) -> Outcome:
     """Trains, from the last checkpoint where there is one, then tests the best, unless the run is pruned."""
     trainer, record = parts.trainer, parts.record
     last = record.path("last")
@@ -71,24 +71,21 @@ def fit(parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
     return Outcome(best["score"], metrics)
 
 
-def validate(parts: Parts, checkpoint: Path, folder: Path) -> Outcome:
+def validate(parts: Parts, folder: Path) -> Outcome:
     """Measures a checkpoint on the validation split."""
-    load_weights(parts.task, checkpoint)
     metrics = dict(parts.trainer.validate(parts.task, datamodule=parts.data, verbose=False)[0])
     return Outcome(metrics.get(parts.record.score), metrics)
 
 
-def test(parts: Parts, checkpoint: Path, folder: Path) -> Outcome:
+def test(parts: Parts, folder: Path) -> Outcome:
     """Measures a checkpoint on the test split."""
-    load_weights(parts.task, checkpoint)
     return Outcome(None, dict(parts.trainer.test(parts.task, datamodule=parts.data, verbose=False)[0]))
 
 
-def predict(parts: Parts, checkpoint: Path, folder: Path) -> Outcome:
+def predict(parts: Parts, folder: Path) -> Outcome:
     """Writes what the network says of new samples, or of the test part, to predictions.csv."""
     inputs, data = parts.inputs, parts.data
     assert inputs is not None
-    load_weights(parts.task, checkpoint)
     source: dict[str, Any] = {"dataloaders": inputs.loader}
     if not isinstance(data, DataModule):  # whose own hooks the batches go through
         data.predict_dataloader = lambda: inputs.loader
@@ -107,7 +104,7 @@ def predict(parts: Parts, checkpoint: Path, folder: Path) -> Outcome:
     return Outcome(None, {}, table)
 
 
-def lr_find(parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
+def lr_find(parts: Parts, folder: Path) -> Outcome:
     """Raises the learning rate step by step until the loss grows; draws the curve and suggests a rate.
 
     The suggestion is where the loss falls fastest on its way to the minimum. Smith, Cyclical Learning Rates, 2017,
@@ -115,8 +112,6 @@ def lr_find(parts: Parts, checkpoint: Path | None, folder: Path) -> Outcome:
     """
     import matplotlib.pyplot as plt  # takes half a second that no other action needs
 
-    if checkpoint is not None:
-        load_weights(parts.task, checkpoint)
     with _quiet_unless_terminal():
         finder = Tuner(parts.trainer).lr_find(
             parts.task, datamodule=parts.data, min_lr=1e-6, max_lr=10, update_attr=False
@@ -151,10 +146,13 @@ def progress(parts: Parts) -> dict[str, Any]:
 
 def saved_progress(last: Path) -> dict[str, Any]:
     """As `progress`, of what a fit has saved that was killed."""
-    if not last.is_file():
+    try:
+        saved = read(last, mmap=True)
+    except DamagedError:  # or there is none
         return _told(0, 0, 0, None)
-    saved = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
-    return _told(saved["epoch"] + 1, saved["global_step"], saved["skipped"], saved["callbacks"]["Record"]["best"])
+    return _told(
+        saved["epoch"] + 1, saved["global_step"], saved.get("skipped", 0), saved["callbacks"]["Record"]["best"]
+    )
 
 
 def _told(epochs: int, steps: int, skipped: int, best: dict[str, Any] | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import sys
 import traceback
 from argparse import Namespace
 from contextlib import nullcontext
+from pathlib import Path
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -54,7 +55,9 @@ def _check(arguments: Namespace) -> None:
     if arguments.multirun:
         joined.check_sweep()
     if arguments.config_path or arguments.config_name:
-        return  # a run's config.yaml, replayed
+        if arguments.config_name in ("config", "config.yaml"):  # a run's
+            configs.check_replay(Path(__file__).parent / (arguments.config_path or ""), arguments.overrides)
+        return
     if arguments.multirun:
         grid.GridSweeper.jobs = configs.check_sweep(arguments.overrides)
         return

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import normlab.conf  # pyright: ignore[reportMissingImports]  # conf/, mapped by pyproject.toml
-from normlab import folder
+from normlab import folder, trust
 from normlab.checks import NEED_A_RUN, check_config, check_name, check_option
 from normlab.errors import ConfigError
 from normlab.fields import check_value
@@ -64,6 +64,21 @@ def check(overrides: Sequence[str]) -> tuple[DictConfig, list[str]]:
         config, composing = _compose(list(overrides), loader)
     _check_folder(config)
     return config, composing
+
+
+def check_replay(path: Path, overrides: Sequence[str]) -> None:
+    """Looks at the run that `--config-path <path> --config-name config` lets Hydra compose.
+
+    Raises ConfigError where its configuration names what a run folder may not, or has Hydra do more than run it.
+    """
+    saved = folder.read_config(path)
+    if not folder.has_own_header(path):
+        raise ConfigError(f"{folder.shown(path)} is not replayed: its defaults or hydra parts are not those of a run")
+    with _loader() as loader:
+        trusted = _apply([o for o in parse(overrides) if o.key_or_group == "trust"], loader).trust
+    reading = _reading(path, saved, parse(overrides), trusted)
+    reading.check_names()
+    reading.check_classes()
 
 
 def check_sweep(overrides: Sequence[str]) -> list[Job]:
@@ -121,14 +136,10 @@ def keep_typed_data(config: DictConfig) -> None:
         config.data = {key: value for key, value in config.data.items() if key in keys}
 
 
-def restore(fresh: DictConfig, overrides: Iterable[str], run_folder: Path) -> DictConfig:
-    """The configuration of the run in a folder, changed by the overrides, whose values are those of `fresh`.
-
-    `fresh` itself where the folder holds no run.
-    """
-    if not (run_folder / "config.yaml").is_file():
-        return fresh
-    saved = folder.read_config(run_folder)
+def restore(fresh: DictConfig, overrides: Iterable[str], saved: DictConfig) -> DictConfig:
+    """A run's saved configuration, changed by the overrides, whose values are those of `fresh`."""
+    saved = saved.copy()
+    saved.name, saved.ckpt, saved.trust = fresh.name, fresh.ckpt, fresh.trust
     if fresh.action == "predict":  # one process does it, however many have trained
         saved.trainer.devices = saved.trainer.num_nodes = 1
     for override in parse(overrides):
@@ -138,6 +149,15 @@ def restore(fresh: DictConfig, overrides: Iterable[str], run_folder: Path) -> Di
         if not _is_hydras(override):
             OmegaConf.update(saved, key, OmegaConf.select(fresh, key), merge=False, force_add=True)
     return saved
+
+
+@cache
+def parts(group: str) -> list[tuple[str, Any]]:
+    """What the options of a group name, and under which keys: ("callbacks.agc", "….AdaptiveGradientClipping")."""
+    if group not in GROUPS:
+        return []
+    trees = [OmegaConf.to_container(read_option(group, option)) for option in options(group)]
+    return [found for tree in trees for found in trust.targets(tree, group)]
 
 
 def options(group: str) -> list[str]:
@@ -175,14 +195,25 @@ def _compose(overrides: list[str], loader: ConfigLoader) -> tuple[DictConfig, li
         folder.check_action(run_folder, action)
     if action != "fit":
         folder.check_place(run_folder / action)
-    inherited = [] if action == "fit" else _inherited(run_folder, parsed)
+    saved = folder.read_config(run_folder) if action != "fit" and folder.holds_run(run_folder) else None
+    inherited = [] if saved is None else _inherited(saved, parsed)
     config = _apply(parse(inherited) + parsed, loader)
     config.overrides = overrides
     keep_typed_data(config)
-    if action != "fit":
-        config = restore(config, overrides, run_folder)
+    if saved is None:
+        check_config(config, run_folder)
+        return config, overrides
+    reading = _reading(run_folder, saved, parsed, config.trust)
+    reading.check_names()
+    config = restore(config, overrides, saved)
     check_config(config, run_folder)
+    reading.check_classes()  # last, since it may import torch
     return config, inherited + overrides
+
+
+def _reading(run_folder: Path, saved: DictConfig, parsed: list[Override], trusted: Sequence[str]) -> trust.Reading:
+    typed = {override.key_or_group for override in parsed}
+    return trust.Reading(str(folder.shown(run_folder) / "config.yaml"), saved, typed, trusted, parts)
 
 
 def _check_folder(config: DictConfig, number: int | None = None) -> None:
@@ -219,13 +250,11 @@ def _typed(parsed: list[Override], key: str, default: Any = None) -> Any:
     return next((override.value() for override in reversed(parsed) if override.key_or_group == key), default)
 
 
-def _inherited(run_folder: Path, parsed: list[Override]) -> list[str]:
-    """The options that the run in a folder was made with, if there is one, but for those typed anew."""
-    if not (run_folder / "config.yaml").is_file():
-        return []
-    made_with = parse(folder.read_config(run_folder).overrides)
+def _inherited(saved: DictConfig, parsed: list[Override]) -> list[str]:
+    """The options that a run was made with, but for those typed anew."""
     typed = {override.key_or_group for override in parsed}
-    return [o.input_line for o in made_with if _is_selection(o) and o.key_or_group not in typed and o.input_line]
+    made_with = [o for o in parse(saved.overrides) if o.key_or_group not in typed and o.key_or_group in GROUPS]
+    return [o.input_line for o in made_with if _is_selection(o) and not o.is_sweep_override() and o.input_line]
 
 
 def _apply(parsed: list[Override], loader: ConfigLoader) -> DictConfig:

@@ -5,6 +5,10 @@ class ConfigError(ValueError):
     """A run refused because of what was typed. The message names the key, what was found and what to do."""
 
 
+class DamagedError(ConfigError):
+    """A file of a run is cut off, empty or of another program."""
+
+
 class WaitError(RuntimeError):
     """A process waited in vain for others. The message names the place, who did not come, and where that one is."""
 

@@ -24,6 +24,16 @@ from omegaconf import DictConfig, OmegaConf
 from normlab import joined
 from normlab.errors import ConfigError
 from normlab.fields import show
+from normlab.files import (
+    HEADER,
+    check_files,
+    holds_run,
+    load_config,
+    read_config,
+    read_environment,
+    read_result,
+    shown,
+)
 from normlab.identity import LENGTH, config_hash, numbers
 
 ROOT = Path("outputs")
@@ -67,21 +77,18 @@ def resolve(name: object, action: str = "fit", ckpt: str | None = None) -> Path:
     raise ConfigError(f"action={action} needs a run: name=<run>, or ckpt=<run folder>/checkpoints/best.ckpt")
 
 
-def shown(path: Path) -> Path:
-    """A path as a person would type it here."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
 def check_fit(path: Path, config: DictConfig) -> None:
-    """Raises ConfigError where `path` holds something else than an earlier part of this run."""
+    """Raises ConfigError where `path` holds something else than an earlier part of this run, or a damaged file."""
+    check_files(path)
     entries = {entry.name for entry in path.iterdir() if entry.suffix != ".part"} if path.exists() else set()
     if entries <= UNTRAINED:
         return
-    if not (path / "config.yaml").is_file():
+    if not holds_run(path):
         raise ConfigError(f"{shown(path)} exists and holds no run; choose another name=")
     found, wanted = numbers(read_config(path)), numbers(config)
     lines = differences(found, wanted)
-    longer = not differences(found | {LENGTH: wanted[LENGTH]}, wanted) and wanted[LENGTH] > found[LENGTH]
+    fewer = isinstance(found[LENGTH], int) and found[LENGTH] < wanted[LENGTH]
+    longer = fewer and not differences(found | {LENGTH: wanted[LENGTH]}, wanted)
     if lines and not (longer and config.extend):
         remedy = "extend=true trains on" if longer else "to train this one, choose another name="
         raise ConfigError("\n".join([f"{shown(path)} holds another run; {remedy}", *lines]))
@@ -141,7 +148,7 @@ def check_place(path: Path) -> None:
 
 def check_action(path: Path, action: str) -> None:
     """Raises ConfigError where `path` holds no run to look at."""
-    if not (path / "config.yaml").is_file():
+    if not holds_run(path):
         raise ConfigError(f"action={action}: there is no run in {shown(path)}")
 
 
@@ -150,17 +157,12 @@ def write_config(path: Path, config: DictConfig) -> None:
     write_text(path / "config.yaml", REPLAY.format(path=path.absolute(), name=path.name) + body)
 
 
-def read_config(path: Path) -> DictConfig:
-    config = OmegaConf.load(path / "config.yaml")
-    assert isinstance(config, DictConfig)
-    del config["defaults"], config["hydra"]
-    return config
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """The folder's result.json; empty where there is none yet."""
-    file = path / "result.json"
-    return json.loads(file.read_text()) if file.is_file() else {}
+def has_own_header(path: Path) -> bool:
+    """Whether Hydra does with a run's config.yaml what normlab has written, and nothing else."""
+    written: Any = OmegaConf.to_container(OmegaConf.create(REPLAY.format(path="", name="")))
+    found: Any = OmegaConf.to_container(load_config(path / "config.yaml"))
+    same = all(found.get(key) == written[key] for key in HEADER)
+    return same and not (path / "hydra").exists()  # where Hydra would look for its own options first
 
 
 def seconds(path: Path, result: dict[str, Any]) -> float:
@@ -187,9 +189,7 @@ def write_environment(path: Path, devices: dict[str, Any]) -> None:
         "git": _git_state(Path.cwd()),
         **devices,
     }
-    file = path / "environment.json"
-    starts = json.loads(file.read_text()) if file.is_file() else []
-    write_text(file, json.dumps([*starts, entry], indent=2) + "\n")
+    write_text(path / "environment.json", json.dumps([*read_environment(path), entry], indent=2) + "\n")
 
 
 def write_text(file: Path, text: str) -> None:

@@ -23,6 +23,7 @@ from normlab import peers
 from normlab.actions import Outcome, act, progress
 from normlab.allocator import set_allocator
 from normlab.build import Parts, build
+from normlab.checkpoints import load_weights
 from normlab.interrupts import ASKING, ENDING
 from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning
 from normlab.orphans import die_with
@@ -103,7 +104,9 @@ def work(config: DictConfig, folder: Path, checkpoint: Path | None, scratch: Pat
             parts = build(config, folder, rank=rank)
             signs.trainer = parts.trainer
             parts.trainer.callbacks.append(_Early(scratch))  # pyright: ignore[reportAttributeAccessIssue]
-            return act(config.action, parts, checkpoint, folder)
+            if checkpoint is not None:
+                load_weights(parts.task, checkpoint)
+            return act(config.action, parts, folder)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if rank == 0 and parts is not None:

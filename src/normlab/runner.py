@@ -21,11 +21,12 @@ from normlab import joined
 from normlab.actions import Outcome, act, progress
 from normlab.allocator import set_allocator
 from normlab.build import Parts, build
-from normlab.checkpoints import load_weights
+from normlab.checkpoints import load_weights, prepare_resuming
 from normlab.checks import checkpoint_path
 from normlab.data.base import DataModule
 from normlab.data.own import Datasets, OfDatasets
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, DamagedError
+from normlab.files import check_files
 from normlab.identity import config_hash
 from normlab.interrupts import interruptible
 from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 log = logging.getLogger(__name__)
+
+KEPT = ("result.json", "config.yaml", "environment.json")  # what tells of an earlier start
+ENDS = {ConfigError: "refused", KeyboardInterrupt: "interrupted"}
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ def _run(config: DictConfig, folder: str | Path | None, data: Any, start: Start)
             folders.tell_finished(path, result)
             return Result(path, result["score"], result["metrics"], None)
         out = path
+    else:
+        check_files(out)
     if config.action == "stats":
         out.mkdir(parents=True, exist_ok=True)
         return _look_at_data(config, path, out, data)
@@ -97,7 +103,11 @@ def _run(config: DictConfig, folder: str | Path | None, data: Any, start: Start)
         quiet_lightning()
         set_allocator(config.allocator)
         parts = build(config, out, data)
-        _check_world(recorded.earlier, parts)
+        if checkpoint is not None:
+            load_weights(parts.task, checkpoint)
+        if config.action == "fit":
+            _check_world(recorded.earlier, parts)
+            prepare_resuming(out, parts.task)
         folders.write_config(out, config)
         if config.action == "fit" and isinstance(parts.data, DataModule):
             parts.data.save(out)
@@ -109,11 +119,12 @@ def _run(config: DictConfig, folder: str | Path | None, data: Any, start: Start)
             launcher = Launcher(config, out, checkpoint, parts.trainer.world_size)
             recorded.built(parts, lambda: launcher.progress)
             outcome = launcher.run()
-            load_weights(parts.task, checkpoint or parts.record.path("best"))
+            if config.action == "fit":
+                load_weights(parts.task, parts.record.path("best"))
         else:
             recorded.built(parts, lambda: progress(parts))
             with _keyboard_interrupt(), closing_wandb():
-                outcome = act(config.action, parts, checkpoint, out)
+                outcome = act(config.action, parts, out)
         recorded.done(outcome)
     return Result(path, outcome.score, outcome.metrics, parts.task, outcome.predictions)
 
@@ -138,8 +149,10 @@ def _follow(
         quiet_lightning()
         set_allocator(config.allocator)
         parts = build(config, out, data, rank)
+        if checkpoint is not None:
+            load_weights(parts.task, checkpoint)
         start.ready(config)
-        outcome = act(config.action, parts, checkpoint, out)
+        outcome = act(config.action, parts, out)
     return Result(path, outcome.score, outcome.metrics, parts.task)
 
 
@@ -148,6 +161,9 @@ class _Recorded:
 
     def __init__(self, config: DictConfig, out: Path):
         self.out, self.start = out, time.monotonic()
+        self.kept = {file: file.read_text() for name in KEPT if (file := out / name).is_file()}
+        # What leaves an earlier result as it was: any refusal of another look, and of a fit one that damage causes.
+        self.harmless = DamagedError if config.action == "fit" else ConfigError
         self.earlier = folders.read_result(out) if config.action == "fit" else {}
         self.before = folders.seconds(out, self.earlier)
         self.progress: Callable[[], dict[str, Any]] = dict
@@ -187,7 +203,7 @@ class _Recorded:
             "score_name": parts.record.score,
             "score_mode": parts.record.mode,
             "parameters": parameters,
-            "samples": _samples(parts),
+            "samples": _samples(parts) if self.result["action"] == "fit" else {},  # others set up what they need
             "world_size": parts.trainer.world_size,
         }
         folders.write_result(self.out, self.result)
@@ -201,9 +217,13 @@ class _Recorded:
         _say(outcome.metrics, self.result["score_name"], outcome.score, self.out, self._seconds())
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if self.out / "result.json" in self.kept and isinstance(error, self.harmless):
+            for file, text in self.kept.items():
+                folders.write_text(file, text)
+            return
         if error is not None:
-            status = {ConfigError: "refused", KeyboardInterrupt: "interrupted"}.get(type(error), "failed")
-            said = f"{type(error).__name__}: {error}".removeprefix("ConfigError: ").removesuffix(": ")
+            status = next((name for kind, name in ENDS.items() if isinstance(error, kind)), "failed")
+            said = str(error) if status == "refused" else f"{type(error).__name__}: {error}".removesuffix(": ")
             self.result |= {"status": status, "error": said}
             log.debug(f"{status}:", exc_info=None if status == "interrupted" else error)
         if self.result["action"] == "fit":

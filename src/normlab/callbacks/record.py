@@ -12,6 +12,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from normlab.files import read_rows
 from normlab.folder import write_text
 
 
@@ -23,12 +24,8 @@ class MetricsTable:
 
     def truncate(self, epoch: int) -> None:
         """Keeps the rows before `epoch`, where training starts again."""
-        rows = []
-        if self.file.is_file():
-            with self.file.open(newline="") as lines:
-                reader = csv.DictReader(lines)
-                rows = [row for row in reader if int(row["epoch"]) < epoch]
-                self._add_columns(reader.fieldnames or [])
+        rows = [row for row in read_rows(self.file) if int(row["epoch"]) < epoch]
+        self._add_columns(rows[0] if rows else ())
         self._rewrite(rows)
 
     def append(self, row: dict[str, Any]) -> None:
@@ -37,9 +34,7 @@ class MetricsTable:
                 self._writer(lines).writerow(row)
             return
         self._add_columns(row)
-        with self.file.open(newline="") as lines:
-            rows = list(csv.DictReader(lines))
-        self._rewrite([*rows, row])
+        self._rewrite([*read_rows(self.file), row])
 
     def _add_columns(self, names: Iterable[str]) -> None:
         self.columns += [name for name in names if name not in self.columns]

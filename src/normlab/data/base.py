@@ -15,6 +15,7 @@ from normlab.data.labels import check_finite, check_labels
 from normlab.data.sent import Sent
 from normlab.data.splits import Splitter, cut, taken, with_noise
 from normlab.errors import ConfigError
+from normlab.files import read_facts
 from normlab.folder import write_text
 
 FACTS = ("task", "input_shape", "out_features", "class_names")  # plain values
@@ -142,9 +143,13 @@ class DataModule(LightningDataModule):
         write_text(folder / "data.json", json.dumps(facts, indent=2) + "\n")
 
     def restore(self, folder: Path) -> None:
-        """Takes facts and fitted preprocessing from a run folder, in place of loading the data set."""
-        for key, value in json.loads((folder / "data.json").read_text()).items():
-            setattr(self, key, tuple(value) if isinstance(value, list) else value)
+        """Takes facts and fitted preprocessing from a run folder, in place of loading the data set.
+
+        Raises DamagedError.
+        """
+        found = read_facts(folder / "data.json", self.facts)
+        for key in self.facts:
+            setattr(self, key, tuple(found[key]) if isinstance(found[key], list) else found[key])
 
     def read_input(self, path: Path) -> tuple[Tensor | Source, list[str]]:
         """New samples from a file or folder, as `splits` holds them, and what each is called.

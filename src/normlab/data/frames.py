@@ -15,6 +15,7 @@ from normlab.data.embeddings import Embeddings
 from normlab.data.header import FILES, check_columns
 from normlab.data.preprocessing import Preprocessing, fit
 from normlab.errors import ConfigError
+from normlab.files import damaged, read_facts
 from normlab.folder import write_text
 
 log = logging.getLogger(__name__)
@@ -121,9 +122,13 @@ class FrameTable(DataModule):
 
     def restore(self, folder: Path) -> None:
         super().restore(folder)
-        found = json.loads((folder / "table.json").read_text())
+        file = folder / "table.json"
+        found = read_facts(file, ("target", "columns", "preprocessing"))
         self.target, self.columns = found["target"], found["columns"]
-        self.preprocessing = Preprocessing.from_json(found["preprocessing"])
+        try:
+            self.preprocessing = Preprocessing.from_json(found["preprocessing"])
+        except (LookupError, TypeError) as error:
+            raise damaged(file) from error
 
     def read_input(self, path: Path) -> tuple[Tensor, list[str]]:
         """Rows are called by their numbers, from 1. The target may be missing, columns may stand in another order."""

@@ -23,7 +23,9 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, whe
 
 @dataclass(frozen=True)
 class Run:
-    """What a folder tells about its run. status: one of ENDS, or unfinished: it is running, or was killed.
+    """What a folder tells about its run.
+
+    status: one of ENDS, unfinished: it is running, or was killed, or damaged: its files cannot be read.
 
     score: of a finished run; None where it is missing or not finite. config: config.yaml as it stands, empty without.
     samples: how many each part of the data has, and skipped: how many batches were left out; of older runs not known.
@@ -135,9 +137,11 @@ def _read(path: Path) -> Run | None:
     status, metrics, name = result.get("status"), result.get("metrics"), result.get("score_name")
     overrides = _lines(result.get("overrides")) or _lines(config.get("overrides"))
     parameters, error = _number(result.get("parameters")), result.get("error")
+    if (damaged := _damaged(path, {"result.json": status, "config.yaml": config})) is not None:
+        status, error = "damaged", f"{damaged} is empty, cut off or of another program"
     return Run(
         folder=path,
-        status=status if status in ENDS else "unfinished",
+        status=status if status in (*ENDS, "damaged") else "unfinished",
         score=_number(result.get("score")) if status == "finished" else None,
         score_name=name if isinstance(name, str) else None,
         score_mode=_mode(result.get("score_mode", config.get("score_mode")), name),
@@ -161,6 +165,11 @@ def _lines(found: Any) -> tuple[str, ...]:
 def _counts(found: Any) -> dict[str, int]:
     known = found if isinstance(found, dict) else {}
     return {str(part): int(number) for part, value in known.items() if (number := _number(value)) is not None}
+
+
+def _damaged(path: Path, told: dict[str, Any]) -> str | None:
+    """The first file of a run that is there and tells nothing."""
+    return next((name for name, content in told.items() if not content and (path / name).is_file()), None)
 
 
 def _mode(mode: Any, name: Any) -> str | None:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, open_dict
 
 from normlab import folder
 from normlab.errors import LostJobError
+from normlab.files import known_result
 
 LEAVING = 30.0  # seconds that jobs may take to end on Ctrl-C
 
@@ -64,7 +65,7 @@ class Sweep:
         """The return of a job that has none of its own, since its process is gone; its result.json says so too."""
         place = self._compose(job).hydra.sweep
         path = Path(place.dir, str(place.subdir))
-        if (result := folder.read_result(path)).get("status") == "running":
+        if (result := known_result(path)).get("status") == "running":
             folder.write_result(path, result | {"status": "failed", "error": how})
         returned = JobReturn(overrides=job.overrides, status=JobStatus.FAILED)
         returned.return_value = LostJobError(f"job {job.number}: {how}; the same command with the same name= goes on")

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from normlab import folder
+from normlab.files import known_result
 from normlab.identity import REPLICATES
 
 FAILED = ("failed", "refused")
@@ -32,7 +32,7 @@ class Board:
         for number, path in self._folders():
             stamp = _stamp(path / "result.json")
             if self.stamps.get(number) != stamp:
-                self.stamps[number], self.results[number] = stamp, folder.read_result(path)
+                self.stamps[number], self.results[number] = stamp, known_result(path)
                 changed.append(number)
         return changed
 

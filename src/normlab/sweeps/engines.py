@@ -11,6 +11,7 @@ from normlab.fields import check_value
 from normlab.identity import REPLICATES
 from normlab.sweeps.objectives import check_objectives, check_prunable
 from normlab.sweeps.space import Numbers, Space
+from normlab.sweeps.study import PRUNERS
 
 # the extra that brings what an option needs
 EXTRAS = {
@@ -72,6 +73,10 @@ def check_search(engines: DictConfig, space: Space) -> None:
         check_value(f"hydra.sweeper.{key}", sweeper[key], sweeper[key])
     for key, value in sweeper.pruner.items():
         check_value(f"hydra.sweeper.pruner.{key}", value, value)
+    if not str(sweeper.pruner._target_).startswith(f"{PRUNERS}."):
+        raise ConfigError(
+            f"hydra.sweeper.pruner._target_={sweeper.pruner._target_}: jobs take Optuna's own pruners alone"
+        )
     sampler = sweeper.sampler
     if not sampler.get("_partial_"):
         raise ConfigError(f"hydra.sweeper.sampler={sampler.get('_target_')}: its yaml needs _partial_: true")

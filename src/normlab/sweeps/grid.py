@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from normlab import folder
 from normlab.errors import ConfigError
+from normlab.files import holds_run, known_result, read_config
 from normlab.identity import LENGTH, config_hash
 from normlab.sweeps.space import Job, parse
 from normlab.sweeps.sweeper import EngineSweeper
@@ -64,7 +65,7 @@ class GridSweeper(EngineSweeper):
 
 def earlier(path: Path) -> dict[int, dict[str, Any]]:
     """The results of the jobs that a sweep's folder holds, by number."""
-    results = {int(entry.name): folder.read_result(entry) for entry in path.iterdir() if entry.name.isdecimal()}
+    results = {int(entry.name): known_result(entry) for entry in path.iterdir() if entry.name.isdecimal()}
     return {number: results[number] for number in sorted(results) if results[number]}
 
 
@@ -103,7 +104,10 @@ def _numbers_by(hashes: dict[int, str | None]) -> dict[str | None, list[int]]:
 
 def _shorter(path: Path) -> str | None:
     """What a run has in common with a longer one."""
-    return config_hash(folder.read_config(path), but=LENGTH) if (path / "config.yaml").is_file() else None
+    try:
+        return config_hash(read_config(path), but=LENGTH) if holds_run(path) else None
+    except ConfigError:  # a damaged one, which its own job refuses
+        return None
 
 
 def _is_free(path: Path) -> bool:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from normlab import folder
 from normlab.errors import ConfigError, LostJobError
+from normlab.files import known_result
 from normlab.identity import numbers
 from normlab.sweeps.objectives import direction, values
 from normlab.sweeps.space import Space, grid, search_space
@@ -174,7 +175,7 @@ class OptunaSweeper(EngineSweeper):
         for trial, job in zip(batch, returned, strict=True):
             if isinstance(job._return_value, LostJobError):  # .return_value would raise it
                 continue  # the trial is one that was interrupted
-            result = folder.read_result(self._path() / str(trial.number)) if job.status == JobStatus.COMPLETED else {}
+            result = known_result(self._path() / str(trial.number)) if job.status == JobStatus.COMPLETED else {}
             if result.get("status") == "pruned":
                 study.tell(trial.number, state=TrialState.PRUNED)
             elif result and (reached := values(result, self.objectives)):

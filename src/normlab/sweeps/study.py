@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hydra.utils import instantiate
 
+from normlab.errors import ConfigError
 from normlab.folder import write_text
 from normlab.sweeps.space import Choices, Numbers
+from normlab.trust import targets
 
 if TYPE_CHECKING:  # it is an extra
     from optuna.distributions import BaseDistribution
+    from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.storages import RDBStorage
     from optuna.study import Study
@@ -20,6 +23,7 @@ if TYPE_CHECKING:  # it is an extra
 
 FILE = "study.db"
 HANDED_OVER = "trial.json"  # in the folder of a job that may be pruned: which trial it is
+PRUNERS = "optuna.pruners"
 PATIENCE = 60  # seconds that a process waits while others write
 
 
@@ -59,7 +63,7 @@ def load_trial(run_folder: Path) -> "Trial | None":
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     told = json.loads((run_folder / HANDED_OVER).read_text())
     study = optuna.load_study(study_name="study", storage=_storage(run_folder / told["study"], new=False))
-    study.pruner = instantiate(study.user_attrs["pruner"])
+    study.pruner = _pruner(study.user_attrs["pruner"])
     found = study.get_trials(deepcopy=False)[told["trial"]]
     return None if found.state.is_finished() else optuna.Trial(study, found._trial_id)
 
@@ -104,6 +108,17 @@ def _line(trial: "FrozenTrial", objectives: Sequence[str]) -> str:
     """A trial's number, what it has reached, and with which values."""
     reached = [f"{name} {value:.4g}" for name, value in zip(objectives, trial.values, strict=True)]
     return ", ".join([str(trial.number), *reached, *(f"{key}={value}" for key, value in trial.params.items())])
+
+
+def _pruner(told: dict[str, Any]) -> "BasePruner":
+    """The study's pruner. Raises ConfigError for what is none of Optuna's: a study may come from anybody."""
+    import optuna
+
+    known = [f"{PRUNERS}.{name}" for name in optuna.pruners.__all__]
+    for key, target in targets(told):
+        if target not in known:
+            raise ConfigError(f"{FILE}: {f'pruner.{key}'.removesuffix('.')}._target_={target} is no pruner of Optuna's")
+    return instantiate(told)
 
 
 def _storage(file: Path, new: bool = True) -> "RDBStorage":
