@@ -23,7 +23,7 @@ def by_the_paper(x: torch.Tensor, layer: nn.Module, size: int, steps: int) -> tu
     outputs, matrices = [], []
     for group in flat.split(size):
         centred = group - group.mean(1, keepdim=True)
-        sigma = centred @ centred.T / flat.shape[1] + layer.eps * torch.eye(size, dtype=x.dtype)
+        sigma = centred @ centred.T / flat.shape[1] + layer._eps * torch.eye(size, dtype=x.dtype)
         p = torch.eye(size, dtype=x.dtype)
         for _ in range(steps):
             p = (3 * p - torch.linalg.matrix_power(p, 3) @ (sigma / torch.trace(sigma))) / 2

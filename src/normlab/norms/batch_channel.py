@@ -45,8 +45,8 @@ class BatchChannelLayer(RunningNorm):
             y = self.normalize(x, batch_weight, batch_bias)
         else:
             mean, var = widened(self.running_mean, x), widened(self.running_var, x)
-            y = F.batch_norm(x, mean, var, batch_weight, batch_bias, False, 0.0, self.eps)
-        return F.group_norm(y, self.groups, widened(self.weight, x), widened(self.bias, x), self.eps)
+            y = F.batch_norm(x, mean, var, batch_weight, batch_bias, False, 0.0, self._eps)
+        return F.group_norm(y, self.groups, widened(self.weight, x), widened(self.bias, x), self._eps)
 
 
 @dataclass(frozen=True)

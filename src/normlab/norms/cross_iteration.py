@@ -87,7 +87,7 @@ class CrossIterationLayer(RunningNorm):
                     "norm: in the network, make each norm right after the layer that it follows, and let both train"
                 )
         self.track(mean[0].detach(), unbiased(var, x, whole, batches)[0].detach())
-        return affine_map(x, way, whole, mean, self.weight * (var + self.eps).rsqrt(), self.bias)
+        return affine_map(x, way, whole, mean, self.weight * (var + self._eps).rsqrt(), self.bias)
 
     def _with_the_past(self, mean: Tensor, var: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and variance (1, C) of the window's batches, and how many they are.

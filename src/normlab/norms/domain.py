@@ -20,6 +20,16 @@ class DomainLayer(SeveralNorms):
         super().__init__("domain", num_features, dims, num_domains, eps, momentum)
         self.domain = 0  # of the batches to come
 
+    @property
+    def eps(self) -> float:
+        """As every own layer's; raises ValueError where another domain than the first is set, too."""
+        if self.domain:
+            raise ValueError(
+                "norm=domain: the layer before it can absorb the first domain's map alone, and domain "
+                f"{self.domain} is set: set_domain(network, 0) before fusing"
+            )
+        return super().eps
+
     @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)

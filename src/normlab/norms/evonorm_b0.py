@@ -72,7 +72,7 @@ class EvoNormB0Layer(ActivatingNorm):
     def compute(self, x: Tensor) -> Tensor:
         way, mean, var = moments(x, None)
         batch_var = self._of_batch(x, mean, var) if self.training else self.running_var
-        a, b = (batch_var + self.eps).sqrt(), (var + self.eps).sqrt()
+        a, b = (batch_var + self._eps).sqrt(), (var + self._eps).sqrt()
         weight, bias, v, a = (values.unsqueeze(0) for values in (self.weight, self.bias, self.v, a))
         return derived(_ByTheLarger, x, way, weight, bias, v, a, b)
 

@@ -82,7 +82,7 @@ class EvoNormS0Layer(ActivatingNorm):
         if math.prod(x.shape[1:]) // self.groups < 2:
             raise ValueError(f"norm=evonorm_s0: Expected more than 1 value a group, got a shape of {tuple(x.shape)}")
         parameters = (per_channel(values, x) for values in (self.weight, self.bias, self.v))
-        return derived(_EvoNormS0, x, *parameters, self.groups, self.eps)
+        return derived(_EvoNormS0, x, *parameters, self.groups, self._eps)
 
 
 @dataclass(frozen=True)

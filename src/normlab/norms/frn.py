@@ -67,7 +67,7 @@ class FilterResponseLayer(ActivatingNorm):
         if math.prod(x.shape[2:]) < 2:
             raise ValueError(f"norm=frn: Expected more than 1 value of space, got an input of shape {tuple(x.shape)}")
         parameters = (per_channel(values, x) for values in (self.weight, self.bias, self.tau))
-        return derived(_FilterResponse, x, *parameters, self.eps)
+        return derived(_FilterResponse, x, *parameters, self._eps)
 
 
 @dataclass(frozen=True)

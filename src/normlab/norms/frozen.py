@@ -1,6 +1,7 @@
 """Frozen batch normalization: a fixed affine map."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +30,17 @@ class FrozenNorm(OwnLayer):
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """A BatchNorm's state has a counter besides, which is not needed."""
+        state_dict.pop(f"{prefix}num_batches_tracked", None)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
         if x.dtype != self.weight.dtype:  # 16-bit inputs: torch's kernel computes in the buffers' float32
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self._eps)
+        scale = self.weight * (self.running_var + self._eps).rsqrt()
         return affine(x, scale.unsqueeze(0), (self.bias - self.running_mean * scale).unsqueeze(0))
 
 

@@ -37,7 +37,7 @@ class GhostNorm(RunningNorm):
             assert self.synchronised is not None
             batch_mean, batch_var = ranks.average(torch.stack([batch_mean, batch_var]), x.shape[0], self.synchronised)
         self.track(batch_mean, batch_var)
-        return affine_map(x, way, sizes, mean, self.weight * (var + self.eps).rsqrt(), self.bias)
+        return affine_map(x, way, sizes, mean, self.weight * (var + self._eps).rsqrt(), self.bias)
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ class MABNLayer(OwnLayer):
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
         if not self.training:
-            scale = self.weight * (self.running_square + self.eps).rsqrt()
+            scale = self.weight * (self.running_square + self._eps).rsqrt()
             return affine(x, scale.unsqueeze(0), self.bias.unsqueeze(0)).to(x.dtype)
         self.check_not_empty(x)
         check_first_pass(self.name)
@@ -125,11 +125,11 @@ class MABNLayer(OwnLayer):
         mean, var = part_moments(x, [x.shape[0]])
         newest = (var + mean.square())[0]
         square = average(newest, self.squares, self.num_batches_tracked, self.option.average_from)
-        r = ((square + self.eps) / (self.running_square + self.eps)).sqrt()
+        r = ((square + self._eps) / (self.running_square + self._eps)).sqrt()
         bounded = r.clamp(1 / self.option.r_max, self.option.r_max)
         r = torch.where(self.num_batches_tracked > self.option.start, bounded, 1)
         self.running_square.lerp_(square.to(self.running_square), self.option.momentum)
-        return r, (square + self.eps).rsqrt()
+        return r, (square + self._eps).rsqrt()
 
 
 @dataclass(frozen=True)

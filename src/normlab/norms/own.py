@@ -2,9 +2,15 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
+
+from normlab.norms.declaration import declaration
+
+ONES = ("weight", "batch_weight", "v", "running_var", "running_square")  # begin as ones; all others as zeros
+AFFINE = ("weight", "bias")  # parameters, or buffers where nothing is trained
 
 
 class OwnLayer(nn.Module):
@@ -12,7 +18,39 @@ class OwnLayer(nn.Module):
 
     def __init__(self, name: str, num_features: int, dims: int, eps: float):
         super().__init__()
-        self.name, self.num_features, self.dims, self.eps = name, num_features, dims, eps
+        self.name, self.num_features, self.dims, self._eps = name, num_features, dims, eps
+
+    @property
+    def eps(self) -> float:
+        """ε of the layer.
+
+        Raises ValueError where it has a BatchNorm's attributes and is, in evaluation, not the fixed map of each channel
+        that a BatchNorm with these would be: torch's `fuse_conv_bn_eval`, which asks for ε, would fold that map.
+        """
+        found = declaration(self)
+        if "running_mean" in self._buffers and found is not None and not found.foldable:
+            raise ValueError(
+                f"norm={self.name}: in evaluation the layer is no fixed affine map of each channel by its running "
+                "statistics, so the layer before it cannot absorb it; fuse norms with `folds` in docs/norms.md"
+            )
+        return self._eps
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Puts the layer's parameters and buffers back to where they began."""
+        for name, values in chain(self.named_parameters(recurse=False), self.named_buffers(recurse=False)):
+            self._begin(name, values)
+
+    @torch.no_grad()
+    def reset_running_stats(self) -> None:
+        """Puts what the layer keeps of past batches back to where it began."""
+        for name, values in self.named_buffers(recurse=False):
+            if name not in AFFINE:
+                self._begin(name, values)
+
+    def _begin(self, name: str, values: Tensor) -> None:
+        """Gives the parameter or buffer of that name its first values."""
+        values.fill_(1 if name in ONES else 0)
 
     def check_input(self, x: Tensor) -> None:
         """Raises ValueError unless `x` is floating-point, of the layer's rank and number of features."""
@@ -28,7 +66,7 @@ class OwnLayer(nn.Module):
             raise ValueError(f"norm={self.name}: got an input of shape {tuple(x.shape)}, without a value to normalize")
 
     def extra_repr(self) -> str:
-        return f"{self.num_features}, dims={self.dims}, eps={self.eps}"
+        return f"{self.num_features}, dims={self.dims}, eps={self._eps}"
 
 
 def per_channel(values: Tensor, x: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class PredictionTimeLayer(RunningNorm):
         self.check_input(x)
         if self.training:
             return self.normalize(x)  # running statistics are kept for whoever loads the weights into a BatchNorm
-        return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self._eps)
 
 
 @dataclass(frozen=True)

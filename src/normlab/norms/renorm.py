@@ -30,7 +30,7 @@ class RenormLayer(RunningNorm):
             return self.evaluate(x)
         check_first_pass(self.name)
         way, mean, var, unbiased_var = self.moments(x)
-        rstd = (var + self.eps).rsqrt()
+        rstd = (var + self._eps).rsqrt()
         r, d = self._corrections(mean[0], rstd[0])
         self.track(mean[0], unbiased_var[0])
         return affine_map(x, way, [x.shape[0]], mean, self.weight * rstd * r, self.bias + self.weight * d)
@@ -41,7 +41,7 @@ class RenormLayer(RunningNorm):
         ramp = (self.num_batches_tracked - self.option.start) / max(self.option.end - self.option.start, 1)
         ramp = ramp.clamp(0, 1).to(mean)
         r_max, d_max = 1 + ramp * (self.option.r_max - 1), ramp * self.option.d_max
-        running_std = (self.running_var + self.eps).sqrt()
+        running_std = (self.running_var + self._eps).sqrt()
         r = torch.minimum(torch.maximum(1 / (rstd * running_std), 1 / r_max), r_max)
         d = torch.minimum(torch.maximum((mean - self.running_mean) / running_std, -d_max), d_max)
         return r, d

@@ -55,7 +55,7 @@ class RMSLayer(OwnLayer):
     @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
-        return in_float32(lambda x: derived(_RootMeanSquare, x, self.weight, self.eps), x)
+        return in_float32(lambda x: derived(_RootMeanSquare, x, self.weight, self._eps), x)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from normlab.norms.own import OwnLayer, has_16_bits, widened
 class BatchMoments(nn.Module):
     """Batch statistics, of this process or of all, and the running ones; a part of own layers and of torch's."""
 
-    eps: float
+    _eps: Any
     momentum: float | None
     running_mean: Any  # Tensor, for which torch's layers may have None
     running_var: Any
@@ -44,7 +44,7 @@ class BatchMoments(nn.Module):
         """Batch norm's training, of the batch or of all ranks'; the running statistics follow."""
         way, mean, var, unbiased_var = self.moments(x)
         self.track(mean[0], unbiased_var[0])
-        return affine_map(x, way, [x.shape[0]], mean, weight * (var + self.eps).rsqrt(), bias)
+        return affine_map(x, way, [x.shape[0]], mean, weight * (var + self._eps).rsqrt(), bias)
 
     @torch.no_grad()
     def track(self, mean: Tensor, unbiased_var: Tensor) -> None:
@@ -69,6 +69,8 @@ class RunningNorm(BatchMoments, OwnLayer):
     running_var: Tensor
     num_batches_tracked: Tensor
 
+    _version = 2  # as of torch's BatchNorm, whose states have a counter since
+
     def __init__(self, name: str, num_features: int, dims: int, eps: float, momentum: float | None):
         super().__init__(name, num_features, dims, eps)
         self.momentum = momentum
@@ -77,6 +79,13 @@ class RunningNorm(BatchMoments, OwnLayer):
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, *rest: Any) -> None:
+        """A state without a counter, of an older torch or of unknown origin, leaves the layer's as it is."""
+        version = local_metadata.get("version")
+        if version is None or version < 2:
+            state_dict.setdefault(f"{prefix}num_batches_tracked", self.num_batches_tracked)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def check_input(self, x: Tensor) -> None:
         """As every own layer, and in training ValueError for an input without values, which has no statistics.
@@ -89,7 +98,7 @@ class RunningNorm(BatchMoments, OwnLayer):
 
     def evaluate(self, x: Tensor) -> Tensor:
         """Batch norm's evaluation: the running statistics' affine map of each channel."""
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self._eps)
 
     def normalize(self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         """Batch norm's training, by torch's kernel where that is exact; the running statistics follow.
@@ -103,7 +112,7 @@ class RunningNorm(BatchMoments, OwnLayer):
             return self.by_moments(x, weight, bias)
         mean = widened(torch.zeros_like(self.running_mean), x)
         var = torch.ones_like(mean)
-        y = F.batch_norm(x, mean, var, weight, bias, True, 1.0, self.eps)
+        y = F.batch_norm(x, mean, var, weight, bias, True, 1.0, self._eps)
         self.track(mean, var)  # with momentum 1 the kernel left the batch's own mean and unbiased variance
         return y
 
@@ -127,3 +136,15 @@ class SeveralNorms(RunningNorm):
     @property
     def sets(self) -> list[RunningNorm]:
         return [self, *self.further]  # pyright: ignore[reportReturnType]
+
+    def reset_parameters(self) -> None:
+        """As every own layer's, for every set."""
+        super().reset_parameters()
+        for part in self.sets[1:]:
+            part.reset_parameters()
+
+    def reset_running_stats(self) -> None:
+        """As every own layer's, for every set."""
+        super().reset_running_stats()
+        for part in self.sets[1:]:
+            part.reset_running_stats()

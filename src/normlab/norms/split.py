@@ -36,7 +36,7 @@ class SplitLayer(SeveralNorms):
         way, mean, var = moments(x, sizes)
         for part, its_mean, its_var in zip(self.sets, mean, unbiased(var, x, sizes), strict=True):
             part.track(its_mean, its_var)
-        return affine_map(x, way, sizes, mean, weight * (var + self.eps).rsqrt(), bias)
+        return affine_map(x, way, sizes, mean, weight * (var + self._eps).rsqrt(), bias)
 
 
 @dataclass(frozen=True)

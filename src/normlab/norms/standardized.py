@@ -34,6 +34,11 @@ class StandardizedConv2d(nn.Conv2d):
         self.eps = eps
         self.register_parameter("gain", nn.Parameter(torch.ones(self.out_channels)) if scaled else None)
 
+    def reset_parameters(self) -> None:
+        """As torch's; a gain is 1."""
+        super().reset_parameters()
+        _reset_gain(self)
+
     @leaf
     def forward(self, input: Tensor) -> Tensor:
         return self._conv_forward(input, standardized(self.weight, self.eps, self.gain), self.bias)
@@ -49,9 +54,20 @@ class StandardizedLinear(nn.Linear):
         self.eps = eps
         self.register_parameter("gain", nn.Parameter(torch.ones(self.out_features)) if scaled else None)
 
+    def reset_parameters(self) -> None:
+        """As torch's; a gain is 1."""
+        super().reset_parameters()
+        _reset_gain(self)
+
     @leaf
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, standardized(self.weight, self.eps, self.gain), self.bias)
+
+
+def _reset_gain(layer: nn.Module) -> None:
+    gain = layer._parameters.get("gain")  # torch's constructor resets before there is one
+    if gain is not None:
+        nn.init.ones_(gain)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class SwitchableLayer(RunningNorm):
             batch_mean, batch_var = self.running_mean.unsqueeze(0), self.running_var.unsqueeze(0)
         mixed_mean = _mix(self.mean_weight, mean, layer_mean, batch_mean)
         mixed_var = _mix(self.var_weight, var, layer_var, batch_var)
-        return affine_map(x, way, None, mixed_mean, self.weight * (mixed_var + self.eps).rsqrt(), self.bias)
+        return affine_map(x, way, None, mixed_mean, self.weight * (mixed_var + self._eps).rsqrt(), self.bias)
 
 
 def _mix(logits: Tensor, first: Tensor, *others: Tensor) -> Tensor:

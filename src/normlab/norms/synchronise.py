@@ -104,6 +104,10 @@ class _Synchronised(BatchMoments, _BatchNorm):
     def declaration(self) -> Declaration:
         return TORCH[self.plain](self)
 
+    @property
+    def _eps(self) -> float:
+        return self.eps
+
     @leaf
     def forward(self, input: Tensor) -> Tensor:
         if not self.joint:

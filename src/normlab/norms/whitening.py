@@ -83,11 +83,17 @@ class WhiteningLayer(OwnLayer):
     @property
     def running_var(self) -> Tensor:
         """The variances (C,) for which the running whitening's diagonal is batch norm's; set, it is batch norm's."""
-        return self.running_whitening.diagonal(dim1=1, dim2=2).flatten().pow(-2) - self.eps
+        return self.running_whitening.diagonal(dim1=1, dim2=2).flatten().pow(-2) - self._eps
 
     @running_var.setter
     def running_var(self, variances: Tensor) -> None:
-        self.running_whitening.copy_(torch.diag_embed((variances + self.eps).rsqrt().view(-1, self.size)))
+        self.running_whitening.copy_(torch.diag_embed((variances + self._eps).rsqrt().view(-1, self.size)))
+
+    def _begin(self, name: str, values: Tensor) -> None:
+        if name == "running_whitening":
+            values.copy_(torch.eye(self.size, dtype=values.dtype, device=values.device))
+        else:
+            super()._begin(name, values)
 
     @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
@@ -114,9 +120,9 @@ class WhiteningLayer(OwnLayer):
 
     def _whitening(self, centred: Tensor) -> Tensor:
         eye = torch.eye(self.size, dtype=centred.dtype, device=centred.device)
-        cov = torch.baddbmm(self.eps * eye, centred, centred.mT, alpha=1 / centred.shape[2])
+        cov = torch.baddbmm(self._eps * eye, centred, centred.mT, alpha=1 / centred.shape[2])
         if self.option.method == "eigh":
-            return EighInverseRoot.apply(cov, self.eps)
+            return EighInverseRoot.apply(cov, self._eps)
         return newton_inverse_root(cov, self.option.iterations)
 
     @torch.no_grad()
