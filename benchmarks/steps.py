@@ -28,7 +28,7 @@ from normlab.data.base import DataModule
 from normlab.data.batches import Batches, EpochOrder
 from normlab.models.net import Net
 from normlab.norms.batch import Batch
-from normlab.tasks.base import parameter_groups
+from normlab.optimizers import parameter_groups
 
 SAMPLES, BATCH = 50_000, 100
 

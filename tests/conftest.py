@@ -3,9 +3,11 @@
 import os
 import re
 import signal
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +114,21 @@ def train(*overrides: str, cwd: Path, check: int = 0) -> subprocess.CompletedPro
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
     assert done.returncode == check, done.stdout + done.stderr
     return done
+
+
+@pytest.fixture
+def conf(tmp_path, monkeypatch) -> Iterator[Path]:
+    """A copy of `conf/` that this process composes from, for files that a person would write there."""
+    copy = tmp_path / "conf"
+    shutil.copytree(config.CONF, copy, ignore=shutil.ignore_patterns("local", "__pycache__"))
+    spec = spec_from_file_location("normlab.conf", copy / "__init__.py", submodule_search_locations=[str(copy)])
+    assert spec is not None
+    assert spec.loader is not None
+    package = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "normlab.conf", package)
+    config._hydra_compose.cache_clear()
+    yield copy
+    config._hydra_compose.cache_clear()
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from normlab.data.base import DataModule
 from normlab.models.net import Net
 from normlab.nonfinite import Guard, explain
 from normlab.norms.batch import Batch
-from normlab.tasks.base import Task, parameter_groups
+from normlab.optimizers import parameter_groups
+from normlab.tasks.base import Task
 
 SETTINGS = ["model=net", "logger=none", "trainer=cpu", "trainer.max_epochs=2"]
 BATCHES = 8

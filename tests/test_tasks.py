@@ -18,8 +18,8 @@ from normlab.build import build
 from normlab.errors import ConfigError
 from normlab.models.net import Net
 from normlab.norms.batch import Batch
+from normlab.optimizers import parameter_groups
 from normlab.schedulers import constant, cosine
-from normlab.tasks.base import parameter_groups
 from normlab.tasks.classify import Classify
 from normlab.tasks.meter import Meter
 from normlab.tasks.regress import Regress

@@ -114,7 +114,7 @@ class Jobs:
         if config.action != "fit":
             return run(configs.compose(self.typed), settings.runtime.output_dir).score
         config.overrides = [line for line in settings.overrides.task if not line.startswith("sweep=")]
-        configs.keep_typed_data(config)
+        configs.keep_typed(config)
         with logs.quietly() if _is_watched() else nullcontext():
             return run(config, settings.runtime.output_dir).score
 

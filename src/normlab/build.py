@@ -1,6 +1,6 @@
 """How the parts meet: the one function that turns a configuration into a task, its data and a trainer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from lightning import LightningDataModule, Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from normlab import config as configs
@@ -24,13 +24,13 @@ from normlab.data.loaders import Chunks, Fixed
 from normlab.data.own import adopt
 from normlab.errors import ConfigError
 from normlab.guards import batch_sizes, check_batches, check_compile, check_evaluation, check_forward, parts_of
-from normlab.instantiate import make
+from normlab.instantiate import check_given, make, make_partial
 from normlab.logs import is_quiet
 from normlab.norms.declaration import declaration
 from normlab.norms.synchronise import Synchronise
 from normlab.parts import check_shardable
 from normlab.predictions import Inputs, read_inputs
-from normlab.schedulers import constant
+from normlab.schedulers import Schedule, constant
 from normlab.tasks.base import Task
 from normlab.tasks.classify import Classify
 from normlab.tasks.regress import Regress
@@ -97,7 +97,10 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
 
     task = _task(config, network, data)
     score = config.score or task.score
-    record = Record(folder, score, config.score_mode or task.direction(score), task.metric_names())
+    better = task.direction(score)
+    record = Record(folder, score, config.score_mode or better, task.metric_names())
+    if config.action == "fit":
+        task.check_training()
     _wrap_loaders(data, config)
     trainer = make_trainer(config, folder, record, network, processes)
     if _uses_channels_last(config, network, trainer.strategy.root_device.type):
@@ -182,11 +185,10 @@ def _takes_joint_statistics(layer: nn.Module) -> bool:
 
 
 def _task(config: DictConfig, network: nn.Module, data: Any) -> Task:
-    scheduler: Callable[..., Any] = constant if config.action == "lr_find" else make(config, "scheduler")
     shared = {
         "network": network,
-        "optimizer": make(config, "optimizer"),
-        "scheduler": scheduler,
+        "optimizer": make_partial(config.optimizer, "optimizer"),
+        "scheduler": _schedule(config),
         "steps_per_execution": steps_per_call(config),
         "metrics": config.task.metrics,
         "nonfinite": config.nonfinite if config.action == "fit" else "stop",
@@ -200,6 +202,19 @@ def _task(config: DictConfig, network: nn.Module, data: Any) -> Task:
     else:
         mean, std = data.target_statistics()
     return Regress(**shared, target_mean=mean, target_std=std)
+
+
+def _schedule(config: DictConfig) -> Schedule:
+    if config.action == "lr_find":
+        return Schedule(constant)
+    check_given(config.scheduler, "scheduler", ("optimizer", "total_steps"))
+    plain: Any = OmegaConf.to_container(config.scheduler, resolve=True)
+    own = {key: plain.pop(key, None) for key in ("interval", "monitor")}
+    schedule = Schedule(make_partial(DictConfig(plain), "scheduler"), **own)
+    if schedule.looks:
+        check_given(config.scheduler, "scheduler", ("mode",))
+        schedule.monitor = schedule.monitor or config.score
+    return schedule
 
 
 def _class_weights(config: DictConfig, data: Any) -> Tensor | None:

@@ -14,11 +14,14 @@ from packaging.requirements import Requirement
 
 from normlab.errors import ConfigError
 from normlab.fields import show
+from normlab.options import origins
 
 # What acts on each single step, with the value that turns it off.
 SINGLE_STEP_ONLY = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
 
 NEED_A_RUN = ("validate", "test", "predict")  # actions that look at a trained network
+
+UNCHOSEN = ("acc", "f1", "mse", "mae", "r2")  # what the tasks measure where task.metrics is null
 
 # What of Lightning's Trainer normlab decides itself, and where a person says it instead.
 OWN_TRAINER_KEYS = {
@@ -61,14 +64,8 @@ def check_name(config: DictConfig, key: str, added: bool) -> None:
     if name in node.keys():  # noqa: SIM118  # a key whose value is ??? is not in the node
         return
     where = f" in {path}" if path else ""
-    if added and path == "trainer":
-        if name in OWN_TRAINER_KEYS:
-            raise ConfigError(f"trainer.{name} is normlab's own; {OWN_TRAINER_KEYS[name]}")
-        if name in trainer_parameters():
-            return
-        raise ConfigError(f"Lightning's Trainer has no parameter {name}{did_you_mean(name, trainer_parameters())}")
     if added and path:
-        return  # the part's constructor decides, right after building
+        return  # looked at when all is composed
     keys = [str(k) for k in node if not str(k).startswith("_") and k != "overrides"]
     nearest = did_you_mean(name, keys)
     listed = "" if nearest else f" (keys: {', '.join(keys) or 'none'})"
@@ -78,17 +75,15 @@ def check_name(config: DictConfig, key: str, added: bool) -> None:
 def check_config(config: DictConfig, run_folder: Path) -> None:
     """Raises ConfigError where settings do not go together or name a file that is not there."""
     data = config.data
-    if {"val_fraction", "test_fraction"} <= data.keys() and data.val_fraction + data.test_fraction >= 1:
-        raise ConfigError(
-            f"data.val_fraction={data.val_fraction} and data.test_fraction={data.test_fraction} "
-            "leave nothing to train on"
-        )
-    if data.get("folds") is not None and data.get("fold", 0) >= data.folds:
-        raise ConfigError(f"data.fold={data.fold}: of data.folds={data.folds}, the last is {data.folds - 1}")
+    if "data/common/splits" in origins("data", data.get("_target_")):
+        _check_splits(data)
     if "path" in data.keys() and reads_data(config):  # noqa: SIM118  # a key whose value is ??? is not in it
         _check_files(data)
     if config.score_mode is not None and config.score is None:
         raise ConfigError(f"score_mode={config.score_mode} without a score: set score= too")
+    _check_score(config)
+    if "lr_monitor" in config.callbacks and not config.logger and config.action == "fit":
+        raise ConfigError("callbacks=lr_monitor writes to loggers, and there is none: choose logger=, or leave it out")
     _check_input(config, run_folder)
     if config.steps_per_execution > 1:
         _check_single_step_only(config)
@@ -104,6 +99,33 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
         if config.ckpt is None:
             raise ConfigError(f"action={config.action}: {run_folder} has no checkpoint yet; let its fit end an epoch")
         raise ConfigError(f"ckpt={config.ckpt}: there is no file {checkpoint}")
+
+
+def _check_splits(data: DictConfig) -> None:
+    if {"val_fraction", "test_fraction"} <= data.keys() and data.val_fraction + data.test_fraction >= 1:
+        raise ConfigError(
+            f"data.val_fraction={data.val_fraction} and data.test_fraction={data.test_fraction} "
+            "leave nothing to train on"
+        )
+    folds, fold = data.get("folds"), data.get("fold", 0)
+    if folds is None and fold != 0:
+        raise ConfigError(f"data.fold={fold} without data.folds: say of how many parts this is one")
+    if folds is not None and fold >= folds:
+        raise ConfigError(f"data.fold={fold}: of data.folds={folds}, the last is {folds - 1}")
+
+
+def _check_score(config: DictConfig) -> None:
+    """Raises ConfigError for a score that no validation will measure."""
+    if config.score is None:
+        return
+    metrics = config.task.metrics
+    names = ["loss", *(UNCHOSEN if metrics is None else metrics)]
+    known = [f"val/{name}" for name in names]
+    if config.score not in known:
+        raise ConfigError(
+            f"score={config.score}: expected what each validation measures, {' or '.join(known)}; task.metrics= adds "
+            "others"
+        )
 
 
 def _check_fused(config: DictConfig) -> None:

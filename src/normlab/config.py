@@ -16,12 +16,13 @@ from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import normlab.conf  # pyright: ignore[reportMissingImports]  # conf/, mapped by pyproject.toml
 from normlab import folder, trust
 from normlab.checks import NEED_A_RUN, check_config, check_name, check_option
 from normlab.errors import ConfigError
 from normlab.fields import check_value
 from normlab.identity import LENGTH, config_hash
+from normlab.options import CONF, GROUPS, options, read_option, run_keys
+from normlab.rules import check_all, check_typed, rule
 from normlab.sweeps.engines import (
     check_engine,
     check_launcher,
@@ -32,9 +33,9 @@ from normlab.sweeps.engines import (
     takes_any_folder,
 )
 from normlab.sweeps.space import Job, jobs, parse, probes, search_space
+from normlab.unread import check_read
 
-CONF = Path(normlab.conf.__path__[0])
-GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("__pycache__", "hydra"))
+__all__ = ["CONF", "GROUPS", "check", "check_sweep", "compose", "options", "read_option"]
 
 TEXT = ("name", "ckpt", "input", "data.path", "data.root")  # keys whose values stay as they are typed: 1_0, 1e3, true
 
@@ -49,6 +50,8 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     With `action=validate` and the like it is the configuration of the run that `name` or `ckpt` points to, changed by
     the overrides. Raises ConfigError.
     """
+    if isinstance(overrides, str) or not all(isinstance(line, str) for line in overrides):
+        raise ConfigError(f'compose({overrides!r}): expected a list of texts, such as ["model=net", "seed=1"]')
     return check(overrides)[0]
 
 
@@ -128,12 +131,12 @@ def _quoted(line: str) -> str:
     return f"{key}='{value}'"
 
 
-def keep_typed_data(config: DictConfig) -> None:
-    """Where `data._target_` was typed, leaves of the data's keys those typed: the others are those of another class."""
+def keep_typed(config: DictConfig) -> None:
+    """Where a part's `_target_` was typed, leaves of the part's keys those typed: the others are of another class."""
     typed = [override.key_or_group.split(".") for override in parse(config.overrides)]
-    keys = [name for group, name, *_ in (key for key in typed if len(key) > 1) if group == "data"]
-    if "_target_" in keys:
-        config.data = {key: value for key, value in config.data.items() if key in keys}
+    for group in [key[0] for key in typed if key[1:] == ["_target_"] and key[0] in GROUPS]:
+        keys = ["_partial_", *(key[1] for key in typed if key[0] == group and len(key) > 1)]
+        config[group] = {key: value for key, value in config[group].items() if key in keys}
 
 
 def restore(fresh: DictConfig, overrides: Iterable[str], saved: DictConfig) -> DictConfig:
@@ -160,16 +163,6 @@ def parts(group: str) -> list[tuple[str, Any]]:
     return [found for tree in trees for found in trust.targets(tree, group)]
 
 
-def options(group: str) -> list[str]:
-    """The options of a group, as `ls conf/<group>` lists them."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-
-
-def read_option(group: str, option: str) -> Any:
-    """The yaml file of an option, not composed."""
-    return OmegaConf.load(CONF / group / f"{option}.yaml")
-
-
 @contextmanager
 def _loader() -> Iterator[ConfigLoader]:
     outer = get_gh_backup()  # inside a Hydra job there is a GlobalHydra already
@@ -187,7 +180,7 @@ def _compose(overrides: list[str], loader: ConfigLoader) -> tuple[DictConfig, li
     if swept := [override.input_line for override in parsed if override.is_sweep_override()]:
         raise ConfigError(f"{swept[0]}: several values make a sweep, and that is started with -m")
     action, name = _typed(parsed, "action", "fit"), _typed(parsed, "name")
-    check_value("action", action, "fit")
+    check_value("action", action, "fit", rule("action", None))
     run_folder = folder.resolve(name, action, _checkpoint(parsed))
     if action == "fit":
         folder.check_place(run_folder)
@@ -199,7 +192,9 @@ def _compose(overrides: list[str], loader: ConfigLoader) -> tuple[DictConfig, li
     inherited = [] if saved is None else _inherited(saved, parsed)
     config = _apply(parse(inherited) + parsed, loader)
     config.overrides = overrides
-    keep_typed_data(config)
+    keep_typed(config)
+    check_read(config)
+    check_all(config)
     if saved is None:
         check_config(config, run_folder)
         return config, overrides
@@ -261,12 +256,15 @@ def _apply(parsed: list[Override], loader: ConfigLoader) -> DictConfig:
     """The composed options with the typed values put in, each name and value checked on the way."""
     selections = _selections(parsed, loader)
     config = copy.deepcopy(_hydra_compose(_lines(selections)))
-    for override in parsed:
-        if override not in selections:
-            key, value = override.key_or_group, override.value()
-            check_name(config, key, override.is_add())
-            check_value(key, value, OmegaConf.select(config, key))
-            OmegaConf.update(config, key, value, merge=True, force_add=override.is_add())
+    typed = [override for override in parsed if override not in selections]
+    others = {override.key_or_group for override in typed if override.key_or_group.endswith("._target_")}
+    for override in sorted(typed, key=lambda override: override.key_or_group not in others):
+        key, value = override.key_or_group, override.value()
+        of_another_class = f"{key.split('.')[0]}._target_" in others  # which the yaml's keys and types are not of
+        added = override.is_add() or override.is_force_add() or of_another_class
+        check_name(config, key, added)
+        check_typed(config, key, value, None if of_another_class else OmegaConf.select(config, key))
+        OmegaConf.update(config, key, value, merge=True, force_add=added)
     return config
 
 
@@ -275,6 +273,8 @@ def _selections(parsed: list[Override], loader: ConfigLoader) -> list[Override]:
     selections = [override for override in parsed if _is_selection(override) or _is_hydras(override)]
     for override in selections:
         group, option = override.key_or_group, override.value()
+        if override.is_delete() and group.split(".")[0] in run_keys():
+            raise ConfigError(f"{override.input_line}: normlab reads {group}, so it cannot be left out; set it to null")
         check_engine(group, option)
         if (group in GROUPS or group.startswith("hydra/")) and not override.is_delete():
             check_option(group, option, _options(loader, group))

@@ -1,7 +1,7 @@
 """Objects from their `_target_` and keys, with errors that name the key."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import hydra.utils
@@ -10,14 +10,35 @@ from omegaconf import DictConfig
 
 from normlab.errors import ConfigError
 
+# What normlab gives to a part, and what a person sets instead.
+GIVEN = {
+    "monitor": "set score=",
+    "mode": "set score= and score_mode=",
+    "save_dir": "set name=",
+    "params": "the network has them",
+    "optimizer": "choose optimizer=",
+    "total_steps": "set trainer.max_epochs= or trainer.max_steps=",
+    "norm": "choose norm=",
+}
+
 
 def make(config: DictConfig, group: str, **objects: Any) -> Any:
-    """The object of a group's `_target_`, from the group's keys and `objects`. Raises ConfigError for unknown keys."""
+    """The object of a group's `_target_`, from the group's keys and `objects`.
+
+    Raises ConfigError for keys that are unknown, and for those that `objects` has too.
+    """
     return make_node(config[group], group, **objects)
 
 
 def make_node(node: DictConfig, key: str, **objects: Any) -> Any:
-    """The object of a `_target_` that stands under `key`, from its keys and `objects`. Raises ConfigError."""
+    """The object of a `_target_` that stands under `key`, from its keys and `objects`. Raises ConfigError as `make`."""
+    partial = make_partial(node, key, **objects)
+    return partial if node.get("_partial_") else partial(**objects)
+
+
+def make_partial(node: DictConfig, key: str, **objects: Any) -> Any:
+    """As `make_node`, but not called yet; `objects` are what it will be called with."""
+    check_given(node, key, objects)
     try:
         partial = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
     except (InstantiationException, ImportError) as error:
@@ -27,7 +48,14 @@ def make_node(node: DictConfig, key: str, **objects: Any) -> Any:
         inspect.signature(partial.func).bind_partial(*partial.args, **{**partial.keywords, **objects})
     except TypeError as error:
         raise ConfigError(f"{key}: {node._target_} {error}") from error
-    return partial if node.get("_partial_") else partial(**objects)
+    return partial
+
+
+def check_given(node: DictConfig, key: str, given: Iterable[str]) -> None:
+    """Raises ConfigError where a part's keys set what normlab gives it, which would silently count for nothing."""
+    for name in given:
+        if name in node:
+            raise ConfigError(f"{key}.{name} is given by normlab; {GIVEN.get(name, 'it comes from the data')}")
 
 
 def offer(node: DictConfig, key: str, objects: Mapping[str, Any]) -> Any:

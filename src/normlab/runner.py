@@ -30,7 +30,9 @@ from normlab.files import check_files
 from normlab.identity import config_hash
 from normlab.interrupts import interruptible
 from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning
+from normlab.rules import check_all
 from normlab.start import Start
+from normlab.unread import check_read
 from normlab.world import threads, timeout
 
 if TYPE_CHECKING:
@@ -68,6 +70,10 @@ def run(
     case. Of processes that torchrun or srun started the first one writes it and all else, and the others train with
     it.
     """
+    if not isinstance(config, DictConfig):
+        raise ConfigError(f'config is a {type(config).__name__}; expected normlab.compose(["model=net", …])')
+    check_read(config)
+    check_all(config)
     with interruptible(), Start(timeout(config)) as start:
         return _run(config, folder, data, start)
 

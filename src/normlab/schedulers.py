@@ -1,9 +1,69 @@
-"""Learning-rate schedules over the run's optimizer steps, beside torch's own."""
+"""Learning-rate schedules: what torch's own and others need to know, and two that torch lacks."""
 
+import inspect
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+# Of a schedule's state, besides what its constructor was told: the plan that OneCycleLR makes of that.
+PLAN = ("_schedule_phases",)
+
+
+@dataclass
+class Schedule:
+    """A scheduler to be made, and when it is stepped.
+
+    make: takes the optimizer, and may return None. It is given `total_steps`, the optimizer steps of the run, where it
+    has a parameter of this name. interval: step or epoch; None: each step for one that takes `total_steps`, and
+    otherwise each epoch. monitor: the validation metric that a class such as ReduceLROnPlateau looks at, after each
+    epoch with a validation; it is given `mode`, which end of the metric is the good one. Raises ValueError where these
+    do not go together.
+    """
+
+    make: Callable[..., Any]
+    interval: Literal["step", "epoch"] | None = None
+    monitor: str | None = None
+
+    def __post_init__(self) -> None:
+        counts_steps = "total_steps" in self._parameters
+        if self.interval is None:
+            self.interval = "step" if counts_steps else "epoch"
+        if self.interval not in ("step", "epoch"):
+            raise ValueError(f"scheduler.interval={self.interval}: expected step or epoch")
+        if counts_steps and self.interval == "epoch":
+            raise ValueError("scheduler.interval=epoch: this one spreads its plan over the steps of the run; use step")
+        if self.looks and self.interval == "step":
+            raise ValueError("scheduler.interval=step: what it looks at is measured at the end of an epoch; use epoch")
+        if self.monitor is not None and not self.looks:
+            raise ValueError(f"scheduler.monitor={self.monitor}: this one looks at no metric; leave it out")
+
+    @property
+    def looks(self) -> bool:
+        """Whether its steps take a metric."""
+        return "metrics" in inspect.signature(getattr(self._made, "step", lambda: None)).parameters
+
+    def build(self, optimizer: Optimizer, total_steps: int, direction: Callable[[str], str]) -> Any:
+        """The scheduler. direction: `max` or `min` of a metric. Raises ValueError or TypeError."""
+        offered: dict[str, Any] = {"total_steps": total_steps} if "total_steps" in self._parameters else {}
+        if self.monitor is not None:
+            offered["mode"] = direction(self.monitor)
+        return self.make(optimizer, **offered)
+
+    def progress(self, state: dict[str, Any]) -> dict[str, Any]:
+        """What of a scheduler's state is progress; the rest is its plan, which the configuration says anew."""
+        return {key: value for key, value in state.items() if key not in {*self._parameters, *PLAN}}
+
+    @property
+    def _made(self) -> Callable[..., Any]:
+        return getattr(self.make, "func", self.make)
+
+    @property
+    def _parameters(self) -> set[str]:
+        return set(inspect.signature(self._made).parameters)
 
 
 def cosine(optimizer: Optimizer, total_steps: int, warmup: float) -> LambdaLR:
@@ -22,5 +82,5 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: float) -> LambdaLR:
     return LambdaLR(optimizer, factor)
 
 
-def constant(optimizer: Optimizer, total_steps: int) -> None:
+def constant(optimizer: Optimizer) -> None:
     """No schedule: the learning rate stays."""

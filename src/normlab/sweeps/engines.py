@@ -1,5 +1,6 @@
 """What the jobs of a sweep are made and run by, Hydra's sweepers and launchers: refusals before the first job."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -9,6 +10,7 @@ from normlab.checks import check_extra
 from normlab.errors import ConfigError
 from normlab.fields import check_value
 from normlab.identity import REPLICATES
+from normlab.rules import rule
 from normlab.sweeps.objectives import check_objectives, check_prunable
 from normlab.sweeps.space import Numbers, Space
 from normlab.sweeps.study import PRUNERS
@@ -40,7 +42,7 @@ def is_search(sweeper: DictConfig) -> bool:
 
 def check_plain(sweeper: DictConfig) -> None:
     """Raises ConfigError for a plain sweeper's own keys."""
-    check_value("hydra.sweeper.max_batch_size", sweeper.max_batch_size, None)
+    _check_values("hydra.sweeper", sweeper, ["max_batch_size"])
 
 
 def takes_any_folder(sweeper: DictConfig) -> bool:
@@ -69,10 +71,8 @@ def check_search(engines: DictConfig, space: Space) -> None:
     folders = OmegaConf.to_container(engines.sweep, resolve=False)
     if isinstance(folders, dict) and folders["subdir"] != "${hydra.job.num}":
         raise ConfigError(f"hydra.sweep.subdir={folders['subdir']}: trial k of a search has folder k; leave it out")
-    for key in ("n_trials", "n_jobs", "seed"):
-        check_value(f"hydra.sweeper.{key}", sweeper[key], sweeper[key])
-    for key, value in sweeper.pruner.items():
-        check_value(f"hydra.sweeper.pruner.{key}", value, value)
+    _check_values("hydra.sweeper", sweeper, ["n_trials", "n_jobs", "seed"])
+    _check_values("hydra.sweeper.pruner", sweeper.pruner, sweeper.pruner)
     if not str(sweeper.pruner._target_).startswith(f"{PRUNERS}."):
         raise ConfigError(
             f"hydra.sweeper.pruner._target_={sweeper.pruner._target_}: jobs take Optuna's own pruners alone"
@@ -98,8 +98,7 @@ def check_sought(sweeper: DictConfig, config: DictConfig) -> None:
 
 def check_launcher(launcher: DictConfig, config: DictConfig) -> None:
     """Raises ConfigError where a job asks for other processes than its launcher starts."""
-    if "n_jobs" in launcher:
-        check_value("hydra.launcher.n_jobs", launcher.n_jobs, launcher.n_jobs)
+    _check_values("hydra.launcher", launcher, [key for key in ("n_jobs",) if key in launcher])
     tasks, nodes = launcher.get("tasks_per_node", 1), launcher.get("nodes", 1)
     if tasks * nodes == 1:
         joined.check(config)
@@ -115,6 +114,12 @@ def check_launcher(launcher: DictConfig, config: DictConfig) -> None:
             f"trainer.devices={devices}, trainer.num_nodes={machines}: hydra.launcher.tasks_per_node={tasks} and "
             f"hydra.launcher.nodes={nodes} start {tasks} on each of {nodes}; trainer=slurm takes them"
         )
+
+
+def _check_values(path: str, part: DictConfig, keys: Iterable[Any]) -> None:
+    """Raises ConfigError where one of these keys of a part, which stands at `path`, breaks its rule."""
+    for key in keys:
+        check_value(f"{path}.{key}", part[key], part[key], rule(f"{path}.{key}", part.get("_target_")))
 
 
 def _name(engine: DictConfig) -> str:

@@ -4,12 +4,11 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from normlab.checks import did_you_mean
+from normlab.checks import UNCHOSEN, did_you_mean
 from normlab.errors import ConfigError
 
 FACTS = ("score", "seconds", "parameters")  # keys of result.json; all others are metrics of a part of the data
 PARTS = ("train", "val", "test")
-UNCHOSEN = ("acc", "f1", "mse", "mae", "r2")  # what the tasks measure where task.metrics is null
 LOWERED = ("seconds", "parameters", "loss", "mse", "mae")  # of these less is better
 
 

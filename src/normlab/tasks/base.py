@@ -10,27 +10,24 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric, MetricCollection
 
 from normlab.data.loaders import Chunks
 from normlab.errors import PeerError
 from normlab.nonfinite import REMEDY, Guard, Policy, explain, first_cause
-from normlab.norms.declaration import declaration
 from normlab.norms.domain import set_domain
+from normlab.optimizers import parameter_groups, try_optimizer
 from normlab.parts import is_cut
+from normlab.schedulers import Schedule
 from normlab.tasks.meter import Meter
 from normlab.world import everywhere
-
-# What of a schedule's state is progress; the rest is its plan, which the configuration says anew.
-SCHEDULE_PROGRESS = ("last_epoch", "_step_count", "_last_lr", "lr_lambdas")
 
 
 class Task(LightningModule):
     """Trains any `nn.Module` on batches (x, y), or (x, y, domain).
 
-    optimizer: a partial that takes parameters. scheduler: a partial that takes the optimizer and `total_steps`, and may
-    return None. steps_per_execution: with more than 1, training batches come in chunks, which are stepped
+    optimizer: a partial that takes parameters. scheduler: a `Schedule`, or what it makes the scheduler by.
+    steps_per_execution: with more than 1, training batches come in chunks, which are stepped
     through within one `training_step`; weights, metrics and schedule are those of single steps. nonfinite: what a
     training batch with a loss of NaN or inf does: weights and statistics stay as before it, and `raise` ends the run,
     `stop` ends training as if it were done, `skip` goes on without the batch. As under GradScaler, the whole step that
@@ -46,7 +43,7 @@ class Task(LightningModule):
         self,
         network: nn.Module,
         optimizer: Callable[..., Optimizer],
-        scheduler: Callable[..., LRScheduler | None],
+        scheduler: Schedule | Callable[..., Any],
         metrics: Sequence[str] | None = None,
         steps_per_execution: int = 1,
         nonfinite: Policy = "raise",
@@ -54,7 +51,11 @@ class Task(LightningModule):
         super().__init__()
         self.network = network
         self.guard = Guard(network, nonfinite, self._where)
-        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.make_optimizer = optimizer
+        self.schedule = scheduler if isinstance(scheduler, Schedule) else Schedule(scheduler)
+        if self.schedule.looks and self.schedule.monitor is None:
+            self.schedule.monitor = self.score
+        self.validated = False  # in this epoch
         self.automatic_optimization = steps_per_execution == 1
         chosen = self.default_metrics if metrics is None else metrics
         collection = MetricCollection({name: self._known_metric(name) for name in chosen})
@@ -166,6 +167,7 @@ class Task(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.train_meter.reset()
+        self.validated = False
         self.guard.begin_epoch()
 
     def on_validation_epoch_start(self) -> None:
@@ -180,28 +182,55 @@ class Task(LightningModule):
         self.guard.check_state()
         if self.guard.trained:
             self._log("train", self.train_meter)
+        if self.schedule.interval == "epoch":
+            self._step_schedule()
 
     def on_validation_epoch_end(self) -> None:
         self._log("val", self.val_meter)
+        self.validated = True
 
     def on_test_epoch_end(self) -> None:
         self._log("test", self.test_meter)
 
+    def check_training(self) -> None:
+        """Raises ValueError for an optimizer or a schedule that cannot be made, or not be used here."""
+        optimizer = try_optimizer(self.make_optimizer, self.network)
+        try:
+            self.schedule.build(optimizer, total_steps=1000, direction=self.direction)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"scheduler: {error}".replace("scheduler: scheduler.", "scheduler.")) from error
+
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(parameter_groups(self.network))
-        scheduler = self.make_scheduler(optimizer, total_steps=self._total_steps())
+        scheduler = self.schedule.build(optimizer, self._total_steps(), self.direction)
         if scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        plan: dict[str, Any] = {"scheduler": scheduler, "interval": "step"}
+        if self.automatic_optimization:
+            plan["reduce_on_plateau"] = False  # `_step_schedule` tells it the metric
+        return {"optimizer": optimizer, "lr_scheduler": plan}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:  # called by Lightning after each step
+        if self.schedule.interval == "step":
+            scheduler.step()
+
+    def _step_schedule(self) -> None:
+        """The end of an epoch. Lightning would step after the checkpoint is saved, and a resumed run lack the step."""
+        scheduler: Any = self.lr_schedulers()
+        if scheduler is None:
+            return
+        if self.schedule.monitor is None:
+            scheduler.step()
+        elif self.validated:
+            scheduler.step(float(self.trainer.callback_metrics[self.schedule.monitor]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["skipped"] = self.guard.skipped
+        checkpoint["lr_schedulers"] = [self.schedule.progress(state) for state in checkpoint["lr_schedulers"]]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.guard.skipped = checkpoint.get("skipped", 0)
-        checkpoint["lr_schedulers"] = [
-            {key: state[key] for key in SCHEDULE_PROGRESS if key in state} for state in checkpoint["lr_schedulers"]
-        ]
+        checkpoint["lr_schedulers"] = [self.schedule.progress(state) for state in checkpoint["lr_schedulers"]]
 
     def _known_metric(self, name: str) -> Metric:
         available = self.available_metrics()
@@ -277,7 +306,7 @@ class Task(LightningModule):
             progress.increment_ready()
             optimizer.step()
             progress.increment_completed()
-            if scheduler is not None:
+            if scheduler is not None and self.schedule.interval == "step":
                 scheduler.step()  # pyright: ignore
             if progress.total.completed == self.trainer.max_steps:
                 break
@@ -298,16 +327,3 @@ class Task(LightningModule):
         assert self.trainer.max_epochs is not None
         steps = chunks.batches * self.trainer.max_epochs
         return steps if self.trainer.max_steps == -1 else min(steps, self.trainer.max_steps)
-
-
-def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: the second, without weight decay, has norm parameters and biases."""
-    decay: dict[nn.Parameter, None] = {}
-    plain: dict[nn.Parameter, None] = {}
-    for module in network.modules():
-        for parameter in module.parameters(recurse=False):
-            if parameter.requires_grad:
-                is_plain = parameter.ndim <= 1 or declaration(module) is not None
-                (plain if is_plain else decay)[parameter] = None
-    groups = [{"params": list(decay)}, {"params": list(plain), "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]

@@ -1,0 +1,47 @@
+"""What `conf/` holds: the groups, their options, and which of its files a part of a configuration comes from."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+import normlab.conf  # pyright: ignore[reportMissingImports]  # conf/, mapped by pyproject.toml
+
+CONF = Path(normlab.conf.__path__[0])
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("__pycache__", "hydra"))
+GLOBAL = ("experiment", "sweep", "local")  # groups whose files set keys of all the others
+
+
+def options(group: str) -> list[str]:
+    """The options of a group, as `ls conf/<group>` lists them."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def read_option(group: str, option: str) -> Any:
+    """The yaml file of an option, not composed."""
+    return OmegaConf.load(CONF / group / f"{option}.yaml")
+
+
+@cache
+def run_keys() -> dict[str, Any]:
+    """The run's own keys with their defaults, as train.yaml has them; those of `task` are a dictionary."""
+    found = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"))
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items() if key not in ("defaults", "hydra")}
+
+
+@cache
+def origins(folder: str, target: str) -> tuple[str, ...]:
+    """The files of `conf/<folder>` whose part is the class `target`, and those that they include: `data/common/images`.
+
+    Empty for a class that is not one of them, such as a person's own.
+    """
+    line = re.compile(rf"^\s*_target_: *{re.escape(target)} *(#.*)?$", re.M)
+    found: list[str] = []
+    for path in sorted((CONF / folder).glob("*.yaml")):
+        text = path.read_text()
+        if line.search(text):
+            found += [f"{folder}/{path.stem}", *(f"{folder}/{name}" for name in re.findall(r"([\w/]+)@_here_", text))]
+    return tuple(dict.fromkeys(found))
