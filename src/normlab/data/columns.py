@@ -25,6 +25,8 @@ LARGEST_FEATURE = float(np.finfo(np.float32).max)
 LARGEST_TARGET = 1e15  # its square is still to be summed in float32
 DATE = r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}( .*)?"
 OTHER_NUMBER = r"[-+]?\d+([., '\u202f\xa0]\d+)+"  # such as 1.234,5 and 1,234.5
+CODE = r"0\d+"  # a whole number would not begin with 0
+IDS = 20  # fewer rows may have numbers of their own by chance
 PLAIN = ("string", "integer", "floating", "mixed-integer", "mixed-integer-float", "decimal", "boolean", "empty")
 
 
@@ -53,9 +55,9 @@ class Columns:
 def find_columns(frame: Frame, where: str, target: str, lists: Mapping[str, Sequence[str]], decimal: str) -> Columns:
     """Tells the columns apart that `lists` (numeric, categorical, drop) do not name, and says what is left out.
 
-    Numbers alone make a numeric column, anything else a categorical one. Left out are columns without values, and
-    texts of which most rows have their own. Raises ConfigError where that is doubtful: for dates, and for numbers with
-    a few texts among them.
+    Numbers alone make a numeric column, anything else a categorical one, and so do codes with leading zeros, such as
+    postal codes. Left out are columns without values, and texts of which most rows have their own. Raises ConfigError
+    where that is doubtful: for dates, and for numbers with a few texts among them.
     """
     kinds = {str(name): key for key, names in lists.items() for name in names} | {target: "drop"}
     left_out: dict[str, list[str]] = {}
@@ -66,6 +68,9 @@ def find_columns(frame: Frame, where: str, target: str, lists: Mapping[str, Sequ
                 left_out.setdefault(kinds[name], []).append(name)
     for reason, names in left_out.items():
         log.info(f"left out: {', '.join(names)} ({reason})")
+    listed = [*lists["numeric"], *lists["categorical"]]
+    _tell_codes(frame, [name for name in frame.columns if kinds[name] == "categorical" and name not in listed])
+    _tell_counters(frame, [name for name in frame.columns if kinds[name] == "numeric" and name not in listed], decimal)
     numeric, categorical = ([n for n in frame.columns if kinds[n] == kind] for kind in ("numeric", "categorical"))
     if not numeric and not categorical:
         raise ConfigError(f"{where}: no column is left to learn from")
@@ -80,6 +85,8 @@ def _kind(column: Column, where: str, decimal: str) -> str:
         return "no values"
     if is_number_type(column):
         return "numeric"
+    if has_codes(there):
+        return "text of which most rows have their own" if _has_many(there) else "categorical"
     name, remedy = column.name, f"data.categorical=[{column.name}] or data.drop=[{column.name}]"
     is_number = numbers(column, decimal)[there.index].notna()
     if is_number.all():
@@ -103,9 +110,42 @@ def _kind(column: Column, where: str, decimal: str) -> str:
             f"{where}: column {name} holds numbers that are written in another way, such as {quoted(others[0])}: write "
             f"them with one point and nothing else, set data.decimal if it is a comma, or set {remedy}"
         )
-    if len(different) > max(FEW, len(there) / 2):
-        return "text of which most rows have their own"
-    return "categorical"
+    return "text of which most rows have their own" if _has_many(there) else "categorical"
+
+
+def has_codes(column: Column) -> bool:
+    """Whether texts are whole numbers of which some begin with a zero, as postal codes do: these are names."""
+    if is_number_type(column):
+        return False
+    different = [value for value in column.unique() if value != ""]
+    whole = all(re.fullmatch(r"\d+", value) for value in different)
+    return whole and any(re.fullmatch(CODE, value) for value in different)
+
+
+def counts_rows(column: Column) -> bool:
+    """Whether numbers could be those of the rows, of which a part may have been cut out."""
+    if len(column) < IDS or not column.is_unique or column.isna().any():
+        return False
+    return bool((column % 1 == 0).all()) and column.max() - column.min() < 4 * len(column)
+
+
+def _has_many(there: Column) -> bool:
+    return there.nunique() > max(FEW, len(there) / 2)
+
+
+def _tell_codes(frame: Frame, names: Sequence[str]) -> None:
+    found = [name for name in names if not is_number_type(frame[name]) and has_codes(frame[name].dropna().astype(str))]
+    if found:
+        log.info(f"codes with leading zeros, no numbers: {', '.join(found)}; otherwise data.numeric=[{found[0]}]")
+
+
+def _tell_counters(frame: Frame, names: Sequence[str], decimal: str) -> None:
+    for name in names:
+        if counts_rows(numbers(frame[name], decimal)):
+            log.warning(
+                f"{name} has a whole number of its own in each row, as a row counter has, and is learned from: "
+                f"data.drop=[{name}] leaves it out, data.numeric=[{name}] keeps it without this warning"
+            )
 
 
 @dataclass(frozen=True)
@@ -177,6 +217,8 @@ def _task(column: Column, where: str, different: int, decimal: str) -> tuple[str
     values = numbers(column, decimal)
     if values.notna().mean() < MOSTLY:
         return "classify", "text"
+    if has_codes(texts(column, where)):
+        return "classify", "codes with leading zeros; otherwise set data.task=regress"
     if values.isna().any():
         row, value = first(column, values.isna())
         raise ConfigError(
@@ -202,9 +244,9 @@ def _check_whole(column: Column, where: str) -> None:
 
 
 def _labels(column: Column, where: str, decimal: str) -> Column:
-    """The names of classes; numbers are written in one way, however they stand in the file."""
-    values = numbers(column, decimal)
-    return texts(values if values.notna().all() else column, where)
+    """The names of classes; numbers are written in one way, however they stand in the file, but for codes."""
+    values, written = numbers(column, decimal), texts(column, where)
+    return written if values.isna().any() or has_codes(written) else texts(values, where)
 
 
 def numbers(column: Column, decimal: str = ".") -> Column:

@@ -6,10 +6,10 @@ from typing import Any
 import pandas as pd
 import torch
 
+from normlab.data.columns import counts_rows
 from normlab.stats.measure import Match, Part, constant_columns, equal_columns
 
 ROWS = 40  # of a list; of longer ones the ends are told
-IDS = 20  # fewer rows may have numbers of their own by chance
 FIRST = 5  # so many of a kind are named
 IMBALANCE = 3  # a largest class of so many times the smallest deserves a hint
 
@@ -128,15 +128,9 @@ def _columns(frame: pd.DataFrame | None) -> list[str]:
     hints = [f"constant, and so of no use: {_some(constant)}"] if constant else []
     equal = [f"{name} = {first}" for name, first in equal_columns(frame)]
     hints += [f"columns that say the same: {_some(equal)}"] if equal else []
-    counting = [str(name) for name in frame if _counts_rows(frame[name])]
+    numeric = [name for name in frame if pd.api.types.is_numeric_dtype(frame[name])]
+    counting = [str(name) for name in numeric if counts_rows(frame[name])]
     return hints + [f"{name} has a number of its own in each row: an id? data.drop=[{name}]" for name in counting]
-
-
-def _counts_rows(column: Any) -> bool:
-    """Whether a column could be the number of the row, of which a part has been cut out."""
-    if not pd.api.types.is_numeric_dtype(column) or len(column) < IDS or not column.is_unique or column.isna().any():
-        return False
-    return bool((column % 1 == 0).all()) and column.max() - column.min() < 4 * len(column)
 
 
 def _leaks(equal: Equal) -> list[str]:
