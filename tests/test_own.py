@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import train
@@ -178,7 +179,7 @@ def test_stated_facts_are_believed_and_the_batches_not_read_for_them(tmp_path):
     data = Stated()
     config = compose([*SMALL, "task.class_weights=null"])
     run(config, folder=tmp_path, data=data)
-    assert data.read <= 3  # a look at its kind, one at its size, and the fit's own
+    assert data.read <= 4  # a look at its kind, one at its size, one at its number of samples, and the fit's own
 
 
 def test_balanced_weights_count_its_classes(tmp_path):
@@ -292,9 +293,111 @@ def test_part_of_the_batches_and_streams_without_a_length(tmp_path):
 def test_datasets_of_an_earlier_run_are_asked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(compose([*SMALL, "name=a"]), data=datasets(X, Y))
-    with pytest.raises(ConfigError, match=r"data: got 0 datasets; .* normlab.run\(config, data="):
+    with pytest.raises(ConfigError, match=r"the data of this run was given from Python: normlab.run\(config, data="):
         run(compose(["action=test", "name=a"]))
     assert run(compose(["action=test", "name=a"]), data=datasets(X, Y)).metrics
+
+
+LOADER = DataLoader(TensorDataset(X, Y), 16)
+NUMBERS = X.double().numpy()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [(X, Y)] * 3,
+        ((NUMBERS, Y.numpy()), (NUMBERS, Y.numpy())),
+        [(NUMBERS.tolist(), Y.tolist())] * 2,
+        [(pd.DataFrame(NUMBERS), pd.Series(Y))] * 3,
+        torch.utils.data.random_split(TensorDataset(X, Y), [0.5, 0.3, 0.2]),
+        (LOADER, LOADER),
+        (LOADER, TensorDataset(X, Y), (X, Y)),
+        [[(x, int(y)) for x, y in zip(X, Y, strict=True)]] * 2,
+    ],
+    ids=["tensors", "numpy", "lists", "pandas", "random_split", "loaders", "mixed", "samples"],
+)
+def test_each_part_may_be_a_dataset_a_loader_or_arrays(tmp_path, monkeypatch, given):
+    """And the same script, run again, resumes, and then finds its run finished."""
+    monkeypatch.chdir(tmp_path)
+    first = run(compose([*SMALL, "name=a", "trainer.max_epochs=1"]), data=given)
+    assert first.score is not None
+    second = run(compose([*SMALL, "name=a", "extend=true"]), data=given)
+    assert json.loads((tmp_path / "outputs/a/result.json").read_text())["epochs"] == 2
+    third = run(compose([*SMALL, "name=a"]), data=given)
+    assert third.task is None
+    assert third.score == second.score
+
+
+def test_what_of_given_data_a_run_is_known_by(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(compose([*SMALL, "name=a", "data.batch_size=16"]), data=datasets(X, Y))
+    saved = OmegaConf.load(tmp_path / "outputs/a/config.yaml").data
+    assert saved.batch_size == 16
+    other = X.clone()
+    other[3, 2] += 1
+    for typed, given, key in (
+        (["data.batch_size=8"], datasets(X, Y), "data.batch_size: 16 there, 8 here"),
+        (["data.batch_size=16"], datasets(X[:60], Y[:60]), "data.train: 64 samples, .* there, 60 samples"),
+        (["data.batch_size=16"], datasets(other, Y), "data.train: 64 samples"),
+    ):
+        config = compose([*SMALL, "name=a", *typed])
+        with pytest.raises(ConfigError, match=key):
+            run(config, data=given)
+    with pytest.raises(ConfigError, match=r"another run(.|\n)*data._target_"):
+        run(compose([*SMALL, "name=a"]))
+    train(*SMALL, "name=a", cwd=tmp_path, check=2)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (pd.DataFrame({"a": [1.0]}), "got a DataFrame; write it by frame.to_csv"),
+        (TensorDataset(X, Y), r"got a single TensorDataset; .*random_split\(dataset"),
+        (LOADER, "got a single DataLoader"),
+        (X, "got a single Tensor"),
+        ((X, Y), r"got arrays; .* data=\(\(x_train, y_train\), \(x_val, y_val\)\)"),
+        ({"train": (X, Y)}, "got a dict; expected"),
+        ("train.csv", "got a str; expected"),
+        (7, "got a int; expected"),
+        ([TensorDataset(X, Y)], "got 1 parts"),
+        ([(X, Y[:9])] * 2, "train has 64 samples x and 9 targets y"),
+        ([(X, ["a"] * 64)] * 2, "data: y of train holds no numbers"),
+        ([(X, Y), 3], "val is a int"),
+        ([(X, Y), (X, Y), TensorDataset(X)], "the test part has no targets, which action=predict alone"),
+    ],
+    ids=str,
+)
+def test_what_is_no_data_to_train_on_is_told_in_a_line(tmp_path, given, message):
+    with pytest.raises(ConfigError, match=message) as refusal:
+        run(compose(SMALL), folder=tmp_path, data=given)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("typed", ["data=wine", "data.val_fraction=0.3", "data.batch_size=8"])
+def test_typed_keys_that_given_data_does_not_follow_are_refused(tmp_path, typed):
+    with pytest.raises(ConfigError, match=f"{typed}: the data given from Python does not follow it"):
+        run(compose([*SMALL, typed]), folder=tmp_path, data=Mine())
+
+
+@pytest.mark.parametrize("config", [{"model": "net"}, ["model=net"], None], ids=str)
+def test_a_config_is_what_compose_gives(config):
+    with pytest.raises(ConfigError, match=r"expected normlab.compose\("):
+        run(config)
+    with pytest.raises(ConfigError, match="expected a list of texts"):
+        compose("model=net")
+
+
+def test_samples_to_predict_need_no_targets(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parts = [(X, Y), (X, Y)]
+    run(compose([*SMALL, "name=a"]), data=parts)
+    predict = compose(["action=predict", "name=a"])
+    table = run(predict, data=[*parts, TensorDataset(X[:10])]).predictions
+    known = run(predict, data=[*parts, (X[:10], Y[:10])]).predictions
+    assert table is not None
+    assert known is not None
+    assert list(table) == ["sample", "prediction", "p_0", "p_1"]
+    assert table.equals(known.drop(columns="target"))
 
 
 def test_its_own_hook_before_a_batch_travels_comes_first(tmp_path):

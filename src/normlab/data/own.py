@@ -1,14 +1,12 @@
-"""A person's own data in place of ours: a LightningDataModule, or datasets."""
+"""A person's own data in place of ours: what normlab has to know of it, and a look at each batch."""
 
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from lightning import LightningDataModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from normlab.data.labels import check_finite, check_labels, check_varies
 from normlab.data.loaders import Chunk
@@ -16,41 +14,15 @@ from normlab.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-Datasets = Sequence[Dataset[Any]]  # train, val and, if there is one, test
 
-
-class OfDatasets(LightningDataModule):
-    """Loaders of (train, val) or (train, val, test) datasets."""
-
-    def __init__(self, datasets: Datasets = (), batch_size: int = 64):
-        super().__init__()
-        if not 2 <= len(datasets) <= 3:
-            raise ConfigError(
-                f"data: got {len(datasets)} datasets; expected (train, val) or (train, val, test), given from "
-                "Python: normlab.run(config, data=(train, val, test))"
-            )
-        for part, dataset in zip(("train", "val", "test"), datasets, strict=False):
-            if hasattr(dataset, "__len__") and not len(dataset):  # pyright: ignore[reportArgumentType]
-                raise ConfigError(f"data: the {part} dataset is empty")
-        self.datasets, self.batch_size = datasets, batch_size
-        if len(datasets) == 3:
-            self.test_dataloader = lambda: DataLoader(self.datasets[2], self.batch_size)
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        shuffle = hasattr(self.datasets[0], "__len__")  # an iterable dataset has its own order
-        return DataLoader(self.datasets[0], self.batch_size, shuffle=shuffle)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.datasets[1], self.batch_size)
-
-
-def adopt(data: Any) -> None:
+def adopt(data: Any, measured: Sequence[str]) -> None:
     """Gives own data, already set up, the facts that normlab needs, and says which guarantees end.
 
     Facts that the data module has as attributes are taken: `task` (classify or regress), `input_shape`,
     `out_features`, and `target_statistics()` or `class_counts()` where they are asked for. Others are read off its
     training batches, which must be pairs (x, y), or triples (x, y, domain) for `norm=domain`: integer y (N,) are
-    classes, floating-point y (N, width) or (N,) a target to regress. Every batch is looked at before it is used.
+    classes, floating-point y (N, width) or (N,) a target to regress. Every batch is looked at before it is used, and
+    the first of the `measured` parts right away.
     Raises ConfigError for data that cannot be trained on, naming the part.
     """
     for part in ("train", "val"):
@@ -60,6 +32,8 @@ def adopt(data: Any) -> None:
             raise ConfigError(f"own data: {part}_dataloader gives several loaders; expected one")
     if getattr(data, "task", None) not in (None, "classify", "regress"):
         raise ConfigError(f"own data: task={data.task}; expected classify or regress")
+    for part in measured:
+        _check_first(data, part)
     targets = _Targets(data)
     if getattr(data, "input_shape", None) is None:
         data.input_shape = targets.input_shape
@@ -128,6 +102,16 @@ class _Targets:
                 raise ConfigError("own data: the training loader is empty")
             self._kept = torch.cat(targets), shape
         return self._kept
+
+
+def _check_first(data: Any, part: str) -> None:
+    """Raises ConfigError where a part's first batch has no targets; processes of a loader are not started for that."""
+    loader = getattr(data, f"{part}_dataloader")() if is_overridden(f"{part}_dataloader", data) else None
+    if loader is not None and not getattr(loader, "num_workers", 0):
+        with torch.random.fork_rng(devices=[]):
+            batch = next(iter(loader), None)
+        if batch is not None and (isinstance(batch, Tensor) or len(batch) == 1):
+            raise ConfigError(f"own data: the {part} part has no targets, which action=predict alone can do without")
 
 
 def _pair(batch: Any) -> Sequence[Tensor]:
