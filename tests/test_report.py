@@ -444,3 +444,12 @@ def test_pruned_trials_show_where_they_stopped(tmp_path):
     write_report([tmp_path])
     assert re.search(rf"2,0.125,{tmp_path / '2'},3", (tmp_path / "report.html").read_text())
     assert "crosses were pruned there" in page_text(tmp_path)
+
+
+def test_what_always_guessing_one_class_would_score_stands_on_the_page(tmp_path):
+    make_sweep(tmp_path / "known", {"batch": [0.9, 0.8]}, majority={"val": 0.875, "test": 0.75})
+    make_sweep(tmp_path / "older", {"batch": [0.9, 0.8]})
+    for name in ("known", "older"):
+        write_report([tmp_path / name])
+    assert "val/acc 0.875, test/acc 0.75" in page_text(tmp_path / "known")
+    assert "always one class" not in page_text(tmp_path / "older")

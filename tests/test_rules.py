@@ -1,5 +1,7 @@
 """Ranges of configuration values: each binds the part whose yaml file has the key, and no other."""
 
+from typing import Any
+
 import pytest
 from conftest import options
 from omegaconf import OmegaConf
@@ -14,7 +16,7 @@ FIELDS = sorted({field for rules in RULES.values() for field in rules})
 PART_GROUPS = [group for group in GROUPS if group not in (*GLOBAL, "callbacks", "logger", "trainer")]
 
 
-def plain(path):
+def plain(path) -> Any:
     return OmegaConf.to_container(OmegaConf.load(path)) or {}
 
 
@@ -56,7 +58,9 @@ def test_a_rule_binds_the_parts_that_have_its_file_and_no_other(group):
 def test_no_rule_binds_a_part_of_a_persons_own(group):
     """Whatever it calls its keys: another network's depth is none of ResNet's."""
     fields = [field for field in FIELDS if "." not in field]
-    config = compose([f"{group}._target_=mine.Part", *(f"++{group}.{field}=-7.5" for field in fields)])
+    config = compose(
+        ["scheduler=none", f"{group}._target_=mine.Part", *(f"++{group}.{field}=-7.5" for field in fields)]
+    )
     assert dict(config[group]) == {"_target_": "mine.Part"} | dict.fromkeys(fields, -7.5) | (
         {"_partial_": True} if group in ("optimizer", "scheduler") else {}
     )

@@ -393,3 +393,28 @@ def test_overfit_learns_its_batch(tmp_path):
     assert float(rows[-1]["train/acc"]) > 0.99
     assert rows[-1]["step"] == "40"
     assert result.score > 0.99
+
+
+def test_a_run_that_ended_no_epoch_does_not_keep_its_name(tmp_path, monkeypatch):
+    """Another configuration may take it, and finds nothing of it in what it writes."""
+    stopped(monkeypatch, tmp_path, WINE, RuntimeError("stop"), epoch=0)
+    assert (tmp_path / "config.yaml").is_file()
+    (tmp_path / "table.json").write_text("{}")
+    other = [*WINE, "optimizer.lr=0.001", "data=iris"]
+    assert run(compose(other), folder=tmp_path).score is not None
+    assert len(json.loads((tmp_path / "environment.json").read_text())) == 1
+    assert not (tmp_path / "table.json").exists()
+    with pytest.raises(ConfigError, match="holds another run"):
+        run(compose(WINE), folder=tmp_path)
+
+
+@pytest.mark.parametrize("left", ["metrics.csv", "checkpoints"])
+def test_a_run_that_has_ended_an_epoch_keeps_its_name(tmp_path, monkeypatch, left):
+    """Also where a person has removed its checkpoints, or its table."""
+    stopped(monkeypatch, tmp_path, WINE, RuntimeError("stop"), epoch=1)
+    if left == "metrics.csv":
+        shutil.rmtree(tmp_path / "checkpoints")
+    else:
+        (tmp_path / "metrics.csv").unlink()
+    with pytest.raises(ConfigError, match="holds another run"):
+        run(compose([*WINE, "optimizer.lr=0.001"]), folder=tmp_path)

@@ -127,7 +127,7 @@ def test_cosine_rises_and_falls():
     assert max(rates) == pytest.approx(2.0) == rates[20]
     assert rates[60] == pytest.approx(2 * 0.5 * (1 + math.cos(math.pi * 0.5)))
     assert rates[-1] < 0.01
-    assert constant(optimizer, 100) is None
+    assert constant(optimizer) is None
 
 
 WINE = ["model=net", "data=wine", "data.batch_size=8", "trainer.max_epochs=3", "logger=none"]

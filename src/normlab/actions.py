@@ -34,13 +34,15 @@ log = logging.getLogger(__name__)
 class Outcome:
     """The score, where the action has one, what was measured, and what was predicted, a row a sample.
 
-    pruned: whether a search has ended the fit early.
+    pruned: whether a search has ended the fit early. majority: the share of the most frequent class in the parts that
+    were measured, val or test, which always guessing it would score; empty where there are no classes.
     """
 
     score: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     predictions: "DataFrame | None" = None
     pruned: bool = False
+    majority: dict[str, float] = field(default_factory=dict)
 
 
 def act(action: str, parts: Parts, folder: Path) -> Outcome:
@@ -65,21 +67,22 @@ def fit(parts: Parts, folder: Path) -> Outcome:
     metrics = dict(best["metrics"])
     if any(isinstance(callback, Pruning) and callback.pruned for callback in trainer.callbacks):  # pyright: ignore
         log.info(f"pruned after {trainer.current_epoch} epochs, and not tested")
-        return Outcome(best["score"], metrics, pruned=True)
+        return Outcome(best["score"], metrics, pruned=True, majority=parts.task.majority)
     if is_overridden("test_dataloader", parts.data):
         metrics |= trainer.test(parts.task, datamodule=parts.data, verbose=False)[0]
-    return Outcome(best["score"], metrics)
+    return Outcome(best["score"], metrics, majority=parts.task.majority)
 
 
 def validate(parts: Parts, folder: Path) -> Outcome:
     """Measures a checkpoint on the validation split."""
     metrics = dict(parts.trainer.validate(parts.task, datamodule=parts.data, verbose=False)[0])
-    return Outcome(metrics.get(parts.record.score), metrics)
+    return Outcome(metrics.get(parts.record.score), metrics, majority=parts.task.majority)
 
 
 def test(parts: Parts, folder: Path) -> Outcome:
     """Measures a checkpoint on the test split."""
-    return Outcome(None, dict(parts.trainer.test(parts.task, datamodule=parts.data, verbose=False)[0]))
+    metrics = dict(parts.trainer.test(parts.task, datamodule=parts.data, verbose=False)[0])
+    return Outcome(None, metrics, majority=parts.task.majority)
 
 
 def predict(parts: Parts, folder: Path) -> Outcome:
@@ -94,7 +97,8 @@ def predict(parts: Parts, folder: Path) -> Outcome:
     if not batches:
         raise ConfigError("action=predict: the data gives no samples")
     answers = torch.cat([answer for answer, _, _ in batches])
-    targets = torch.cat([target for _, target, _ in batches]) if inputs.has_targets else None
+    given = [target for _, target, _ in batches if target is not None]  # own data may have samples alone
+    targets = torch.cat(given) if inputs.has_targets and given else None
     check_finite(answers, inputs.names, next(filter(None, (cause for _, _, cause in batches)), ""))
     classes = class_names(data)
     table = frame(answers, targets, inputs.names, classes)

@@ -20,6 +20,7 @@ from normlab.checks import input_path, reads_data
 from normlab.data import shared
 from normlab.data.base import DataModule
 from normlab.data.embeddings import Encoded
+from normlab.data.given import was_given
 from normlab.data.loaders import Chunks, Fixed
 from normlab.data.own import adopt
 from normlab.errors import ConfigError
@@ -46,6 +47,9 @@ STAGES = {
     "predict": ("fit", "test", "predict"),
     "stats": ("fit", "test"),
 }
+
+# The parts of own data whose targets an action needs, besides those to train on.
+MEASURED = {"fit": ("val", "test"), "validate": ("val",), "test": ("test",)}
 
 
 @dataclass
@@ -118,6 +122,8 @@ def build_data(
     Raises ConfigError.
     """
     own = data is not None
+    if data is None and was_given(config):
+        raise ConfigError("the data of this run was given from Python: normlab.run(config, data=(train, val, test))")
     data = make(config, "data") if data is None else data
     if processes > 1 and (own or not isinstance(data, DataModule)):
         raise ConfigError(f"own data is not cut into parts for {processes} processes: use trainer.devices=1")
@@ -139,7 +145,7 @@ def build_data(
     else:
         load()
     if not isinstance(data, DataModule):
-        adopt(data)
+        adopt(data, MEASURED.get(config.action, ()))
     if config.action == "test" and not is_overridden("test_dataloader", data):
         raise ConfigError("action=test: this data has no test part")
     return data
@@ -206,7 +212,7 @@ def _task(config: DictConfig, network: nn.Module, data: Any) -> Task:
 
 def _schedule(config: DictConfig) -> Schedule:
     if config.action == "lr_find":
-        return Schedule(constant)
+        return Schedule(constant, "step")  # the finder raises the rate each step
     check_given(config.scheduler, "scheduler", ("optimizer", "total_steps"))
     plain: Any = OmegaConf.to_container(config.scheduler, resolve=True)
     own = {key: plain.pop(key, None) for key in ("interval", "monitor")}

@@ -123,8 +123,8 @@ def _check_score(config: DictConfig) -> None:
     known = [f"val/{name}" for name in names]
     if config.score not in known:
         raise ConfigError(
-            f"score={config.score}: expected what each validation measures, {' or '.join(known)}; task.metrics= adds "
-            "others"
+            f"score={config.score}: expected one of {', '.join(known)}, which each validation measures; task.metrics= "
+            "adds others"
         )
 
 

@@ -52,20 +52,21 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     """
     if isinstance(overrides, str) or not all(isinstance(line, str) for line in overrides):
         raise ConfigError(f'compose({overrides!r}): expected a list of texts, such as ["model=net", "seed=1"]')
-    return check(overrides)[0]
+    return check(overrides, data_follows=True)[0]
 
 
-def check(overrides: Sequence[str]) -> tuple[DictConfig, list[str]]:
+def check(overrides: Sequence[str], data_follows: bool = False) -> tuple[DictConfig, list[str]]:
     """Looks at a command line; returns its configuration and the overrides that let Hydra compose it.
 
-    These are the given ones; an action on an old run has that run's options put in front. Raises ConfigError.
+    These are the given ones; an action on an old run has that run's options put in front. data_follows: whether data
+    may still be given from Python, by which a run is told from another too. Raises ConfigError.
     """
     overrides = as_typed(overrides)
     if (space := _typed(parse(overrides), "sweep")) is not None:
         raise ConfigError(f"sweep={space}: a search is started with -m")
     with _loader() as loader:
         config, composing = _compose(list(overrides), loader)
-    _check_folder(config)
+    _check_folder(config, data_follows=data_follows)
     return config, composing
 
 
@@ -211,11 +212,11 @@ def _reading(run_folder: Path, saved: DictConfig, parsed: list[Override], truste
     return trust.Reading(str(folder.shown(run_folder) / "config.yaml"), saved, typed, trusted, parts)
 
 
-def _check_folder(config: DictConfig, number: int | None = None) -> None:
+def _check_folder(config: DictConfig, number: int | None = None, data_follows: bool = False) -> None:
     """Raises ConfigError where the folder of a fit with a name, or of a job of a sweep, holds something else."""
     if config.action == "fit" and config.name is not None:
         path = folder.resolve(config.name)
-        folder.check_fit(path if number is None else path / str(number), config)
+        folder.check_fit(path if number is None else path / str(number), config, data_follows)
 
 
 def _hydras_own(overrides: Sequence[str], loader: ConfigLoader) -> DictConfig:
@@ -260,9 +261,9 @@ def _apply(parsed: list[Override], loader: ConfigLoader) -> DictConfig:
     others = {override.key_or_group for override in typed if override.key_or_group.endswith("._target_")}
     for override in sorted(typed, key=lambda override: override.key_or_group not in others):
         key, value = override.key_or_group, override.value()
-        of_another_class = f"{key.split('.')[0]}._target_" in others  # which the yaml's keys and types are not of
-        added = override.is_add() or override.is_force_add() or of_another_class
+        added = override.is_add() or override.is_force_add()
         check_name(config, key, added)
+        of_another_class = f"{key.split('.')[0]}._target_" in others  # than that of the yaml, which has the types
         check_typed(config, key, value, None if of_another_class else OmegaConf.select(config, key))
         OmegaConf.update(config, key, value, merge=True, force_add=added)
     return config

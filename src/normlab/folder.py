@@ -77,21 +77,43 @@ def resolve(name: object, action: str = "fit", ckpt: str | None = None) -> Path:
     raise ConfigError(f"action={action} needs a run: name=<run>, or ckpt=<run folder>/checkpoints/best.ckpt")
 
 
-def check_fit(path: Path, config: DictConfig) -> None:
-    """Raises ConfigError where `path` holds something else than an earlier part of this run, or a damaged file."""
+def check_fit(path: Path, config: DictConfig, data_follows: bool = False) -> None:
+    """Raises ConfigError where `path` holds something else than an earlier part of this run, or a damaged file.
+
+    data_follows: whether data may still be given from Python in place of the configured one.
+    """
     check_files(path)
     entries = {entry.name for entry in path.iterdir() if entry.suffix != ".part"} if path.exists() else set()
     if entries <= UNTRAINED:
         return
     if not holds_run(path):
         raise ConfigError(f"{shown(path)} exists and holds no run; choose another name=")
+    if not has_trained(path):
+        return
     found, wanted = numbers(read_config(path)), numbers(config)
+    if data_follows:
+        found, wanted = ({k: v for k, v in all_.items() if not k.startswith("data.")} for all_ in (found, wanted))
     lines = differences(found, wanted)
     fewer = isinstance(found[LENGTH], int) and found[LENGTH] < wanted[LENGTH]
     longer = fewer and not differences(found | {LENGTH: wanted[LENGTH]}, wanted)
     if lines and not (longer and config.extend):
         remedy = "extend=true trains on" if longer else "to train this one, choose another name="
         raise ConfigError("\n".join([f"{shown(path)} holds another run; {remedy}", *lines]))
+
+
+def has_trained(path: Path) -> bool:
+    """Whether the run in a folder has ended an epoch; what has not may be replaced by another run."""
+    table = path / "metrics.csv"
+    rows = len(table.read_text().splitlines()) if table.is_file() else 0
+    return rows > 1 or any((path / "checkpoints").glob("*.ckpt"))
+
+
+def clear_untrained(path: Path, config: DictConfig) -> None:
+    """Removes what another run has left in `path` that never ended an epoch, but for its logs."""
+    if not (path / "config.yaml").is_file() or has_trained(path) or numbers(read_config(path)) == numbers(config):
+        return
+    for name in ("config.yaml", "data.json", "table.json", "environment.json", "metrics.csv", "result.json"):
+        (path / name).unlink(missing_ok=True)
 
 
 def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
@@ -115,6 +137,8 @@ def tell_finished(path: Path, result: dict[str, Any]) -> None:
     if not joined.is_first():
         return
     score = "" if result["score"] is None else f": {result['score_name']} {result['score']:.4g}"
+    if share := result.get("majority", {}).get("val"):
+        score += f" (always one class: acc {share:.4g})"
     if result["status"] == "pruned":
         print(f"{shown(path)} was pruned after {result['epochs']} epochs{score}. To train it to its end: extend=true")
     else:

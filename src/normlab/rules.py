@@ -103,7 +103,7 @@ RULES: Mapping[str, Mapping[str, Rules]] = {
     "norm/instance": EPS,
     "norm/layer": EPS,
     "norm/layer_channels": EPS,
-    "norm/mabn": RUNNING | {"window": COUNT, "r_max": (Number(1),), "start": NATURAL},
+    "norm/mabn": RUNNING | {"window": COUNT, "average_from": NATURAL, "r_max": (Number(1),), "start": NATURAL},
     "norm/nf": WEIGHTS,
     "norm/prediction_time": RUNNING,
     "norm/renorm": RUNNING | {"r_max": (Number(1),), "d_max": (Number(0),), "start": NATURAL, "end": NATURAL},
@@ -161,10 +161,9 @@ def check_all(config: DictConfig) -> None:
     try:
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
-        lines = str(error).strip().splitlines()
-        raise ConfigError(
-            " ".join([lines[0], *(f"({line.strip()})" for line in lines if "full_key" in line)])
-        ) from error
+        what, *more = str(error).strip().splitlines()
+        where = next((line.partition(":")[2] for line in more if "full_key" in line), "")
+        raise ConfigError(f"{what}{where and f', which stands in{where}'}") from error
 
     def look(node: Any, key: str) -> None:
         if isinstance(node, dict):

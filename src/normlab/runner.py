@@ -24,7 +24,7 @@ from normlab.build import Parts, build
 from normlab.checkpoints import load_weights, prepare_resuming
 from normlab.checks import checkpoint_path
 from normlab.data.base import DataModule
-from normlab.data.own import Datasets, OfDatasets
+from normlab.data.given import Datasets, take
 from normlab.errors import ConfigError, DamagedError
 from normlab.files import check_files
 from normlab.identity import config_hash
@@ -64,11 +64,11 @@ def run(
 ) -> Result:
     """Does what `config.action` says; `config` comes from `normlab.compose`.
 
-    folder: the run folder; None takes `outputs/<name>`, or a new one without a name. data: a LightningDataModule or
-    (train, val[, test]) datasets in place of the configured data. Raises ConfigError where something cannot work,
-    before any training, and KeyboardInterrupt on Ctrl-C and SIGTERM; the folder's result.json tells the end in any
-    case. Of processes that torchrun or srun started the first one writes it and all else, and the others train with
-    it.
+    folder: the run folder; None takes `outputs/<name>`, or a new one without a name. data: a LightningDataModule, or
+    (train, val[, test]) in place of the configured data, each a dataset, a DataLoader or a pair of arrays. Raises
+    ConfigError where something cannot work, before any training, and KeyboardInterrupt on Ctrl-C and SIGTERM; the
+    folder's result.json tells the end in any case. Of processes that torchrun or srun started the first one writes it
+    and all else, and the others train with it.
     """
     if not isinstance(config, DictConfig):
         raise ConfigError(f'config is a {type(config).__name__}; expected normlab.compose(["model=net", …])')
@@ -82,9 +82,7 @@ def _run(config: DictConfig, folder: str | Path | None, data: Any, start: Start)
     path = Path(folder) if folder is not None else folders.resolve(config.name, config.action, config.ckpt)
     if data is not None:
         config = config.copy()
-        if not isinstance(data, LightningDataModule):
-            data = OfDatasets(data, config.data.get("batch_size", 64))
-        config.data = {"_target_": f"{type(data).__module__}.{type(data).__qualname__}"}
+        data, config.data = take(data, config)
     checkpoint = checkpoint_path(config, path)
     out = path / config.action
     here = joined.found()
@@ -131,7 +129,7 @@ def _run(config: DictConfig, folder: str | Path | None, data: Any, start: Start)
             recorded.built(parts, lambda: progress(parts))
             with _keyboard_interrupt(), closing_wandb():
                 outcome = act(config.action, parts, out)
-        recorded.done(outcome)
+        recorded.done(outcome, checkpoint)
     return Result(path, outcome.score, outcome.metrics, parts.task, outcome.predictions)
 
 
@@ -170,6 +168,8 @@ class _Recorded:
         self.kept = {file: file.read_text() for name in KEPT if (file := out / name).is_file()}
         # What leaves an earlier result as it was: any refusal of another look, and of a fit one that damage causes.
         self.harmless = DamagedError if config.action == "fit" else ConfigError
+        if config.action == "fit":
+            folders.clear_untrained(out, config)
         self.earlier = folders.read_result(out) if config.action == "fit" else {}
         self.before = folders.seconds(out, self.earlier)
         self.progress: Callable[[], dict[str, Any]] = dict
@@ -181,6 +181,7 @@ class _Recorded:
             "score_name": None,
             "score_mode": None,
             "metrics": {},
+            "majority": {},
             "best": None,
             "seed": config.seed,
             "epochs": None,
@@ -209,18 +210,36 @@ class _Recorded:
             "score_name": parts.record.score,
             "score_mode": parts.record.mode,
             "parameters": parameters,
-            "samples": _samples(parts) if self.result["action"] == "fit" else {},  # others set up what they need
+            "samples": _samples(parts) if self.result["action"] == "fit" else {},  # others set up less
             "world_size": parts.trainer.world_size,
         }
         folders.write_result(self.out, self.result)
         name, device, processes = type(network).__name__, parts.trainer.strategy.root_device, parts.trainer.world_size
         where = f"{processes} processes, {device.type}" if processes > 1 else device
+        self._tell_weights(parts)
         log.info(f"{name}, {parameters:,} parameters, on {where}, in {folders.shown(self.out)}")
 
-    def done(self, outcome: Outcome) -> None:
+    def _tell_weights(self, parts: Parts) -> None:
+        weighted = self.result["action"] == "fit" and getattr(parts.task, "class_weights", None) is not None
+        if weighted and parts.record.score == "val/acc":
+            log.warning(
+                "task.class_weights=balanced with val/acc as the score: accuracy counts samples and favours the "
+                "frequent classes, which the weights do not; score=val/f1 counts classes"
+            )
+
+    def done(self, outcome: Outcome, checkpoint: Path | None = None) -> None:
+        """`checkpoint` is what was measured, where nothing was trained."""
         status = "pruned" if outcome.pruned else "finished"
         self.result |= {"status": status, "score": outcome.score, "metrics": outcome.metrics}
-        _say(outcome.metrics, self.result["score_name"], outcome.score, self.out, self._seconds())
+        self.result["majority"] = outcome.majority
+        if checkpoint is not None:
+            told = [f"{checkpoint.name}: {_measured(outcome)}".removesuffix(": ")]
+        elif outcome.score is not None:
+            told = [_measured(outcome), f"best {self.result['score_name']} {outcome.score:.4g}"]
+        else:
+            told = [_measured(outcome)]
+        told += [f"{self._seconds():.1f} s", str(folders.shown(self.out))]
+        log.info(", ".join(filter(None, told)))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if self.out / "result.json" in self.kept and isinstance(error, self.harmless):
@@ -240,10 +259,12 @@ class _Recorded:
         return round(time.monotonic() - self.start + self.before, 2)
 
 
-def _say(metrics: dict[str, float], score_name: str, score: float | None, out: Path, seconds: float) -> None:
-    tested = ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k.startswith("test/"))
-    best = f"best {score_name} {score:.4g}" if score is not None else ""
-    log.info(", ".join(part for part in (tested, best, f"{seconds:.1f} s, {folders.shown(out)}") if part))
+def _measured(outcome: Outcome) -> str:
+    """The metrics of what is over, test's of a fit, and what always guessing one class would score."""
+    stage = "test" if any(name.startswith("test/") for name in outcome.metrics) else "val"
+    told = ", ".join(f"{name} {value:.4g}" for name, value in outcome.metrics.items() if name.startswith(f"{stage}/"))
+    share = outcome.majority.get(stage)
+    return told + (f" (always one class: acc {share:.4g})" if share is not None else "")
 
 
 @contextmanager
@@ -272,8 +293,6 @@ def _samples(parts: Parts) -> dict[str, int]:
 
     A part is left out where the trainer takes a share of it alone, and where its loader does not know.
     """
-    if parts.inputs is not None:
-        return {}  # predicting: the data may be restored without its parts
     found = {}
     for part in ("train", "val", "test"):
         limit = getattr(parts.trainer, f"limit_{part}_batches")

@@ -55,7 +55,8 @@ class Schedule:
 
     def progress(self, state: dict[str, Any]) -> dict[str, Any]:
         """What of a scheduler's state is progress; the rest is its plan, which the configuration says anew."""
-        return {key: value for key, value in state.items() if key not in {*self._parameters, *PLAN}}
+        plan = {*self._parameters, *PLAN} - {"last_epoch"}  # which a constructor may take, and steps move
+        return {key: value for key, value in state.items() if key not in plan}
 
     @property
     def _made(self) -> Callable[..., Any]:

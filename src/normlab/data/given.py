@@ -70,7 +70,7 @@ def was_given(config: DictConfig) -> bool:
 def _check_typed(config: DictConfig, followed: Sequence[str]) -> None:
     for line in config.overrides if config.action == "fit" else ():  # the others look at a run as it was typed
         key = line.lstrip("+~").partition("=")[0]
-        if (key == "data" or key.startswith("data.")) and key not in followed:
+        if key.startswith("data.") and key not in followed:
             raise ConfigError(f"{line}: the data given from Python does not follow it; leave one of them out")
 
 

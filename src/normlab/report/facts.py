@@ -23,6 +23,7 @@ def facts(folders: Sequence[Path], comparisons: Sequence[Comparison]) -> list[tu
         ("fixed", spelled(fixed) if (fixed := common(runs, list(swept))) else ""),
         *(("command", command) for folder in folders if (command := _command(folder))),
         ("runs", _counted(runs)),
+        ("always one class", "; ".join(filter(None, map(_majority, comparisons)))),
         *_machine(runs),
     ]
     return [(name, value) for name, value in found if value]
@@ -65,6 +66,17 @@ def _command(folder: Path) -> str | None:
 def _counted(runs: Sequence[Run]) -> str:
     counted = Counter(run.status for run in runs)
     return f"{len(runs)}: " + ", ".join(f"{count} {status}" for status, count in counted.most_common())
+
+
+def _majority(comparison: Comparison) -> str:
+    """What always guessing the most frequent class would score, as the first run that knows it says."""
+    for run in comparison.runs:
+        result = read_json(run.folder / "result.json")
+        shares = result.get("majority") if isinstance(result, dict) else None
+        if isinstance(shares, dict) and shares:
+            told = ", ".join(f"{part}/acc {share:.4g}" for part, share in shares.items() if isinstance(share, float))
+            return f"{spelled(comparison.data)}: {told}" if comparison.data else told
+    return ""
 
 
 def _machine(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from normlab.norms.domain import set_domain
 from normlab.optimizers import parameter_groups, try_optimizer
 from normlab.parts import is_cut
 from normlab.schedulers import Schedule
-from normlab.tasks.meter import Meter
+from normlab.tasks.meter import ClassCounts, Meter
 from normlab.world import everywhere
 
 
@@ -60,8 +60,9 @@ class Task(LightningModule):
         chosen = self.default_metrics if metrics is None else metrics
         collection = MetricCollection({name: self._known_metric(name) for name in chosen})
         self.train_meter = Meter(collection.clone(), self.prediction)
-        self.val_meter = Meter(collection.clone(), self.prediction)
-        self.test_meter = Meter(collection.clone(), self.prediction)
+        self.val_meter = Meter(collection.clone(), self.prediction, self.class_counts())
+        self.test_meter = Meter(collection.clone(), self.prediction, self.class_counts())
+        self.majority: dict[str, float] = {}  # share of the most frequent class in val and test, as last measured
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes here which hook it calls, 48 times a step; nn.Module would look for parameters each time,
@@ -86,6 +87,10 @@ class Task(LightningModule):
     @abstractmethod
     def answer(self, output: Tensor) -> Tensor:
         """What a person sees of the network's output: probabilities (N, classes), or the target in its own units."""
+
+    def class_counts(self) -> ClassCounts | None:
+        """What counts the classes of an epoch; None where targets are none."""
+        return None
 
     def label(self, target: Tensor) -> Tensor:
         """What metrics see of a batch's target."""
@@ -316,6 +321,8 @@ class Task(LightningModule):
         if not torch.isfinite(values[f"{stage}/loss"]):  # a sum of finite losses may still overflow
             raise FloatingPointError(f"{stage}/loss is {values[f'{stage}/loss'].item()} in {self._where()}; {REMEDY}")
         self.log_dict(values)
+        if (majority := meter.majority()) is not None:
+            self.majority[stage] = majority
 
     def _total_steps(self) -> int:
         """How many optimizer steps the run takes."""

@@ -9,6 +9,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassF1Score
 
 from normlab.tasks.base import Task
+from normlab.tasks.meter import ClassCounts
 
 
 class Classify(Task):
@@ -44,6 +45,9 @@ class Classify(Task):
             return F.cross_entropy(output, target)
         weights = self.class_weights.to(output.dtype)
         return F.cross_entropy(output, target, weights, reduction="sum") / len(target)
+
+    def class_counts(self) -> ClassCounts:
+        return ClassCounts(self.num_classes)
 
     def label(self, target: Tensor) -> Tensor:
         return target.argmax(1) if target.ndim == 2 else target

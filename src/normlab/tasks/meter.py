@@ -4,9 +4,25 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MetricCollection, SumMetric
+from torchmetrics import Metric, MetricCollection, SumMetric
 
 HELD_VALUES = 2**18  # network outputs held back: 1 MiB in float32
+
+
+class ClassCounts(Metric):
+    """How many samples of each class an epoch has, in all processes: (classes,)."""
+
+    counts: Tensor
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.add_state("counts", torch.zeros(classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, target: Tensor) -> None:
+        self.counts += torch.bincount(target, minlength=len(self.counts))
+
+    def compute(self) -> Tensor:
+        return self.counts
 
 
 class Meter(nn.Module):
@@ -16,9 +32,12 @@ class Meter(nn.Module):
     bundles; every metric here gives the same for one bundle as for its batches.
     """
 
-    def __init__(self, metrics: MetricCollection, prediction: Callable[[Tensor], Tensor]):
-        """`prediction` turns network outputs into what metrics take."""
+    def __init__(
+        self, metrics: MetricCollection, prediction: Callable[[Tensor], Tensor], counts: ClassCounts | None = None
+    ):
+        """`prediction` turns network outputs into what metrics take; `counts` counts targets that are classes."""
         super().__init__()
+        self.counts = counts
         self.metrics, self.prediction = metrics, prediction
         # Two sums and not MeanMetric, which, told to let NaN through, silently drops the weights (torchmetrics 1.9)
         self.loss_sum, self.samples = SumMetric(nan_strategy="disable"), SumMetric(nan_strategy="disable")
@@ -37,12 +56,21 @@ class Meter(nn.Module):
         self._hand_over()
         return {"loss": self.loss_sum.compute() / self.samples.compute(), **self.metrics.compute()}
 
+    def majority(self) -> float | None:
+        """The share of the most frequent class, after `compute`; None where there are no classes."""
+        if self.counts is None:
+            return None
+        counts = self.counts.compute()
+        return (counts.max() / counts.sum()).item()
+
     def reset(self) -> None:
         self.held.clear()
         self.held_values = 0
         self.loss_sum.reset()
         self.samples.reset()
         self.metrics.reset()
+        if self.counts is not None:
+            self.counts.reset()
 
     def _hand_over(self) -> None:
         if not self.held:
@@ -53,4 +81,7 @@ class Meter(nn.Module):
         counts = torch.tensor([len(target) for target in targets], device=losses[0].device)
         self.loss_sum.update(torch.stack(losses) @ counts.to(losses[0]))
         self.samples.update(counts.sum())
-        self.metrics.update(self.prediction(torch.cat(outputs)), torch.cat(targets))
+        joined = torch.cat(targets)
+        self.metrics.update(self.prediction(torch.cat(outputs)), joined)
+        if self.counts is not None:
+            self.counts.update(joined)
