@@ -125,7 +125,9 @@ class _AffineMap(Derived):
 def _values(x: Tensor, sizes: Sizes, like: Tensor) -> Tensor | int:
     """How many values each moment is taken over, (parts, 1) or one number for all."""
     space = math.prod(x.shape[2:])
-    return space if sizes is None else space * _samples(sizes, like)
+    if sizes is None:
+        return space
+    return space * (sizes[0] if len(sizes) == 1 else _samples(sizes, like))
 
 
 def _samples(sizes: Sequence[int], like: Tensor) -> Tensor:

@@ -38,7 +38,8 @@ def row_sums(g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Σ g and Σ g x (N, C) over space, of 32 bits at least; `g` and `x` (N, C, *space)."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     g, x = g.to(dtype), x.to(dtype)  # of 16 bits, a product may be too large for a number
-    if not (has_fast_rows(x) and g.is_contiguous()):
+    compiled = torch.compiler.is_compiling()  # the kernel's groups would be fixed, and with them the batch size
+    if compiled or not (has_fast_rows(x) and g.is_contiguous()):
         axes = space_axes(x)
         return (g.sum(axes), (g * x).sum(axes)) if axes else (g, g * x)
     # The gradients of γ and β of a single sample with N C channels that are a group each, of mean 0 and σ 1
