@@ -181,12 +181,6 @@ def test_trains_on_a_gpu(precision, key, quick_run):
     assert quick_run(*settings).score is not None
 
 
-@pytest.mark.parametrize("norm", ["renorm", "mabn"])
-def test_what_torch_compiles_wrongly_is_refused(norm, quick_run):
-    with pytest.raises(ConfigError, match=r"compile=true: .* wrong gradients through bn1, a .*: set compile=false"):
-        quick_run("model=net", "data=wine", f"norm={norm}", "compile=true")
-
-
 def test_seed_zero_seeds():
     seed_everything(0, verbose=False)
     first = torch.rand(3)

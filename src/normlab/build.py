@@ -24,7 +24,7 @@ from normlab.data.given import was_given
 from normlab.data.loaders import Chunks, Fixed
 from normlab.data.own import adopt
 from normlab.errors import ConfigError
-from normlab.guards import batch_sizes, check_batches, check_compile, check_evaluation, check_forward, parts_of
+from normlab.guards import batch_sizes, check_batches, check_evaluation, check_forward, parts_of
 from normlab.instantiate import check_given, make, make_partial
 from normlab.logs import is_quiet
 from normlab.norms.declaration import declaration
@@ -167,8 +167,6 @@ def _check_training(
     config: DictConfig, network: nn.Module, norm_inputs: dict[str, Tensor], sizes: list[int], processes: int
 ) -> None:
     """Raises ConfigError or ValueError for what cannot train; `sizes` are those of all processes' batches together."""
-    if config.compile:
-        check_compile(network)
     joint: dict[str, Tensor] = {}
     if processes > 1 and config.trainer.sync_batchnorm:
         synchronise = Synchronise()

@@ -76,17 +76,6 @@ def check_batches(network: nn.Module, norm_inputs: dict[str, Tensor], sizes: Seq
                 _check_size(name, found, (size, *x.shape[1:]), max(sizes), where)
 
 
-def check_compile(network: nn.Module) -> None:
-    """Raises ValueError where torch.compile would train a layer by wrong gradients."""
-    for name, layer in network.named_modules():
-        found = declaration(layer)
-        if found is not None and not found.compiles and layer.training:
-            raise ValueError(
-                f"compile=true: torch.compile takes wrong gradients through {name}, a {type(layer).__name__} "
-                "(pytorch #197039): set compile=false, or choose another norm"
-            )
-
-
 def batch_sizes(loader: object, processes: int = 1) -> list[int]:
     """The sizes of batches that a loader yields, of all processes together: the usual one, and the last one's.
 

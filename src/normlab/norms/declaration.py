@@ -28,8 +28,6 @@ class Declaration:
     synchronisable: `Synchronise` can make its training on several processes that of one on the joined batch; not so if
         it splits a batch into a number of parts, or takes batch statistics in evaluation too.
     selective: a batch may leave some of its parameters without a gradient.
-    compiles: torch.compile gives its gradients. In torch 2.15 it does not where they depend on what a buffer was
-        before training moved it: backward then sees the moved one (as in pytorch #197039).
     drop_in: it can replace a BatchNorm in any network.
     channels_last: its input is (N, *space, C).
     contiguous_on: types of devices on which its kernel takes contiguous tensors alone: in torch's layout channels_last
@@ -46,7 +44,6 @@ class Declaration:
     foldable: bool = False
     synchronisable: bool = False
     selective: bool = False
-    compiles: bool = True
     drop_in: bool = True
     channels_last: bool = False
     contiguous_on: frozenset[str] = frozenset()

@@ -15,7 +15,7 @@ from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.moments import part_moments, part_sums
 from normlab.norms.own import OwnLayer
 from normlab.norms.rows import affine, of_rows
-from normlab.norms.tracing import leaf
+from normlab.norms.tracing import kept, leaf
 
 
 class _ByMovingAverage(torch.autograd.Function):
@@ -85,9 +85,10 @@ class MABNLayer(OwnLayer):
 
     `squares` has χ² of the last `num_batches_tracked` forward passes in training, and `products` the backward term of
     the last `num_backwards_tracked` backward passes, as a forward pass may have none.
+    The gradient of training is no derivative: it cannot be differentiated again, and torch.export is refused there.
     """
 
-    declaration = Declaration(BATCH, running_stats=True, centred=False, foldable=True, compiles=False, drop_in=False)
+    declaration = Declaration(BATCH, running_stats=True, centred=False, foldable=True, drop_in=False)
     running_square: Tensor
     squares: Tensor
     products: Tensor
@@ -113,6 +114,11 @@ class MABNLayer(OwnLayer):
             return affine(x, scale.unsqueeze(0), self.bias.unsqueeze(0)).to(x.dtype)
         self.check_not_empty(x)
         check_first_pass(self.name)
+        if torch.compiler.is_exporting():  # autograd would differentiate the forward pass alone
+            raise ValueError(
+                "norm=mabn: torch.export does not record its gradient, which is an average over batches; export the "
+                "network in evaluation, after network.eval()"
+            )
         if x.numel() // self.num_features < 2:
             raise ValueError(f"norm=mabn: Expected more than 1 value per channel, got {tuple(x.shape)}")
         r, rstd = self._follow(x.detach())
@@ -129,7 +135,7 @@ class MABNLayer(OwnLayer):
         bounded = r.clamp(1 / self.option.r_max, self.option.r_max)
         r = torch.where(self.num_batches_tracked > self.option.start, bounded, 1)
         self.running_square.lerp_(square.to(self.running_square), self.option.momentum)
-        return r, (square + self._eps).rsqrt()
+        return kept(r), kept((square + self._eps).rsqrt())
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from normlab.norms.checkpointing import check_first_pass
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.moments import affine_map
 from normlab.norms.running import RunningNorm
-from normlab.norms.tracing import leaf
+from normlab.norms.tracing import kept, leaf
 
 
 class RenormLayer(RunningNorm):
     """See `Renorm`. State as `nn.BatchNorm*d`; the counter of batches drives the ramps too."""
 
-    declaration = Declaration(BATCH, running_stats=True, foldable=True, synchronisable=True, compiles=False)
+    declaration = Declaration(BATCH, running_stats=True, foldable=True, synchronisable=True)
 
     def __init__(self, num_features: int, dims: int, option: "Renorm"):
         super().__init__("renorm", num_features, dims, option.eps, option.momentum)
@@ -44,7 +44,7 @@ class RenormLayer(RunningNorm):
         running_std = (self.running_var + self._eps).sqrt()
         r = torch.minimum(torch.maximum(1 / (rstd * running_std), 1 / r_max), r_max)
         d = torch.minimum(torch.maximum((mean - self.running_mean) / running_std, -d_max), d_max)
-        return r, d
+        return kept(r), kept(d)
 
 
 @dataclass(frozen=True)

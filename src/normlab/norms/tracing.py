@@ -1,9 +1,11 @@
-"""What layers do where torch records a network instead of running it."""
+"""What layers do where torch records a network, or compiles it, instead of running it as it is written."""
 
 import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch
+from torch import Tensor
 from torch.fx import Proxy
 
 Forward = TypeVar("Forward", bound=Callable[..., Any])
@@ -24,3 +26,23 @@ def leaf(forward: Forward) -> Forward:
     # torch.compile compiles the same code a few times only: no two layers are to share theirs
     whole.__code__ = whole.__code__.replace(co_name=forward.__name__)
     return functools.wraps(forward)(whole)  # pyright: ignore[reportReturnType]
+
+
+@torch.library.custom_op("normlab::kept", mutates_args=())
+def _kept(values: Tensor) -> Tensor:
+    return values.clone()
+
+
+@_kept.register_fake
+def _(values: Tensor) -> Tensor:
+    return torch.empty_like(values)
+
+
+def kept(values: Tensor) -> Tensor:
+    """`values` that were made of buffers which training has yet to move, without a gradient, for use after that.
+
+    torch.compile would compute them once more in its backward pass, of the buffers as they are then (torch 2.15,
+    pytorch #197039). What an operation gives that it does not know, it keeps.
+    """
+    compiles = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    return _kept(values) if compiles else values
