@@ -38,11 +38,11 @@ def curves() -> list[list[float]]:
 
 
 class Curves(FakeLauncher):
-    """Runs the callback along known curves. killed: the trial, epoch and place at which it is, once."""
+    """Runs the callback along known curves. ends_at: the trial, epoch and place at which it is killed, once."""
 
-    def __init__(self, killed=None):
+    def __init__(self, ends_at=None):
         super().__init__()
-        self.killed, self.saved, self.trained = killed, {}, []
+        self.ends_at, self.saved, self.trained = ends_at, {}, []
 
     def result(self, number, values):
         record = SimpleNamespace(folder=self.path / str(number), score="val/acc", validated={})
@@ -69,8 +69,8 @@ class Curves(FakeLauncher):
         return {"status": "pruned" if callback.pruned else "finished", "score": score, "seconds": 1.0, "parameters": 1}
 
     def _may_end(self, *place):
-        if place == self.killed:
-            self.killed = None
+        if place == self.ends_at:
+            self.ends_at = None
             raise Stop
 
 
@@ -109,7 +109,7 @@ def test_a_killed_trial_ends_as_if_it_had_not_been(pruner, last, place, tmp_path
     wanted = reference(pruner)
     number = next(n for n, (state, values) in enumerate(wanted) if state == "PRUNED" and len(values) > 2)
     epochs = len(wanted[number][1])
-    launcher = Curves(killed=(number, epochs - 1 if last else epochs - 2, place))
+    launcher = Curves(ends_at=(number, epochs - 1 if last else epochs - 2, place))
     with pytest.raises(Stop):
         search(tmp_path, launcher, pruner=pruner, n_trials=TRIALS)
     assert ended(search(tmp_path, launcher, pruner=pruner, n_trials=TRIALS)) == wanted
@@ -125,7 +125,7 @@ def test_a_pruned_trial_is_left_alone_and_counts(tmp_path):
 
 def test_without_a_pruner_a_job_that_goes_on_is_not_pruned(tmp_path):
     """Which it could have been before the sweep was stopped."""
-    launcher = Curves(killed=(0, 2, "saved"))
+    launcher = Curves(ends_at=(0, 2, "saved"))
     with pytest.raises(Stop):
         search(tmp_path, launcher, pruner=MEDIAN, n_trials=1)
     assert (tmp_path / "0" / "trial.json").is_file()
