@@ -67,8 +67,9 @@ class ChannelsLayer(OwnLayer):
     def _normalize(self, x: Tensor) -> Tensor:
         weight, bias = widened(self.weight, x), widened(self.bias, x)
         if x.numel() and has_fast_rows(x) and x.device.type == "cpu":
-            return derived(_OverChannels, x, weight, bias, self._eps)
-        y = _OverChannels.formula(x, weight, bias, self._eps)
+            y = derived(_OverChannels, x, weight, bias, self._eps)
+        else:
+            y = _OverChannels.formula(x, weight, bias, self._eps)
         return y.contiguous() if x.is_contiguous() else y
 
 
