@@ -365,7 +365,7 @@ def test_what_of_given_data_a_run_is_known_by(tmp_path, monkeypatch):
         ([(X, Y), 3], "val is a int"),
         ([(X, Y), (X, Y), TensorDataset(X)], "the test part has no targets, which action=predict alone"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_data_to_train_on_is_told_in_a_line(tmp_path, given, message):
     with pytest.raises(ConfigError, match=message) as refusal:
