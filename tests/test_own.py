@@ -237,7 +237,7 @@ def test_a_label_beyond_the_outputs_is_told_in_any_part(tmp_path, steps):
     parts = {name: TensorDataset(X, Y) for name in ("train", "val", "test")}
     for part, where in (("val", "validation or test part"), ("test", "validation or test part")):
         given = [TensorDataset(X, wrong) if name == part else dataset for name, dataset in parts.items()]
-        message = f"own data, {where}: 1 of 64 labels, such as 7, are none of 0 to 1, which out_features=2 stands for"
+        message = f"own data, {where}: 1 of 32 labels, such as 7, are none of 0 to 1, which out_features=2 stands for"
         with pytest.raises(ConfigError, match=message):
             run(compose([*SMALL, f"steps_per_execution={steps}"]), folder=tmp_path / part, data=given)
 
