@@ -77,7 +77,8 @@ def test_every_yaml_composes_and_binds_to_its_target(group, option, example):
         node = compose([f"{group}={option}", *(example(option) if group == "data" else [])])[group]
     if "_target_" not in node and group in ("callbacks", "logger"):
         (node,) = node.values()
-    ours = {"overfit_batches", "max_restarts", "timeout", "_target_", "_partial_"}
+    ours = {"overfit_batches", "max_restarts", "timeout", "matmul_precision", "_target_", "_partial_"}
+    ours |= {"interval", "monitor"} if group == "scheduler" else set()
     keys = {key: value for key, value in OmegaConf.to_container(node).items() if key not in ours}
     inspect.signature(get_object(node["_target_"])).bind_partial(**keys)
 

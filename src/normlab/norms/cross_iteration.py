@@ -16,17 +16,29 @@ from normlab.norms.tracing import leaf
 
 
 class Linked(nn.Module):
-    """Notes its input on its output for the norm after it, which asks for derivatives by the weight.
+    """Notes its input for the norm after it, which asks for derivatives by the weight.
 
-    It is not noted on the layer, which may run several times before the norm does.
+    The input is noted on the output, as the layer may run several times before the norm does, and on the layer for a
+    norm that stands behind a sum of the output and a shortcut.
     """
+
+    seen: Tensor | None = None
 
     @leaf
     def forward(self, input: Tensor) -> Tensor:
         output = super().forward(input)  # pyright: ignore[reportAttributeAccessIssue]
         if self.training:
-            output.made_by, output.made_of = self, input.detach()
+            self.seen = input.detach()
+            output.made_by, output.made_of = self, self.seen
         return output
+
+    def input_of(self, x: Tensor) -> Tensor | None:
+        """The input that this layer made `x` of; None where another layer made it, or where this one has not run."""
+        maker = getattr(x, "made_by", None)
+        seen, self.seen = self.seen, None  # let go, or it would live until the next batch
+        if maker is None:
+            return seen
+        return x.made_of if maker is self else None  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class LinkedConv2d(Linked, nn.Conv2d):
@@ -79,8 +91,9 @@ class CrossIterationLayer(RunningNorm):
         if source is not None and self.option.window > 1:
             own = mean.detach(), var.detach()
             mean, var, batches = self._with_the_past(mean, var, source.weight.detach())
-            if getattr(x, "made_by", None) is source:
-                self._remember(source, x, *own)
+            seen = source.input_of(x)
+            if seen is not None:
+                self._remember(source, seen, x, *own)
             elif not recomputing():  # there the layer before may lie outside, and what is remembered is thrown away
                 raise ValueError(
                     f"norm=cross_iteration: an input that does not come right from {source}, which was made before the "
@@ -109,9 +122,9 @@ class CrossIterationLayer(RunningNorm):
         return pooled, (shares * (variances + (means - pooled).square())).sum(0, keepdim=True), batches
 
     @torch.no_grad()
-    def _remember(self, source: Any, x: Tensor, mean: Tensor, var: Tensor) -> None:
+    def _remember(self, source: Any, seen: Tensor, x: Tensor, mean: Tensor, var: Tensor) -> None:
         """Puts this batch's statistics, and their derivatives by the weight, in the place of the oldest."""
-        seen: Tensor = x.made_of.to(mean)  # pyright: ignore[reportAttributeAccessIssue]
+        seen = seen.to(mean)
         values = x.numel() // self.num_features
         with torch.autocast(x.device.type, enabled=False):
             mean_slope = source.weight_gradient(seen, torch.full_like(x, 1 / values, dtype=mean.dtype))
