@@ -14,6 +14,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from normlab.config import read_option
 from normlab.norms.replace import is_drop_in, replace_norms
 from normlab.norms.synchronise import Synchronise
+from normlab.norms.whitening import Whitening
 
 FEATURES = 8
 NORMS = options("norm")
@@ -136,6 +137,16 @@ def test_an_onnx_graph_evaluates_batches_of_any_size(names):
         torch.testing.assert_close(program(x)[0], layers(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*", "ignore::torch.jit.TracerWarning")  # deprecated; of the checks
+def test_jit_traces_layers_for_batches_of_any_size():
+    layers = Every(NORMS)
+    layers(batch(8))
+    traced = torch.jit.trace(layers.eval(), (batch(8),))
+    for samples in BATCHES:
+        x = batch(samples)
+        torch.testing.assert_close(traced(x), layers(x), rtol=0, atol=1e-5)
+
+
 def steps(layers: nn.Module, network: nn.Module, sizes: tuple[int, ...]) -> dict[str, torch.Tensor]:
     """Outputs, gradients and the final state of training, where `network` runs what `layers` holds."""
     found = {}
@@ -168,8 +179,10 @@ def test_a_trained_export_of_parts_has_the_layers_gradients_at_its_size(name):
 
 
 def test_an_export_whose_gradient_would_be_wrong_is_refused():
-    with pytest.raises(ValueError, match="norm=mabn: torch.export does not record its gradient"):
+    with pytest.raises(ValueError, match="norm=mabn: torch.export does not record the gradient"):
         torch.export.export(layer_of("mabn"), (batch(8),))
+    with pytest.raises(ValueError, match="norm=whitening, method=eigh: torch.export does not record the gradient"):
+        torch.export.export(Whitening(method="eigh")(FEATURES, 2), (batch(8),))
 
 
 @few_and_all("mabn", leave_out=PARTS)

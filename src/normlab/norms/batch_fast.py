@@ -33,8 +33,8 @@ class BatchFast(Norm):
     It is `norm=batch` up to rounding, with a forward pass that takes half of torch's time where that is slow, on
     contiguous float32 or float64 with space on the CPU (benchmarks/README.md); elsewhere it is torch's. Where means are
     large beside σ, dγ has fewer digits: in float32 it is off by up to 5e-7 |μ| / σ of its size, torch's by a tenth of
-    that. The state is that of `nn.BatchNorm*d`. Does not help in channels_last or on a GPU; its gradient cannot be
-    differentiated again. Stay with `norm=batch` where other tools must know the layer.
+    that. The state is that of `nn.BatchNorm*d`. Does not help in channels_last or on a GPU. Stay with
+    `norm=batch` where other tools must know the layer.
 
     Ioffe & Szegedy, Batch Normalization, 2015, arXiv:1502.03167.
     """

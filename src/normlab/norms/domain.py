@@ -1,12 +1,14 @@
 """Domain-specific batch normalization: statistics and parameters for each domain that samples come from."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
 from normlab.norms import ranks
 from normlab.norms.base import Norm
 from normlab.norms.declaration import BATCH, Declaration
+from normlab.norms.own import UnfoldableEps
 from normlab.norms.running import SeveralNorms
 from normlab.norms.tracing import leaf
 
@@ -21,10 +23,10 @@ class DomainLayer(SeveralNorms):
         self.domain = 0  # of the batches to come
 
     @property
-    def eps(self) -> float:
-        """As every own layer's; raises ValueError where another domain than the first is set, too."""
+    def eps(self) -> Any:
+        """As every own layer's; an `UnfoldableEps` where another domain than the first is set, too."""
         if self.domain:
-            raise ValueError(
+            return UnfoldableEps(
                 "norm=domain: the layer before it can absorb the first domain's map alone, and domain "
                 f"{self.domain} is set: set_domain(network, 0) before fusing"
             )

@@ -15,7 +15,7 @@ from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.moments import part_moments, part_sums
 from normlab.norms.own import OwnLayer
 from normlab.norms.rows import affine, of_rows
-from normlab.norms.tracing import kept, leaf
+from normlab.norms.tracing import check_not_exported, kept, leaf
 
 
 class _ByMovingAverage(torch.autograd.Function):
@@ -114,11 +114,7 @@ class MABNLayer(OwnLayer):
             return affine(x, scale.unsqueeze(0), self.bias.unsqueeze(0)).to(x.dtype)
         self.check_not_empty(x)
         check_first_pass(self.name)
-        if torch.compiler.is_exporting():  # autograd would differentiate the forward pass alone
-            raise ValueError(
-                "norm=mabn: torch.export does not record its gradient, which is an average over batches; export the "
-                "network in evaluation, after network.eval()"
-            )
+        check_not_exported(self.name)
         if x.numel() // self.num_features < 2:
             raise ValueError(f"norm=mabn: Expected more than 1 value per channel, got {tuple(x.shape)}")
         r, rstd = self._follow(x.detach())

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,22 @@ ONES = ("weight", "batch_weight", "v", "running_var", "running_square")  # begin
 AFFINE = ("weight", "bias")  # parameters, or buffers where nothing is trained
 
 
+class UnfoldableEps:
+    """Stands for ε where adding it to the running variance, as folding does, would be the beginning of a mistake.
+
+    No error of the attribute itself, as tools such as torch.jit ask a layer for all that it has.
+    """
+
+    def __init__(self, reason: str):
+        self.reason = reason
+
+    def __radd__(self, variance: Tensor) -> Tensor:
+        """Raises ValueError with the reason."""
+        raise ValueError(self.reason)
+
+    __add__ = __radd__
+
+
 class OwnLayer(nn.Module):
     """A layer for (N, num_features, *space) with `dims` spatial dimensions; `name` is its option's, for messages."""
 
@@ -21,15 +38,15 @@ class OwnLayer(nn.Module):
         self.name, self.num_features, self.dims, self._eps = name, num_features, dims, eps
 
     @property
-    def eps(self) -> float:
-        """ε of the layer.
+    def eps(self) -> Any:
+        """ε of the layer, a number; an `UnfoldableEps` where the layer only looks like a BatchNorm.
 
-        Raises ValueError where it has a BatchNorm's attributes and is, in evaluation, not the fixed map of each channel
-        that a BatchNorm with these would be: torch's `fuse_conv_bn_eval`, which asks for ε, would fold that map.
+        It then has a BatchNorm's attributes and is, in evaluation, not the fixed map of each channel that a BatchNorm
+        with these would be, which torch's `fuse_conv_bn_eval` would fold into the layer before.
         """
         found = declaration(self)
         if "running_mean" in self._buffers and found is not None and not found.foldable:
-            raise ValueError(
+            return UnfoldableEps(
                 f"norm={self.name}: in evaluation the layer is no fixed affine map of each channel by its running "
                 "statistics, so the layer before it cannot absorb it; fuse norms with `folds` in docs/norms.md"
             )

@@ -46,3 +46,12 @@ def kept(values: Tensor) -> Tensor:
     """
     compiles = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
     return _kept(values) if compiles else values
+
+
+def check_not_exported(name: str) -> None:
+    """Raises ValueError where torch.export records training whose gradient is not autograd's of the forward pass."""
+    if torch.compiler.is_exporting():
+        raise ValueError(
+            f"norm={name}: torch.export does not record the gradient of this layer, which is no plain derivative of "
+            "what it computes; export the network in evaluation, after network.eval()"
+        )

@@ -12,7 +12,7 @@ from normlab.norms.checkpointing import moves_statistics
 from normlab.norms.declaration import BATCH, Declaration
 from normlab.norms.own import OwnLayer, in_float32
 from normlab.norms.running import tracking_factor
-from normlab.norms.tracing import leaf
+from normlab.norms.tracing import check_not_exported, leaf
 
 Method = Literal["newton", "eigh"]
 MOST_ITERATIONS = 15  # from about 20 on the rounding of a rank-deficient Σ in float32 grows without bound
@@ -42,6 +42,7 @@ class EighInverseRoot(torch.autograd.Function):
     The gradient is not taken through U, which is undefined where eigenvalues are equal. With G the symmetric part of
     the upstream gradient, the derivative of a function of a matrix (Daleckii & Krein) is
     dΣ = U (K ∘ Uᵀ G U) Uᵀ with K_ij = (λ_i^-½ - λ_j^-½) / (λ_i - λ_j) = -1 / (√λ_i √λ_j (√λ_i + √λ_j)), always finite.
+    It cannot be differentiated again, and torch.export, which would go through U, is refused in training.
     """
 
     @staticmethod
@@ -122,6 +123,7 @@ class WhiteningLayer(OwnLayer):
         eye = torch.eye(self.size, dtype=centred.dtype, device=centred.device)
         cov = torch.baddbmm(self._eps * eye, centred, centred.mT, alpha=1 / centred.shape[2])
         if self.option.method == "eigh":
+            check_not_exported(f"{self.name}, method=eigh")
             return EighInverseRoot.apply(cov, self._eps)
         return newton_inverse_root(cov, self.option.iterations)
 
