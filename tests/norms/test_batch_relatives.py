@@ -130,7 +130,6 @@ class OneDomainABatch(torch.utils.data.Sampler):
 @pytest.mark.parametrize("steps", [1, 2])
 def test_a_batch_tells_the_task_its_domain(steps, tmp_path):
     import lightning
-    from conftest import QUICK
 
     from normlab import compose
 
@@ -142,8 +141,9 @@ def test_a_batch_tells_the_task_its_domain(steps, tmp_path):
 
         val_dataloader = train_dataloader
 
-    overrides = ["model=net", "norm=domain", "norm.momentum=null", f"steps_per_execution={steps}"]
-    config = compose([*QUICK, *overrides, "trainer.limit_train_batches=4", "trainer.limit_val_batches=4"])
+    overrides = ["trainer=debug", "logger=none", "model=net", "norm=domain", "norm.momentum=null"]
+    limits = ["trainer.limit_train_batches=4", "trainer.limit_val_batches=4"]
+    config = compose([*overrides, *limits, f"steps_per_execution={steps}"])
     run(config, folder=tmp_path / "run", data=Data())
     state = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     counters = (f"network.bn1.{place}num_batches_tracked" for place in ("", "further.0."))
