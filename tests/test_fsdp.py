@@ -302,6 +302,8 @@ def test_a_folder_goes_on_with_its_strategy_alone(monkeypatch, tmp_path):
     folder = tmp_path / "outputs" / "a"
     folder.mkdir(parents=True)
     write_config(folder, compose([*two, "trainer=fsdp"]))
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "last.ckpt").touch()
     with pytest.raises(ConfigError, match="trainer.strategy: fsdp there, null here"):
         compose([*two, "trainer=ddp"])
     compose([*two, "trainer=fsdp"])
