@@ -16,8 +16,10 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_iris
 from sklearn.utils import Bunch
+from torch import distributed
 
 from normlab import config
+from normlab.norms import ranks
 
 ROOT = Path(__file__).parent.parent
 ORIGINAL = ("cifar10", "cifar100", "svhn")  # data sets that take their original files alone
@@ -52,6 +54,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         wanted = marker.kwargs.get("devices", 1)
         if torch.cuda.device_count() < wanted:
             pytest.skip(f"needs CUDA devices: {wanted}; `pytest -m gpu` sees {torch.cuda.device_count()}")
+
+
+@pytest.fixture
+def of_several(tmp_path, monkeypatch) -> Iterator[None]:
+    """A world of one process that layers take for several."""
+    distributed.init_process_group("gloo", f"file://{tmp_path}/meet", rank=0, world_size=1)
+    monkeypatch.setattr(ranks, "several", lambda: True)
+    yield
+    distributed.destroy_process_group()
 
 
 def options(group: str) -> list[str]:

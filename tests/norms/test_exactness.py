@@ -1,17 +1,15 @@
 """How exact gradients are: against float64 on the same, rounded input, and against torch's own kernels."""
 
 import copy
-from collections.abc import Iterator
 from functools import cache, partial
 
 import pytest
 import torch
 from conftest import options
 from hydra.utils import instantiate
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from normlab.config import read_option
-from normlab.norms import ranks
 from normlab.norms.declaration import TORCH, declaration
 from normlab.norms.synchronise import Synchronise
 
@@ -105,15 +103,6 @@ def check(layer: nn.Module, dtype: torch.dtype, layout: torch.memory_format) -> 
 @pytest.mark.parametrize("name", OWN)
 def test_gradients_of_16_bits_are_as_exact_as_torchs(name, dtype, layout):
     check(layer_of(name), dtype, layout)
-
-
-@pytest.fixture
-def of_several(tmp_path, monkeypatch) -> Iterator[None]:
-    """A world of one process that layers take for several."""
-    distributed.init_process_group("gloo", f"file://{tmp_path}/meet", rank=0, world_size=1)
-    monkeypatch.setattr(ranks, "several", lambda: True)
-    yield
-    distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)

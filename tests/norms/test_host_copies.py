@@ -1,17 +1,15 @@
 """A training step copies no Python numbers to the device, and reads none from it: on a GPU each would make it wait."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from conftest import options
 from hydra.utils import instantiate
-from torch import distributed, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from normlab.config import read_option
-from normlab.norms import ranks
 from normlab.norms.declaration import declaration
 from normlab.norms.synchronise import Synchronise
 
@@ -49,15 +47,6 @@ def waits(layer: nn.Module, device: str = "cpu") -> list[str]:
 @pytest.mark.parametrize("name", options("norm"))
 def test_of_a_layer(name):
     assert waits(instantiate(read_option("norm", name))(16, 2)) == []
-
-
-@pytest.fixture
-def of_several(tmp_path, monkeypatch) -> Iterator[None]:
-    """A world of one process that layers take for several."""
-    distributed.init_process_group("gloo", f"file://{tmp_path}/meet", rank=0, world_size=1)
-    monkeypatch.setattr(ranks, "several", lambda: True)
-    yield
-    distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("name", options("norm"))
