@@ -121,7 +121,7 @@ PAIRS = [
     ["optimizer=sgd", "scheduler=none", "data=diabetes"],
     ["optimizer=adamw", "scheduler=onecycle", "steps_per_execution=4"],
     ["scheduler=step", "data=breast_cancer"],
-    ["scheduler=plateau", "data=iris"],
+    ["scheduler=plateau", "data=wine"],
     ["callbacks=[early_stopping,lr_monitor,model_summary]", "logger=tensorboard"],
     ["trainer=cpu", "trainer.max_epochs=1", "data=breast_cancer"],
     ["trainer=overfit", "trainer.max_epochs=2"],

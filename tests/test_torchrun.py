@@ -97,7 +97,8 @@ def test_processes_of_which_one_was_killed_make_one_folder_with_the_weights_of_d
 def test_what_only_the_first_process_sees_ends_all_of_them(tmp_path):
     settings = [*WINE, "name=a", "trainer=torchrun"]
     (tmp_path / "outputs" / "a").mkdir(parents=True)
-    (tmp_path / "outputs" / "a" / "result.json").write_text('{"world_size": 3}')
+    begun = {"status": "failed", "score": None, "overrides": settings, "world_size": 3}
+    (tmp_path / "outputs" / "a" / "result.json").write_text(json.dumps(begun))
     (tmp_path / "outputs" / "a" / "checkpoints").mkdir()
     (tmp_path / "outputs" / "a" / "checkpoints" / "last.ckpt").touch()
     _, errors = finish(torchrun(*settings, cwd=tmp_path), 1)  # torchrun's own code for any that is not 0
