@@ -35,10 +35,10 @@ from torchvision import transforms
 from torchvision.datasets import MNIST, ImageFolder
 
 import normlab
-from normlab.allocator import set_allocator
-from normlab.instantiate import make
+from normlab.config.instantiate import make
 from normlab.models.mlp import MLP
 from normlab.norms.batch import Batch
+from normlab.runner.allocator import set_allocator
 
 ROOT = Path(os.environ.get("NORMLAB_DATA_DIR", "data"))
 BATCH, LR = 64, 0.001

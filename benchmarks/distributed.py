@@ -23,11 +23,11 @@ from common import machine, table
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from normlab.allocator import set_allocator
-from normlab.config import read_option
+from normlab.config.compose import read_option
 from normlab.norms.batch import Batch
-from normlab.norms.synchronise import Synchronise
-from normlab.trainer import OWN_BUFFERS
+from normlab.norms.common.synchronise import Synchronise
+from normlab.runner.allocator import set_allocator
+from normlab.runner.trainer import OWN_BUFFERS
 
 CASES = [("mynet", 64), ("mynet", 256), ("resnet", 128), ("resnet", 512)]  # and the batch of each process
 WAYS = ("alone", "side by side", "DDP", "DDP, synchronised")

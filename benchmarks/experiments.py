@@ -24,7 +24,7 @@ from pathlib import Path
 
 from common import table
 
-from normlab.config import check
+from normlab.config.compose import check
 from normlab.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent

@@ -23,11 +23,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import normlab
-from normlab import trainer as trainer_module
-from normlab.allocator import set_allocator
 from normlab.data.digits import Digits
 from normlab.models.mynet import MyNet
 from normlab.norms.batch import Batch
+from normlab.runner import trainer as trainer_module
+from normlab.runner.allocator import set_allocator
 
 BATCH, LR, MOMENTUM, DECAY = 128, 0.02, 0.9, 5e-3
 

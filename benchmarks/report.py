@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from normlab import compose
-from normlab.folder import write_config
+from normlab.folder.writing import write_config
 
 NORMS = ("batch", "ghost", "group", "instance", "layer", "none", "renorm", "rms", "split", "frn")
 

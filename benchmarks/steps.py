@@ -22,13 +22,13 @@ from rich.console import Console
 from torch import nn
 
 import normlab
-from normlab import trainer as trainer_module
 from normlab.callbacks import progress
-from normlab.data.base import DataModule
-from normlab.data.batches import Batches, EpochOrder
+from normlab.data.common.base import DataModule
+from normlab.data.common.batches import Batches, EpochOrder
 from normlab.models.net import Net
 from normlab.norms.batch import Batch
-from normlab.optimizers import parameter_groups
+from normlab.runner import trainer as trainer_module
+from normlab.tasks.optimizers import parameter_groups
 
 SAMPLES, BATCH = 50_000, 100
 

@@ -18,8 +18,10 @@ from sklearn.datasets import load_iris
 from sklearn.utils import Bunch
 from torch import distributed
 
-from normlab import config
-from normlab.norms import ranks
+from normlab.config import compose as composing
+from normlab.config.options import CONF
+from normlab.config.options import options as listed
+from normlab.distributed import collectives
 
 ROOT = Path(__file__).parent.parent
 ORIGINAL = ("cifar10", "cifar100", "svhn")  # data sets that take their original files alone
@@ -60,14 +62,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def of_several(tmp_path, monkeypatch) -> Iterator[None]:
     """A world of one process that layers take for several."""
     distributed.init_process_group("gloo", f"file://{tmp_path}/meet", rank=0, world_size=1)
-    monkeypatch.setattr(ranks, "several", lambda: True)
+    monkeypatch.setattr(collectives, "several", lambda: True)
     yield
     distributed.destroy_process_group()
 
 
 def options(group: str) -> list[str]:
     """A group's options; an empty group would make a test pass without testing anything."""
-    found = config.options(group)
+    found = listed(group)
     assert found, f"conf/{group} holds no option"
     return found
 
@@ -131,15 +133,15 @@ def train(*overrides: str, cwd: Path, check: int = 0) -> subprocess.CompletedPro
 def conf(tmp_path, monkeypatch) -> Iterator[Path]:
     """A copy of `conf/` that this process composes from, for files that a person would write there."""
     copy = tmp_path / "conf"
-    shutil.copytree(config.CONF, copy, ignore=shutil.ignore_patterns("local", "__pycache__"))
+    shutil.copytree(CONF, copy, ignore=shutil.ignore_patterns("local", "__pycache__"))
     spec = spec_from_file_location("normlab.conf", copy / "__init__.py", submodule_search_locations=[str(copy)])
     assert spec is not None
     assert spec.loader is not None
     package = module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "normlab.conf", package)
-    config._hydra_compose.cache_clear()
+    composing._hydra_compose.cache_clear()
     yield copy
-    config._hydra_compose.cache_clear()
+    composing._hydra_compose.cache_clear()
 
 
 @pytest.fixture

@@ -11,11 +11,12 @@ from lightning import seed_everything
 from omegaconf import OmegaConf
 from torch import nn
 
-from normlab.config import GROUPS, check_sweep, compose, read_option
+from normlab.config.compose import GROUPS, compose, read_option
+from normlab.config.sweep import check_sweep
 from normlab.errors import ConfigError
 from normlab.norms.batch import Batch
-from normlab.norms.declaration import declaration
-from normlab.norms.replace import replace_norms
+from normlab.norms.common.declaration import declaration
+from normlab.norms.common.replace import replace_norms
 
 WHOLE = ("experiment", "sweep")  # groups whose options are of the whole configuration
 

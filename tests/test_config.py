@@ -6,10 +6,12 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from normlab.checks import trainer_parameters
-from normlab.config import CONF, check_sweep, compose
+from normlab.config import names
+from normlab.config.compose import CONF, compose
+from normlab.config.sweep import check_sweep
+from normlab.config.unread import trainer_parameters
 from normlab.errors import ConfigError
-from normlab.identity import config_hash
+from normlab.folder.identity import config_hash
 
 REFUSED = {
     "model=mynett": "no option mynett in model; did you mean mynet? (options: custom_model, mlp, my_model, mynet, net",
@@ -139,9 +141,8 @@ def test_what_many_steps_per_execution_cannot_be_combined_with(overrides, named)
 
 @pytest.mark.parametrize(("group", "extra"), [("logger", "wandb"), ("logger", "mlflow"), ("model", "timm")])
 def test_a_missing_extra_is_named(group, extra, monkeypatch):
-    from normlab import checks
 
-    monkeypatch.setattr(checks, "_installed", lambda distribution: False)
+    monkeypatch.setattr(names, "_installed", lambda distribution: False)
     with pytest.raises(ConfigError, match=rf"{group}={extra} needs {extra}.*pip install -e '\.\[{extra}\]'"):
         compose([f"{group}={extra}"])
 

@@ -12,12 +12,12 @@ import torch
 from conftest import train
 from torch import nn
 
-from normlab import build as build_module
 from normlab import compose, run
 from normlab.callbacks.record import Record
-from normlab.checkpoints import load_weights, read
 from normlab.errors import ConfigError, DamagedError
-from normlab.files import known_result
+from normlab.folder.checkpoints import load_weights, read
+from normlab.folder.files import known_result
+from normlab.runner import build as build_module
 from normlab.sweeps.grid import earlier
 
 WINE = ["model=net", "data=wine", "logger=none", "trainer.max_epochs=5"]

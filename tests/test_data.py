@@ -7,12 +7,12 @@ from hydra.utils import instantiate
 from sklearn import datasets
 from torch.utils.data import DataLoader, TensorDataset
 
-from normlab.config import compose
-from normlab.data.base import DataModule
-from normlab.data.batches import Batches, EpochOrder
+from normlab.config.compose import compose
+from normlab.data.common.base import DataModule
+from normlab.data.common.batches import Batches, EpochOrder
+from normlab.data.common.loaders import Chunks, Fixed
+from normlab.data.common.splits import Splitter, with_noise
 from normlab.data.digits import Digits, Shift
-from normlab.data.loaders import Chunks, Fixed
-from normlab.data.splits import Splitter, with_noise
 from normlab.errors import ConfigError
 
 

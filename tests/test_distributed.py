@@ -17,9 +17,10 @@ from lightning import Callback
 from test_app import wait_for_rows
 from torch.utils.data import TensorDataset
 
-from normlab import compose, run, world
+from normlab import compose, run
 from normlab.callbacks.same_config import SameConfig
 from normlab.data.wine import Wine
+from normlab.distributed import devices
 from normlab.errors import ConfigError
 
 SMALL = ["model=net", "data=wine", "logger=none", "trainer.max_epochs=3", "trainer.precision=64-true"]
@@ -279,7 +280,7 @@ def test_own_data_is_refused_on_several_processes(tmp_path):
 def test_gpus_that_are_not_there_are_counted(monkeypatch):
     def count(gpus: int, *typed: str) -> int:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-        return world.count(compose([*SMALL, "trainer=ddp", *typed]))
+        return devices.count(compose([*SMALL, "trainer=ddp", *typed]))
 
     assert (count(3), count(3, "trainer.devices=2"), count(0, "trainer.devices=1")) == (3, 2, 1)
     assert count(0, "trainer.accelerator=auto", "trainer.devices=2") == 2
@@ -298,7 +299,7 @@ def test_another_number_of_gpus_does_not_go_on(whole, tmp_path, monkeypatch):
     (folder / "checkpoints" / "last.ckpt").touch()
     (folder / "config.yaml").write_text((whole[0] / "config.yaml").read_text())
     (folder / "result.json").write_text(json.dumps(run_of_two))
-    monkeypatch.setattr(world, "count", lambda config: 3)
+    monkeypatch.setattr(devices, "count", lambda config: 3)
     for _ in range(2):  # a refusal does not forget it
         with pytest.raises(ConfigError, match="this run was begun on 2 devices and would go on on 3"):
             run(config, folder=folder)

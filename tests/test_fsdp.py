@@ -20,17 +20,18 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from normlab import compose, run, world
-from normlab.config import read_option
+from normlab import compose, run
+from normlab.config.compose import read_option
+from normlab.distributed import devices
 from normlab.errors import ConfigError
-from normlab.folder import write_config
-from normlab.fsdp import HalfButNorms
+from normlab.folder.writing import write_config
 from normlab.models.resnet import ResNet
 from normlab.norms.batch import Batch
-from normlab.norms.declaration import declaration
+from normlab.norms.common.declaration import declaration
+from normlab.norms.common.synchronise import Synchronise
 from normlab.norms.domain import Domain
-from normlab.norms.synchronise import Synchronise
-from normlab.parts import blocks, check_shardable, norm_layers
+from normlab.runner.fsdp import HalfButNorms
+from normlab.runner.units import blocks, check_shardable, norm_layers
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 COMMON = ["name=x", "logger=none", "trainer.accelerator=cpu"]
@@ -290,8 +291,8 @@ def test_what_does_not_go_with_it_is_refused_without_torch(typed, message):
 def test_gpus_are_counted(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ConfigError, match="no GPU; trainer=fsdp trainer.accelerator=cpu trainer.devices=2 trains on"):
-        world.count(compose(["trainer=fsdp"]))
-    monkeypatch.setattr(world, "count", lambda config: 1)  # one GPU
+        devices.count(compose(["trainer=fsdp"]))
+    monkeypatch.setattr(devices, "count", lambda config: 1)  # one GPU
     with pytest.raises(ConfigError, match="and there is one"):
         run(compose([*WINE, "trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2"]), folder=tmp_path)
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from normlab.guards import check_forward, parts_of, probe
-from normlab.norms.declaration import declaration
+from normlab.norms.common.declaration import declaration
+from normlab.norms.common.probe import check_forward, probe
+from normlab.runner.guards import parts_of
 
 
 class Shared(nn.Module):

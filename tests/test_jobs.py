@@ -6,12 +6,12 @@ import weakref
 import pytest
 import torch
 
-from normlab import build as build_module
 from normlab import compose, run
-from normlab.data import shared
+from normlab.data.common import job_cache as shared
 from normlab.data.fake import Fake
 from normlab.data.wine import Wine
 from normlab.logs import quietly
+from normlab.runner import build as build_module
 
 WINE = ["model=net", "data=wine", "logger=none", "trainer.max_epochs=2"]
 CHANGED = ["data.label_noise=0.2", "data.mix=mixup", "data.crop=1", "data.flip=true", "data.cutout=2"]

@@ -23,10 +23,11 @@ from hydra.utils import instantiate
 from lightning import Callback
 from omegaconf import DictConfig
 
-from normlab import compose, launch, launched, run
-from normlab.config import read_option
+from normlab import compose, run
+from normlab.config.compose import read_option
 from normlab.data.digits import Digits
-from normlab.norms.declaration import declaration
+from normlab.norms.common.declaration import declaration
+from normlab.runner import launch, launched
 
 Case = tuple[str, str]  # norm and network
 Jobs = list[tuple[DictConfig, Path]]  # configurations, and the folder of each

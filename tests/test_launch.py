@@ -12,13 +12,14 @@ from lightning import Callback
 from test_app import WINE
 from test_distributed import result_of
 
-from normlab import compose, launch, run
+from normlab import compose, run
 from normlab.data.wine import Wine
+from normlab.distributed.signs import Sign, save
 from normlab.errors import LostError, PeerError, WaitError
-from normlab.interrupts import interruptible
-from normlab.launch import KilledError, Launcher
-from normlab.launched import save_error
-from normlab.signs import Sign, save
+from normlab.runner import launch
+from normlab.runner.interrupts import interruptible
+from normlab.runner.launch import KilledError, Launcher
+from normlab.runner.launched import save_error
 
 # What a process does; these are no functions of ours, so that it starts without torch.
 ENDS = {

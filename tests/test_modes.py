@@ -7,9 +7,9 @@ import torch
 from lightning import Callback
 from torch import nn
 
-from normlab.build import build
-from normlab.config import compose
-from normlab.modes import evaluating
+from normlab.config.compose import compose
+from normlab.norms.common.probe import evaluating
+from normlab.runner.build import build
 
 QUICK = ["model=my_model", "data.size=8", "data.batch_size=200", "trainer.max_epochs=2", "logger=none"]
 

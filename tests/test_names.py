@@ -10,10 +10,11 @@ import yaml
 from conftest import QUICK, image_folder, train
 from test_app import WINE
 
-from normlab import compose, folder, run
-from normlab.config import as_typed, check
+from normlab import compose, run
+from normlab.config.compose import as_typed, check
+from normlab.config.space import parse
 from normlab.errors import ConfigError
-from normlab.sweeps.space import parse
+from normlab.folder import files, writing
 
 NAMES = ["1_0", "2026_11_22", "1e3", "1E-3", "true", "False", "nan", "inf", "-1", "1.50", "00", "1_000.5", "+3"]
 
@@ -37,9 +38,9 @@ def test_a_run_has_the_folder_and_the_configuration_of_its_name(name, tmp_path, 
     monkeypatch.chdir(tmp_path)
     config = compose([*WINE, *QUICK, f"name={name}"])
     assert config.name == name
-    folder.write_config(tmp_path, config)
+    writing.write_config(tmp_path, config)
     assert yaml.safe_load((tmp_path / "config.yaml").read_text().partition("hydra:")[0]) is not None
-    assert folder.read_config(tmp_path).name == name
+    assert files.read_config(tmp_path).name == name
     assert run(config).folder == Path("outputs", name)
 
 
@@ -106,7 +107,7 @@ def test_a_folder_that_is_read_only_is_refused():
     with TemporaryDirectory() as place:
         Path(place).chmod(0o555)
         with as_nobody(), pytest.raises(ConfigError) as caught:
-            folder.check_place(Path(place, "a", "b"))
+            place.check_place(Path(place, "a", "b"))
     assert str(caught.value) == f"{place}/a/b cannot be written: {place} is read-only; choose another name="
 
 

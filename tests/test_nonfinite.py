@@ -10,15 +10,15 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torch.nn import functional as F
 
-from normlab import build as build_module
 from normlab import compose, run
-from normlab.build import build
-from normlab.data.base import DataModule
+from normlab.data.common.base import DataModule
 from normlab.models.net import Net
-from normlab.nonfinite import Guard, explain
 from normlab.norms.batch import Batch
-from normlab.optimizers import parameter_groups
+from normlab.runner import build as build_module
+from normlab.runner.build import build
 from normlab.tasks.base import Task
+from normlab.tasks.nonfinite import Guard, explain
+from normlab.tasks.optimizers import parameter_groups
 
 SETTINGS = ["model=net", "logger=none", "trainer=cpu", "trainer.max_epochs=2"]
 BATCHES = 8

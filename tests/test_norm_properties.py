@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from normlab.config import read_option
-from normlab.norms.declaration import TORCH, declaration
+from normlab.config.compose import read_option
+from normlab.norms.common.declaration import TORCH, declaration
 
 NORMS = options("norm")
 FEATURES = 8

@@ -1,6 +1,7 @@
 """Every option of conf/norm against torch's functions and against what its layers declare."""
 
 import copy
+from runpy import run_path
 
 import pytest
 import torch
@@ -9,10 +10,9 @@ from hydra.utils import instantiate
 from torch import nn
 from torch.nn import functional as F
 
-from normlab.config import compose, read_option
+from normlab.config.compose import compose, read_option
 from normlab.norms.batch import Batch
-from normlab.norms.catalogue import catalogue
-from normlab.norms.declaration import TORCH, declaration
+from normlab.norms.common.declaration import TORCH, declaration
 from normlab.norms.group import Group, default_groups
 from normlab.norms.instance import Instance
 from normlab.norms.layer import Layer
@@ -359,5 +359,7 @@ def test_a_subclass_of_torchs_layer_is_not_taken_for_it():
 
 def test_the_catalogue_is_up_to_date():
     written = (ROOT / "docs" / "norms.md").read_text()
-    assert written == catalogue(), "run: python -m normlab.norms.catalogue > docs/norms.md"
+    assert written == run_path(str(ROOT / "scripts" / "norms_page.py"))["catalogue"](), (
+        "run: python scripts/norms_page.py > docs/norms.md"
+    )
     assert all(f"| `{option}` |" in written for option in options("norm"))

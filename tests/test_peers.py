@@ -18,10 +18,10 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torchmetrics import SumMetric
 
-from normlab import peers
+from normlab.distributed import peers
+from normlab.distributed.collectives import of_all
 from normlab.errors import LostError, PeerError, WaitError
-from normlab.norms.synchronise import Synchronise
-from normlab.world import of_all
+from normlab.norms.common.synchronise import Synchronise
 
 
 def layer() -> None:
@@ -112,7 +112,7 @@ def test_the_kind_of_error(said, name):
         ("layer", r"rank 0 of 2 waited in vain for the others' statistics in 0: .*Timed out"),
         ("gradients", r"rank 0 of 2 waited in vain in test_peers.gradients, line \d+ \(Timed out waiting 2000ms"),
         ("barrier", r"rank 0 of 2 waited in vain in test_peers.one, line \d+ \(Timed out waiting 2000ms"),
-        ("objects", r"rank 0 of 2 waited in vain in normlab.world.of_all, line \d+ \(Timed out waiting 2000ms"),
+        ("objects", r"rank 0 of 2 waited in vain in test_peers\.\w+, line \d+ \(Timed out waiting 2000ms"),
         ("metric", r"rank 0 of 2 waited in vain in torchmetrics.\S+gather\S*, line \d+ \(Timed out waiting 2000ms"),
     ],
 )

@@ -12,8 +12,9 @@ from conftest import Streamed, train
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, TensorDataset
 
-from normlab import compose, joined, run
-from normlab.data.base import DataModule
+from normlab import compose, run
+from normlab.data.common.base import DataModule
+from normlab.distributed import starter
 from normlab.errors import ConfigError
 from normlab.models.net import Net
 from normlab.norms.batch import Batch
@@ -189,7 +190,7 @@ def test_processes_that_torchrun_started_are_refused(fitted, monkeypatch, typed)
     for key, value in world.items():
         monkeypatch.setenv(key, value)
     with pytest.raises(ConfigError, match=rf"{typed[0]} under torchrun: start python train.py without it"):
-        joined.check(compose(typed))
+        starter.check(compose(typed))
 
 
 def test_the_network_is_in_eval_mode_and_a_stray_train_is_found(fitted, monkeypatch):
@@ -278,7 +279,7 @@ class NoScaling(Points):
 )
 def test_wrong_usage_is_refused_without_torch(fitted, typed, message):
     """By the checks of the command line, which import none: test_config.py."""
-    from normlab.config import check_sweep
+    from normlab.config.sweep import check_sweep
 
     shutil.copytree(fitted, fitted.parent / "older")
     (fitted.parent / "older" / "data.json").unlink()

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from normlab import compose
 from normlab.errors import ConfigError
-from normlab.folder import write_config
+from normlab.folder.writing import write_config
 from normlab.report import write_report
 
 SCORES = {"batch": [0.90, 0.80, 0.85], "group": [0.70, 0.61, 0.66], "none": [0.92, 0.70, 0.88]}

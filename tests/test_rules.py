@@ -6,11 +6,11 @@ import pytest
 from conftest import options
 from omegaconf import OmegaConf
 
-from normlab.config import CONF, GROUPS, compose
+from normlab.config.compose import CONF, GROUPS, compose
+from normlab.config.options import GLOBAL
+from normlab.config.rules import RULES, rule
+from normlab.config.values import check_value
 from normlab.errors import ConfigError
-from normlab.fields import check_value
-from normlab.options import GLOBAL
-from normlab.rules import RULES, rule
 
 FIELDS = sorted({field for rules in RULES.values() for field in rules})
 PART_GROUPS = [group for group in GROUPS if group not in (*GLOBAL, "callbacks", "logger", "trainer")]

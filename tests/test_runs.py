@@ -12,12 +12,12 @@ from lightning import Callback, LightningDataModule
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, TensorDataset
 
-from normlab import build as build_module
 from normlab import compose, run
-from normlab.actions import steepest_fall
 from normlab.callbacks.record import MetricsTable
-from normlab.checkpoints import load_weights
 from normlab.errors import ConfigError
+from normlab.folder.checkpoints import load_weights
+from normlab.runner import build as build_module
+from normlab.runner.actions import steepest_fall
 
 WINE = ["model=net", "data=wine", "logger=none", "trainer.max_epochs=3"]
 

@@ -12,10 +12,10 @@ from sklearn.datasets import load_iris
 from torch.utils.data import DataLoader, TensorDataset
 
 from normlab import compose, run
-from normlab.data.base import DataModule
+from normlab.data.common.base import DataModule
+from normlab.data.stats.measure import Moments, Part, constant_columns, equal_columns, matches
+from normlab.data.stats.text import report
 from normlab.errors import ConfigError
-from normlab.stats.measure import Moments, Part, constant_columns, equal_columns, matches
-from normlab.stats.text import report
 
 
 def stats_of(tmp_path, *typed, data=None):

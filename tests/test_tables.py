@@ -17,14 +17,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from normlab import run
-from normlab.build import build
-from normlab.config import compose
-from normlab.data import openml, text
+from normlab.config.compose import compose
+from normlab.data import openml
 from normlab.data.csv import Csv
-from normlab.data.embeddings import Embeddings
 from normlab.data.openml import OpenML
 from normlab.data.parquet import Parquet
+from normlab.data.tables import text
+from normlab.data.tables.embeddings import Embeddings
 from normlab.errors import ConfigError
+from normlab.runner.build import build
 
 
 def people(rows: int = 60) -> pd.DataFrame:
@@ -113,7 +114,7 @@ def test_features_are_those_of_scikit_learn(written):
 
 
 def split_places(data):
-    from normlab.data.splits import Splitter
+    from normlab.data.common.splits import Splitter
 
     _, y = data.load()["train"]
     found = Splitter(data.val_fraction, data.test_fraction, 0, None, 0, data.class_names).split(y)

@@ -14,15 +14,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from normlab import compose, run
-from normlab.build import build
 from normlab.errors import ConfigError
 from normlab.models.net import Net
 from normlab.norms.batch import Batch
-from normlab.optimizers import parameter_groups
-from normlab.schedulers import constant, cosine
+from normlab.runner.build import build
 from normlab.tasks.classify import Classify
 from normlab.tasks.meter import Meter
+from normlab.tasks.optimizers import parameter_groups
 from normlab.tasks.regress import Regress
+from normlab.tasks.schedulers import constant, cosine
 
 SGD = lambda parameters: torch.optim.SGD(parameters, lr=0.1)
 BATCHES = [7, 7, 3]

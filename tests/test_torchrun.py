@@ -16,9 +16,10 @@ from lightning import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from test_app import wait_for_rows
 
-from normlab import compose, joined, run, world
+from normlab import compose, run
+from normlab.distributed import devices, starter
+from normlab.distributed.rendezvous import check_gpus
 from normlab.errors import ConfigError
-from normlab.start import check_gpus
 
 WINE = ["model=net", "data=wine", "logger=none", "trainer.accelerator=cpu"]
 RANKS = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1"}
@@ -143,7 +144,7 @@ def test_a_process_that_never_comes_is_not_waited_for(tmp_path):
 
 
 def test_a_world_is_told_by_the_environment(monkeypatch):
-    assert joined.found() is None
+    assert starter.found() is None
     for key, value in {
         "SLURM_STEP_ID": "0",
         "SLURM_NTASKS": "4",
@@ -152,20 +153,20 @@ def test_a_world_is_told_by_the_environment(monkeypatch):
         "SLURM_JOB_ID": "7",
     }.items():
         monkeypatch.setenv(key, value)
-    here = joined.found()
+    here = starter.found()
     assert (here.starter, here.rank, here.processes, here.nodes, here.local) == ("srun", 3, 4, 2, 2)
     monkeypatch.setenv("SLURM_NNODES", "3")
     with pytest.raises(ConfigError, match="srun started 4 processes on 3 nodes: each node must have as many"):
-        joined.check(compose(["trainer=slurm"]))
+        starter.check(compose(["trainer=slurm"]))
     for key, value in (RANKS | {"RANK": "1"}).items():  # torchrun inside of srun
         monkeypatch.setenv(key, value)
-    assert joined.found() == joined.World("torchrun", 1, 2, 1)
+    assert starter.found() == starter.World("torchrun", 1, 2, 1)
     for key in RANKS:
         monkeypatch.delenv(key)
     for name, value in (("SLURM_JOB_NAME", "interactive"), ("SLURM_NTASKS", "1")):
         with monkeypatch.context() as inner:
             inner.setenv(name, value)
-            assert joined.found() is None
+            assert starter.found() is None
 
 
 def test_several_nodes_need_a_starter(tmp_path):
@@ -183,22 +184,22 @@ def test_one_visible_gpu_for_each_process_is_its_own(monkeypatch):
         monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
         if gpus == 2:
             with pytest.raises(ConfigError, match="asked for 4 GPUs, found 2"):
-                world.count(config)
+                devices.count(config)
             continue
-        counts[gpus] = world.count(config), world.has_own_gpu(config.trainer)
+        counts[gpus] = devices.count(config), devices.has_own_gpu(config.trainer)
     assert counts == {1: (4, True), 4: (4, False)}
-    assert world.OwnGpu.get_parallel_devices(world.OwnGpu.parse_devices(4)) == [torch.device("cuda", 0)] * 4
+    assert devices.OwnGpu.get_parallel_devices(devices.OwnGpu.parse_devices(4)) == [torch.device("cuda", 0)] * 4
     config.trainer.accelerator = "cpu"
-    assert not world.has_own_gpu(config.trainer)
+    assert not devices.has_own_gpu(config.trainer)
 
 
 def test_lightning_takes_the_one_visible_gpu_in_every_process(monkeypatch):
     for key, value in (RANKS | {"RANK": "1", "LOCAL_RANK": "1"}).items():
         monkeypatch.setenv(key, value)
-    monkeypatch.setattr(world.OwnGpu, "is_available", staticmethod(lambda: True))
+    monkeypatch.setattr(devices.OwnGpu, "is_available", staticmethod(lambda: True))
     strategy = DDPStrategy()
     trainer = Trainer(
-        accelerator=world.OwnGpu(), devices=2, strategy=strategy, plugins=[world.environment()], logger=False
+        accelerator=devices.OwnGpu(), devices=2, strategy=strategy, plugins=[devices.environment()], logger=False
     )
     assert (trainer.world_size, trainer.global_rank, trainer.local_rank) == (2, 1, 1)
     assert strategy.root_device == torch.device("cuda", 0)

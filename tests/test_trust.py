@@ -11,9 +11,9 @@ import yaml
 from conftest import train
 
 from normlab import compose, run
-from normlab.config import GROUPS, options, parts, read_option
+from normlab.config.compose import GROUPS, options, parts, read_option
+from normlab.config.trust import PLACES
 from normlab.errors import ConfigError
-from normlab.trust import PLACES
 
 TYPED = ["model=net", "data=wine", "logger=tensorboard", "callbacks=early_stopping", "trainer=profile"]
 SHORT = ["trainer.max_epochs=1", "name=a"]

@@ -10,13 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from normlab.config import compose
-    from normlab.data.base import DataModule
+    from normlab.config.compose import compose
+    from normlab.data.common.base import DataModule
     from normlab.errors import ConfigError
-    from normlab.norms.base import Norm
-    from normlab.norms.declaration import Declaration, declaration
-    from normlab.norms.replace import replace_norms
-    from normlab.runner import run
+    from normlab.norms.common.base import Norm
+    from normlab.norms.common.declaration import Declaration, declaration
+    from normlab.norms.common.replace import replace_norms
+    from normlab.runner.run import run
     from normlab.tasks.classify import Classify
     from normlab.tasks.regress import Regress
 
@@ -36,14 +36,14 @@ __all__ = [
 HOMES = {
     "Classify": "tasks.classify",
     "ConfigError": "errors",
-    "Declaration": "norms.declaration",
-    "Norm": "norms.base",
+    "DataModule": "data.common.base",
+    "Declaration": "norms.common.declaration",
+    "Norm": "norms.common.base",
     "Regress": "tasks.regress",
-    "DataModule": "data.base",
-    "compose": "config",
-    "declaration": "norms.declaration",
-    "replace_norms": "norms.replace",
-    "run": "runner",  # not run.py: importing that would put the module in the place of the function
+    "compose": "config.compose",
+    "declaration": "norms.common.declaration",
+    "replace_norms": "norms.common.replace",
+    "run": "runner.run",
 }
 
 

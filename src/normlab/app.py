@@ -14,11 +14,13 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from normlab import config as configs
-from normlab import folder, joined, logs, streams
+from normlab import logs, streams
+from normlab.config import compose, sweep
+from normlab.distributed import starter
 from normlab.errors import ConfigError, JobError, PeerError, SweepError
-from normlab.interrupts import interruptible
+from normlab.folder import place, reuse
 from normlab.report.after import report_sweep
+from normlab.runner.interrupts import interruptible
 from normlab.sweeps import grid, plugins
 
 
@@ -32,7 +34,7 @@ def _main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting with 1
     streams.keep_going()
     try:
-        sys.argv[1:] = configs.as_typed(sys.argv[1:])
+        sys.argv[1:] = compose.as_typed(sys.argv[1:])
         arguments = get_args_parser().parse_args()
         if not _only_shows(arguments):
             _check(arguments)
@@ -53,20 +55,20 @@ def _only_shows(arguments: Namespace) -> bool:
 def _check(arguments: Namespace) -> None:
     """Refuses before Hydra makes a folder; puts the options of an old run in front of what was typed."""
     if arguments.multirun:
-        joined.check_sweep()
+        starter.check_sweep()
     if arguments.config_path or arguments.config_name:
         if arguments.config_name in ("config", "config.yaml"):  # a run's
-            configs.check_replay(Path(__file__).parent / (arguments.config_path or ""), arguments.overrides)
+            compose.check_replay(Path(__file__).parent / (arguments.config_path or ""), arguments.overrides)
         return
     if arguments.multirun:
-        grid.GridSweeper.jobs = configs.check_sweep(arguments.overrides)
+        grid.GridSweeper.jobs = sweep.check_sweep(arguments.overrides)
         return
-    config, overrides = configs.check(arguments.overrides)
-    joined.check(config)
+    config, overrides = compose.check(arguments.overrides)
+    starter.check(config)
     if config.action == "fit" and config.name is not None:
-        path = folder.resolve(config.name)
-        if (result := folder.finished(path, config)) is not None:
-            folder.tell_finished(path, result)
+        path = place.resolve(config.name)
+        if (result := reuse.finished(path, config)) is not None:
+            reuse.tell_finished(path, result)
             _leave(0)
     sys.argv[1:1] = overrides[: len(overrides) - len(arguments.overrides)]
 
@@ -108,13 +110,13 @@ class Jobs:
             _leave(_tell(self.errors[0]))
 
     def _run(self, config: DictConfig) -> float | None:
-        from normlab.runner import run  # imports torch, which a refused command does not need
+        from normlab.runner.run import run  # imports torch, which a refused command does not need
 
         settings = HydraConfig.get()
         if config.action != "fit":
-            return run(configs.compose(self.typed), settings.runtime.output_dir).score
+            return run(compose.compose(self.typed), settings.runtime.output_dir).score
         config.overrides = [line for line in settings.overrides.task if not line.startswith("sweep=")]
-        configs.keep_typed(config)
+        compose.keep_typed(config)
         with logs.quietly() if _is_watched() else nullcontext():
             return run(config, settings.runtime.output_dir).score
 
@@ -134,7 +136,7 @@ def _tell(error: Exception) -> int:
     if isinstance(error, ConfigError):
         _say(f"refused: {error}")
         return 2
-    if joined.is_first() or not isinstance(error, PeerError):
+    if starter.is_first() or not isinstance(error, PeerError):
         traceback.print_exception(error)
     return 1
 
@@ -147,5 +149,5 @@ def _leave(code: int, message: str = "") -> None:
 
 
 def _say(message: str) -> None:
-    if joined.is_first():
+    if starter.is_first():
         print(message, file=sys.stderr)

@@ -1,5 +1,9 @@
 """Errors that the end of a run tells apart."""
 
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
 
 class ConfigError(ValueError):
     """A run refused because of what was typed. The message names the key, what was found and what to do."""
@@ -31,3 +35,14 @@ class LostJobError(JobError):
 
 class SweepError(Exception):
     """Jobs of a sweep failed, each of which was told. The message says how many, and where they are."""
+
+
+def show(value: Any) -> str:
+    """A value as it stands in yaml."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
+    """The end of a refusal: up to `most` of the known names nearest to `name`, if any is near."""
+    near = difflib.get_close_matches(name, list(known), n=most)
+    return f"; did you mean {' or '.join(near)}?" if near else ""

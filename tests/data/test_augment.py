@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
-from normlab.data.augment import Crop, Cutmix, Cutout, Flip, Mixup, chain
+from normlab.data.images.augment import Crop, Cutmix, Cutout, Flip, Mixup, chain
 
 SAMPLES = 40
 INDEX = torch.tensor([7, 0, 39, 12, 5, 21, 30])

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
-from normlab.data.decoding import ImageError, read, shaped
+from normlab.data.images.decoding import ImageError, read, shaped
 
 RANDOM = np.random.default_rng(0)
 COLOUR = Image.fromarray(RANDOM.integers(0, 256, (9, 14, 3), dtype=np.uint8))

@@ -8,13 +8,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from normlab.data.augment import Crop, Cutmix, Cutout, Flip, Mixup
-from normlab.data.base import GPU_SHARE
-from normlab.data.batches import Batches, EpochOrder
+from normlab.data.common.base import GPU_SHARE
+from normlab.data.common.batches import Batches, EpochOrder
+from normlab.data.common.sent import AHEAD, Sent
 from normlab.data.digits import Shift
 from normlab.data.fake import Fake
-from normlab.data.images import Standardise
-from normlab.data.sent import AHEAD, Sent
+from normlab.data.images.augment import Crop, Cutmix, Cutout, Flip, Mixup
+from normlab.data.images.base import Standardise
 from normlab.errors import ConfigError
 
 CPU = torch.device("cpu")

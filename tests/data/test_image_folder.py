@@ -16,10 +16,10 @@ from PIL import Image
 from torchvision import datasets
 from torchvision.transforms import PILToTensor
 
-from normlab.config import compose
-from normlab.data import gather, streamed
-from normlab.data.batches import Source
-from normlab.data.streamed import Files
+from normlab.config.compose import compose
+from normlab.data.common.batches import Source
+from normlab.data.images import gather, streamed
+from normlab.data.images.streamed import Files
 from normlab.errors import ConfigError
 
 REAL = Path(os.environ.get("NORMLAB_DATA_DIR", "-"))

@@ -15,7 +15,7 @@ from conftest import idx_files
 from hydra.utils import instantiate
 from torchvision import datasets
 
-from normlab.config import compose
+from normlab.config.compose import compose
 from normlab.data.fake import Fake
 from normlab.errors import ConfigError
 
@@ -193,7 +193,7 @@ def test_fake_images_are_repeatable_and_of_their_keys():
 
 @pytest.mark.parametrize("option", SETS)
 def test_where_files_lie_and_how_they_are_read_leaves_the_run_the_same(option):
-    from normlab.identity import config_hash
+    from normlab.folder.identity import config_hash
 
     one, other = (compose([f"data={option}", f"data.root={root}"]) for root in ("a", "b"))
     assert config_hash(one) == config_hash(other) != config_hash(compose([f"data={option}", "data.crop=3"]))

@@ -6,9 +6,9 @@ from conftest import QUICK, image_folder
 from lightning import Trainer
 
 from normlab import compose, run
+from normlab.data.common.sent import Sent
 from normlab.data.fake import Fake
 from normlab.data.image_folder import ImageFolder
-from normlab.data.sent import Sent
 
 pytestmark = pytest.mark.gpu
 

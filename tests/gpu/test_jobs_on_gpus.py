@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import train
 
-from normlab.sweeps.gpus import visible
+from normlab.sweeps.launchers.gpus import visible
 
 pytestmark = pytest.mark.gpu(devices=2)
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from conftest import options
 
-from normlab.config import read_option
-from normlab.instantiate import make_node
-from normlab.norms.declaration import declaration
+from normlab.config.compose import read_option
+from normlab.config.instantiate import make_node
+from normlab.norms.common.declaration import declaration
 
 pytestmark = pytest.mark.gpu
 

@@ -8,14 +8,14 @@ import timm
 import torch
 from torch import nn
 
-from normlab.guards import check_forward, probe
 from normlab.models.timm import network
 from normlab.norms.batch import Batch
+from normlab.norms.common.probe import check_forward, probe
+from normlab.norms.common.replace import replace_norms
 from normlab.norms.frozen import Frozen
 from normlab.norms.ghost import Ghost
 from normlab.norms.group import Group
 from normlab.norms.none import NoNorm
-from normlab.norms.replace import replace_norms
 
 FILES = {module: timm.list_models(module=module) for module in timm.list_modules()}
 EACH = sorted({name for names in FILES.values() if names for name in (names[0], names[-1])})

@@ -10,13 +10,13 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from normlab.errors import ConfigError
-from normlab.guards import check_forward
 from normlab.models.torchvision import _new_head, network
 from normlab.norms.batch import Batch
+from normlab.norms.common.probe import check_forward
+from normlab.norms.common.replace import replace_norms
 from normlab.norms.frozen import Frozen
 from normlab.norms.group import Group
 from normlab.norms.none import NoNorm
-from normlab.norms.replace import replace_norms
 
 NAMES = library.list_models(module=library)
 BY_FAMILY = {library.get_model_builder(name).__module__: name for name in reversed(NAMES)}  # the first of each family

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils import checkpoint as torch_checkpoint
 
-from normlab.config import compose
+from normlab.config.compose import compose
 from normlab.models.resnet import ResNet
-from normlab.norms.checkpointing import checkpoint
+from normlab.norms.common.checkpointing import checkpoint
 
 NORMS = options("norm")
 
@@ -163,7 +163,7 @@ def test_torchs_own_checkpoint_is_refused_where_the_output_depends_on_the_statis
     norm = option(name)
     inside = nn.Sequential(norm.conv2d(4, 4, 1), norm(4, 2))
     y = torch_checkpoint.checkpoint(inside, torch.randn(8, 4, 5, 5, requires_grad=True), use_reentrant=reentrant)
-    with pytest.raises(ValueError, match=f"norm={name}: .* use normlab.norms.checkpointing.checkpoint"):
+    with pytest.raises(ValueError, match=f"norm={name}: .* use normlab.norms.common.checkpointing.checkpoint"):
         y.sum().backward()
 
 

@@ -9,9 +9,9 @@ from conftest import options
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
-from normlab.config import read_option
-from normlab.norms.declaration import TORCH, declaration
-from normlab.norms.synchronise import Synchronise
+from normlab.config.compose import read_option
+from normlab.norms.common.declaration import TORCH, declaration
+from normlab.norms.common.synchronise import Synchronise
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 RATIOS = [0, 5, 20, 100]  # of mean and σ

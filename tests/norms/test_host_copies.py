@@ -9,9 +9,9 @@ from hydra.utils import instantiate
 from torch import nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from normlab.config import read_option
-from normlab.norms.declaration import declaration
-from normlab.norms.synchronise import Synchronise
+from normlab.config.compose import read_option
+from normlab.norms.common.declaration import declaration
+from normlab.norms.common.synchronise import Synchronise
 
 WAITING = {  # what torch calls that make a tensor of Python data, and those that read a tensor's values
     *("torch.tensor", "torch.as_tensor", "torch.Tensor.new_tensor", "torch.from_numpy"),

@@ -7,11 +7,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from normlab import compose
-from normlab.build import _uses_channels_last
-from normlab.config import read_option
-from normlab.instantiate import make_node
+from normlab.config.compose import read_option
+from normlab.config.instantiate import make_node
 from normlab.models.mynet import MyNet
-from normlab.norms.declaration import declaration
+from normlab.norms.common.declaration import declaration
+from normlab.runner.build import _uses_channels_last
 
 # What torch runs on CUDA for contiguous tensors alone (ATen/native/group_norm.cpp, Normalization.cpp, torch 2.15)
 CONTIGUOUS_KERNELS = {"native_group_norm", "instance_norm"}

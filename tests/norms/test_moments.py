@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from normlab.norms.moments import affine_map, moments, part_moments, part_sums, unbiased
+from normlab.norms.common.moments import affine_map, moments, part_moments, part_sums, unbiased
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 

@@ -8,9 +8,9 @@ from hydra.utils import instantiate
 from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 from torch import distributed, nn
 
-from normlab.config import read_option
-from normlab.norms.declaration import declaration
-from normlab.norms.synchronise import Synchronise
+from normlab.config.compose import read_option
+from normlab.norms.common.declaration import declaration
+from normlab.norms.common.synchronise import Synchronise
 
 PRECISIONS = {
     "32-true": Precision,

@@ -16,17 +16,17 @@ from torch import nn
 from torchvision.models.convnext import LayerNorm2d
 
 import normlab
-from normlab.config import read_option
-from normlab.norms.base import Norm
+from normlab.config.compose import read_option
 from normlab.norms.batch import Batch
-from normlab.norms.declaration import Declaration, declaration
+from normlab.norms.common.base import Norm
+from normlab.norms.common.declaration import Declaration, declaration
+from normlab.norms.common.replace import DIMS, STATE, replace_norms
 from normlab.norms.domain import set_domain
 from normlab.norms.frozen import Frozen
 from normlab.norms.ghost import Ghost, GhostNorm
 from normlab.norms.group import Group
 from normlab.norms.instance import Instance
 from normlab.norms.none import NoNorm
-from normlab.norms.replace import DIMS, STATE, replace_norms
 from normlab.norms.rms import RMS
 
 SPACES = {0: (), 1: (7,), 2: (5, 6), 3: (3, 4, 5)}

@@ -10,9 +10,9 @@ from scipy.integrate import quad
 from scipy.stats import chi2
 from torch import nn
 
-from normlab.config import read_option
+from normlab.config.compose import read_option
+from normlab.norms.common.declaration import declaration
 from normlab.norms.cross_iteration import CrossIteration
-from normlab.norms.declaration import declaration
 
 CHANNELS, BATCHES = 2048, 100
 EPS = 0.1  # as large as that, because 1 / σ of two values varies without bounds

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval
 from torchvision.ops import FrozenBatchNorm2d
 
-from normlab.config import read_option
-from normlab.norms.declaration import declaration
+from normlab.config.compose import read_option
+from normlab.norms.common.declaration import declaration
 from normlab.norms.domain import set_domain
 
 FEATURES = 8

@@ -21,13 +21,13 @@ from torch import distributed, fx, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F
 
-from normlab.config import read_option
+from normlab.config.compose import read_option
 from normlab.models.resnet import ResNet
-from normlab.norms.base import Norm
 from normlab.norms.batch import Batch
-from normlab.norms.declaration import declaration
+from normlab.norms.common.base import Norm
+from normlab.norms.common.declaration import declaration
+from normlab.norms.common.synchronise import Synchronise, merge_statistics
 from normlab.norms.domain import DomainLayer, set_domain
-from normlab.norms.synchronise import Synchronise, merge_statistics
 
 SPACES = {0: (), 1: (7,), 2: (4, 3), 3: (2, 3, 2)}
 SPLITS = [(3, 3), (5, 1), (6, 0), (1, 1)]  # samples of the two ranks

@@ -11,9 +11,9 @@ from torch import nn
 from torchvision.models import resnet18
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from normlab.config import read_option
-from normlab.norms.replace import is_drop_in, replace_norms
-from normlab.norms.synchronise import Synchronise
+from normlab.config.compose import read_option
+from normlab.norms.common.replace import is_drop_in, replace_norms
+from normlab.norms.common.synchronise import Synchronise
 from normlab.norms.whitening import Whitening
 
 FEATURES = 8

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from normlab.guards import check_batches
 from normlab.norms.whitening import EighInverseRoot, Whitening, newton_inverse_root
+from normlab.runner.guards import check_batches
 
 
 def prepared(option: Whitening, features: int, dims: int) -> nn.Module:

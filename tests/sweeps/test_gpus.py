@@ -6,10 +6,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from normlab.sweeps import gpus as gpus_module
-from normlab.sweeps import processes
-from normlab.sweeps.beside import Job
-from normlab.sweeps.gpus import shared_out, visible
+from normlab.sweeps.launchers import gpus as gpus_module
+from normlab.sweeps.launchers import joblib as processes
+from normlab.sweeps.launchers.beside import Job
+from normlab.sweeps.launchers.gpus import shared_out, visible
 
 
 @pytest.mark.parametrize("named", [None, "2,0", " GPU-8a , GPU-3f ", "1,7"])

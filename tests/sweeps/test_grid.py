@@ -12,10 +12,11 @@ from conftest import ROOT, train
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
-from normlab import compose, folder, run
-from normlab.config import check_sweep
+from normlab import compose, run
+from normlab.config.sweep import check_sweep
 from normlab.errors import ConfigError, SweepError
-from normlab.identity import config_hash
+from normlab.folder import place, writing
+from normlab.folder.identity import config_hash
 from normlab.sweeps.grid import GridSweeper
 
 SMALL = ["model=net", "data=wine", "logger=none"]
@@ -47,8 +48,8 @@ class FakeLauncher:
         result = {"overrides": typed, "config_hash": config_hash(config), "error": "Oh: no" if failed else None}
         result |= {"status": "failed" if failed else "finished", "score": 0.5}
         result |= {"score_name": "val/acc", "score_mode": "max"}
-        folder.write_config(self.path / str(number), config)
-        folder.write_result(self.path / str(number), result)
+        writing.write_config(self.path / str(number), config)
+        writing.write_result(self.path / str(number), result)
         job = JobReturn(status=JobStatus.FAILED if failed else JobStatus.COMPLETED)
         job.return_value = RuntimeError("no") if failed else 0.5
         return job
@@ -174,7 +175,7 @@ def test_a_folder_of_something_else_is_refused(file, what, tmp_path):
 
 
 def test_two_commands_do_not_share_a_folder(tmp_path):
-    with folder.lock(tmp_path), pytest.raises(ConfigError, match="another process is writing to"):
+    with place.lock(tmp_path), pytest.raises(ConfigError, match="another process is writing to"):
         sweep(tmp_path, "seed=1,2")
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, train
 
-from normlab.config import check_sweep
+from normlab.config.sweep import check_sweep
 from normlab.errors import ConfigError
-from normlab.sweeps.beside import Job
-from normlab.sweeps.processes import _Worker
+from normlab.sweeps.launchers.beside import Job
+from normlab.sweeps.launchers.joblib import _Worker
 
 WINE = ["model=net", "data=wine", "logger=none"]
 SHORT = [*WINE, "trainer.max_epochs=2"]

@@ -14,7 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from test_app import wait_for_rows
 
 from normlab import compose, run
-from normlab.callbacks.pruning import Pruning
+from normlab.sweeps.pruning import Pruning
 
 optuna = pytest.importorskip("optuna")
 from test_search import FakeLauncher, Stop, search, study, told, trials  # noqa: E402  # it needs optuna too

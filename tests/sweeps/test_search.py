@@ -12,10 +12,12 @@ from conftest import train
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
-from normlab import checks, compose, folder, run
-from normlab.config import check_sweep
+from normlab import compose, run
+from normlab.config import names
+from normlab.config.objectives import check_objectives, direction
+from normlab.config.sweep import check_sweep
 from normlab.errors import ConfigError, JobError, LostJobError, SweepError
-from normlab.sweeps.objectives import check_objectives, direction
+from normlab.folder import place, writing
 from normlab.sweeps.search import OptunaSweeper
 from normlab.tasks.classify import Classify
 from normlab.tasks.regress import Regress
@@ -54,7 +56,7 @@ class FakeLauncher:
                 (self.path / str(number)).mkdir(exist_ok=True)
                 result = self.result(number, dict(line.split("=") for line in overrides))
                 named = {"score_name": "val/acc", "score_mode": "max", "overrides": overrides, "metrics": {}}
-                folder.write_result(self.path / str(number), {"status": "finished", **named, **result})
+                writing.write_result(self.path / str(number), {"status": "finished", **named, **result})
             returned.append(job)
         return returned
 
@@ -230,7 +232,7 @@ class Refusing(FakeLauncher):
         for number in self.broken:
             (self.path / str(number)).mkdir(exist_ok=True)
             told = {"status": "refused", "score": None, "error": "ghost size", "overrides": jobs[number]}
-            folder.write_result(self.path / str(number), told)
+            writing.write_result(self.path / str(number), told)
         return super().launch(job_overrides, initial_job_idx)
 
 
@@ -361,7 +363,7 @@ def test_a_study_from_before_there_were_objectives_goes_on(tmp_path):
 
 
 def test_two_commands_do_not_share_a_study(tmp_path):
-    with folder.lock(tmp_path), pytest.raises(ConfigError, match="another process is writing to"):
+    with place.lock(tmp_path), pytest.raises(ConfigError, match="another process is writing to"):
         search(tmp_path, FakeLauncher())
 
 
@@ -468,7 +470,7 @@ def test_a_glob_sweeps_all_options():
     ],
 )
 def test_a_missing_extra_is_named_before_hydra_looks_for_it(typed, needs, extra, monkeypatch):
-    monkeypatch.setattr(checks, "_installed", lambda distribution: False)
+    monkeypatch.setattr(names, "_installed", lambda distribution: False)
     with pytest.raises(ConfigError) as refusal:
         check_sweep([typed, "seed=1,2"])
     assert str(refusal.value) == f"{typed} needs {needs}, which is not installed: pip install -e '.[{extra}]'"

@@ -3,7 +3,7 @@
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from normlab.seeds import mix
+from normlab.data.common.seeds import mix
 
 
 class EpochSeed(Callback):

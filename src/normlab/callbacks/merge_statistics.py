@@ -3,7 +3,7 @@
 from lightning import Callback, LightningModule, Trainer
 from torch import nn
 
-from normlab.norms.synchronise import merge_statistics
+from normlab.norms.common.synchronise import merge_statistics
 
 
 class MergeStatistics(Callback):

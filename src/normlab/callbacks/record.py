@@ -12,8 +12,8 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from normlab.files import read_rows
-from normlab.folder import write_text
+from normlab.folder.files import read_rows
+from normlab.folder.writing import write_text
 
 
 class MetricsTable:

@@ -27,7 +27,7 @@ class SameConfig(Callback):
         if first != own:
             raise ConfigError(
                 f"process {trainer.global_rank} has {_told(own)}, and process 0 {_told(first)}: the data's loaders "
-                "must cut as many batches in every process, as normlab.data.base.Batches does"
+                "must cut as many batches in every process, as normlab.data.common.base.Batches does"
             )
 
 

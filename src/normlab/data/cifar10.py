@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from normlab.data.standard import Standard, to_images
+from normlab.data.images.standard import Standard, to_images
 
 
 class Cifar10(Standard):

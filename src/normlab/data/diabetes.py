@@ -4,7 +4,7 @@ from typing import Any
 
 from sklearn.datasets import load_diabetes
 
-from normlab.data.table import BundledTable
+from normlab.data.tables.bundled import BundledTable
 
 
 class Diabetes(BundledTable):

@@ -8,8 +8,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F
 
-from normlab.data.base import DataModule
-from normlab.data.batches import Augment, Draws, Source
+from normlab.data.common.base import DataModule
+from normlab.data.common.batches import Augment, Draws, Source
 
 
 class Digits(DataModule):

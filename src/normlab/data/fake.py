@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normlab.data.batches import Source
-from normlab.data.images import Images
+from normlab.data.common.batches import Source
+from normlab.data.common.seeds import generator
+from normlab.data.images.base import Images
 from normlab.errors import ConfigError
-from normlab.seeds import generator
 
 
 class Fake(Images):

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from normlab.data.batches import Source
-from normlab.data.gather import Handling, gather
-from normlab.data.image_files import check_classes, find_classes
-from normlab.data.images import Images
+from normlab.data.common.batches import Source
+from normlab.data.images.base import Images
+from normlab.data.images.files import check_classes, find_classes
+from normlab.data.images.gather import Handling, gather
 
 
 class ImageFolder(Images):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from normlab.data.standard import Standard
+from normlab.data.images.standard import Standard
 
 
 class Mnist(Standard):

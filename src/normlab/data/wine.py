@@ -4,7 +4,7 @@ from typing import Any
 
 from sklearn.datasets import load_wine
 
-from normlab.data.table import BundledTable
+from normlab.data.tables.bundled import BundledTable
 
 
 class Wine(BundledTable):

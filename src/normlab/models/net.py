@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from normlab.norms.base import Norm
+from normlab.norms.common.base import Norm
 
 
 class Net(nn.Module):

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from normlab.norms.base import Norm
-from normlab.norms.checkpointing import checkpoint
+from normlab.norms.common.base import Norm
+from normlab.norms.common.checkpointing import checkpoint
 
 WIDTHS = (16, 32, 64)
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from normlab.models.zoo import check_name, named
-from normlab.norms.base import Norm
-from normlab.norms.replace import replace_norms
+from normlab.norms.common.base import Norm
+from normlab.norms.common.replace import replace_norms
 
 
 def network(

@@ -8,8 +8,8 @@ import torchvision.models as library
 from torch import nn
 
 from normlab.models.zoo import check_name, named
-from normlab.norms.base import Norm
-from normlab.norms.replace import replace_norms
+from normlab.norms.common.base import Norm
+from normlab.norms.common.replace import replace_norms
 
 AUXILIARY = ("aux1", "aux2", "AuxLogits")  # googlenet's and inception_v3's further outputs in training
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
-from normlab.checks import did_you_mean
+from normlab.errors import did_you_mean
 
 
 @contextmanager

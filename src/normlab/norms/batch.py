@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from normlab.norms.base import Norm
+from normlab.norms.common.base import Norm
 
 LAYERS = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 

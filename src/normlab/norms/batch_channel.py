@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normlab.norms.declaration import BATCH, GROUP_NORM, Declaration
+from normlab.norms.common.declaration import BATCH, GROUP_NORM, Declaration
+from normlab.norms.common.layer import in_float32, widened
+from normlab.norms.common.running import RunningNorm
+from normlab.norms.common.standardized import StandardizedNorm
+from normlab.norms.common.tracing import leaf
 from normlab.norms.group import number_of_groups
-from normlab.norms.own import in_float32, widened
-from normlab.norms.running import RunningNorm
-from normlab.norms.standardized import StandardizedNorm
-from normlab.norms.tracing import leaf
 
 
 class BatchChannelLayer(RunningNorm):

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from normlab.norms.base import Norm
-from normlab.norms.declaration import BATCH, Declaration
-from normlab.norms.rows import has_fast_rows
-from normlab.norms.running import RunningNorm
-from normlab.norms.tracing import leaf
+from normlab.norms.common.base import Norm
+from normlab.norms.common.declaration import BATCH, Declaration
+from normlab.norms.common.rows import has_fast_rows
+from normlab.norms.common.running import RunningNorm
+from normlab.norms.common.tracing import leaf
 
 
 class BatchFastLayer(RunningNorm):

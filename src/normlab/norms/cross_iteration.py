@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normlab.norms.base import Norm, Order
-from normlab.norms.checkpointing import check_first_pass, recomputing
-from normlab.norms.declaration import BATCH, Declaration
-from normlab.norms.moments import affine_map, moments, unbiased
-from normlab.norms.own import per_channel
-from normlab.norms.running import RunningNorm
-from normlab.norms.tracing import leaf
+from normlab.norms.common.base import Norm, Order
+from normlab.norms.common.checkpointing import check_first_pass, recomputing
+from normlab.norms.common.declaration import BATCH, Declaration
+from normlab.norms.common.layer import per_channel
+from normlab.norms.common.moments import affine_map, moments, unbiased
+from normlab.norms.common.running import RunningNorm
+from normlab.norms.common.tracing import leaf
 
 
 class Linked(nn.Module):

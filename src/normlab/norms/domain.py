@@ -5,12 +5,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from normlab.norms import ranks
-from normlab.norms.base import Norm
-from normlab.norms.declaration import BATCH, Declaration
-from normlab.norms.own import UnfoldableEps
-from normlab.norms.running import SeveralNorms
-from normlab.norms.tracing import leaf
+from normlab.distributed import collectives
+from normlab.norms.common.base import Norm
+from normlab.norms.common.declaration import BATCH, Declaration
+from normlab.norms.common.layer import UnfoldableEps
+from normlab.norms.common.running import SeveralNorms
+from normlab.norms.common.tracing import leaf
 
 
 class DomainLayer(SeveralNorms):
@@ -76,7 +76,7 @@ def set_domain(network: nn.Module, domain: int) -> None:
 
 
 def _check_same_domain(layer: DomainLayer) -> None:
-    domains = ranks.gather(layer.running_mean.new_tensor([layer.domain]), "norm=domain").int().flatten().tolist()
+    domains = collectives.gather(layer.running_mean.new_tensor([layer.domain]), "norm=domain").int().flatten().tolist()
     if len(set(domains)) > 1:
         raise ValueError(
             f"norm=domain: the processes' batches are of domains {', '.join(map(str, domains))}; synchronised they are "

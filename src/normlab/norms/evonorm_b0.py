@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normlab.norms.activating import ActivatingNorm
-from normlab.norms.base import Norm
-from normlab.norms.checkpointing import moves_statistics
-from normlab.norms.declaration import BATCH, Declaration
-from normlab.norms.derived import Derived, again, derived, gradients
-from normlab.norms.moments import moments
-from normlab.norms.rows import affine, of_rows, pooled, positive_part, row_sums, space_axes
+from normlab.norms.common.activating import ActivatingNorm
+from normlab.norms.common.base import Norm
+from normlab.norms.common.checkpointing import moves_statistics
+from normlab.norms.common.declaration import BATCH, Declaration
+from normlab.norms.common.derived import Derived, again, derived, gradients
+from normlab.norms.common.moments import moments
+from normlab.norms.common.rows import affine, of_rows, pooled, positive_part, row_sums, space_axes
 
 
 class _ByTheLarger(Derived):

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normlab.norms.activating import ActivatingNorm
-from normlab.norms.base import Norm
-from normlab.norms.declaration import SPACE, Declaration
-from normlab.norms.derived import Derived, again, derived, gradients
-from normlab.norms.own import per_channel
-from normlab.norms.rows import of_rows, positive_part, row_sums, space_axes
+from normlab.norms.common.activating import ActivatingNorm
+from normlab.norms.common.base import Norm
+from normlab.norms.common.declaration import SPACE, Declaration
+from normlab.norms.common.derived import Derived, again, derived, gradients
+from normlab.norms.common.layer import per_channel
+from normlab.norms.common.rows import of_rows, positive_part, row_sums, space_axes
 
 
 class _FilterResponse(Derived):

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normlab.norms.base import Norm
-from normlab.norms.declaration import Declaration
-from normlab.norms.own import OwnLayer
-from normlab.norms.rows import affine
-from normlab.norms.tracing import leaf
+from normlab.norms.common.base import Norm
+from normlab.norms.common.declaration import Declaration
+from normlab.norms.common.layer import OwnLayer
+from normlab.norms.common.rows import affine
+from normlab.norms.common.tracing import leaf
 
 
 class FrozenNorm(OwnLayer):

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from normlab.norms import ranks
-from normlab.norms.base import Norm
-from normlab.norms.declaration import BATCH, Declaration
-from normlab.norms.moments import affine_map, moments, shares, unbiased
-from normlab.norms.running import RunningNorm
-from normlab.norms.tracing import leaf
+from normlab.distributed import collectives
+from normlab.norms.common.base import Norm
+from normlab.norms.common.declaration import BATCH, Declaration
+from normlab.norms.common.moments import affine_map, moments, shares, unbiased
+from normlab.norms.common.running import RunningNorm
+from normlab.norms.common.tracing import leaf
 
 
 class GhostNorm(RunningNorm):
@@ -35,7 +35,9 @@ class GhostNorm(RunningNorm):
         batch_mean, batch_var = (share * mean).sum(0), (share * unbiased(var, x, sizes)).sum(0)
         if self.joint:
             assert self.synchronised is not None
-            batch_mean, batch_var = ranks.average(torch.stack([batch_mean, batch_var]), x.shape[0], self.synchronised)
+            batch_mean, batch_var = collectives.average(
+                torch.stack([batch_mean, batch_var]), x.shape[0], self.synchronised
+            )
         self.track(batch_mean, batch_var)
         return affine_map(x, way, sizes, mean, self.weight * (var + self._eps).rsqrt(), self.bias)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from normlab.norms.base import Norm
+from normlab.norms.common.base import Norm
 
 MOST_GROUPS, FEWEST_FEATURES = 32, 4
 

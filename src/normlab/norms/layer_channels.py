@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normlab.norms.base import Norm
-from normlab.norms.declaration import Declaration
-from normlab.norms.derived import Derived, again, derived, gradients
-from normlab.norms.own import OwnLayer, has_16_bits, in_float32, per_channel, widened
-from normlab.norms.rows import has_fast_rows, row_sums
-from normlab.norms.tracing import leaf
+from normlab.norms.common.base import Norm
+from normlab.norms.common.declaration import Declaration
+from normlab.norms.common.derived import Derived, again, derived, gradients
+from normlab.norms.common.layer import OwnLayer, has_16_bits, in_float32, per_channel, widened
+from normlab.norms.common.rows import has_fast_rows, row_sums
+from normlab.norms.common.tracing import leaf
 
 
 class _OverChannels(Derived):

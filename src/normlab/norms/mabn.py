@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from normlab.norms.base import Norm
-from normlab.norms.checkpointing import check_first_pass
-from normlab.norms.declaration import BATCH, Declaration
-from normlab.norms.moments import part_moments, part_sums
-from normlab.norms.own import OwnLayer
-from normlab.norms.rows import affine, of_rows
-from normlab.norms.tracing import check_not_exported, kept, leaf
+from normlab.norms.common.base import Norm
+from normlab.norms.common.checkpointing import check_first_pass
+from normlab.norms.common.declaration import BATCH, Declaration
+from normlab.norms.common.layer import OwnLayer
+from normlab.norms.common.moments import part_moments, part_sums
+from normlab.norms.common.rows import affine, of_rows
+from normlab.norms.common.tracing import check_not_exported, kept, leaf
 
 
 class _ByMovingAverage(torch.autograd.Function):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from normlab.norms.declaration import Declaration
-from normlab.norms.standardized import StandardizedNorm
+from normlab.norms.common.declaration import Declaration
+from normlab.norms.common.standardized import StandardizedNorm
 
 
 class NormFreeLayer(nn.Identity):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from normlab.norms.base import Norm
+from normlab.norms.common.base import Norm
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normlab.norms.base import Norm
-from normlab.norms.declaration import BATCH, Declaration
-from normlab.norms.running import RunningNorm
-from normlab.norms.tracing import leaf
+from normlab.norms.common.base import Norm
+from normlab.norms.common.declaration import BATCH, Declaration
+from normlab.norms.common.running import RunningNorm
+from normlab.norms.common.tracing import leaf
 
 
 class PredictionTimeLayer(RunningNorm):

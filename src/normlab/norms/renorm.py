@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from normlab.norms.base import Norm
-from normlab.norms.checkpointing import check_first_pass
-from normlab.norms.declaration import BATCH, Declaration
-from normlab.norms.moments import affine_map
-from normlab.norms.running import RunningNorm
-from normlab.norms.tracing import kept, leaf
+from normlab.norms.common.base import Norm
+from normlab.norms.common.checkpointing import check_first_pass
+from normlab.norms.common.declaration import BATCH, Declaration
+from normlab.norms.common.moments import affine_map
+from normlab.norms.common.running import RunningNorm
+from normlab.norms.common.tracing import kept, leaf
 
 
 class RenormLayer(RunningNorm):

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normlab.norms.base import Norm
-from normlab.norms.declaration import Declaration
-from normlab.norms.derived import Derived, again, derived, gradients
-from normlab.norms.own import OwnLayer, in_float32, per_channel
-from normlab.norms.tracing import leaf
+from normlab.norms.common.base import Norm
+from normlab.norms.common.declaration import Declaration
+from normlab.norms.common.derived import Derived, again, derived, gradients
+from normlab.norms.common.layer import OwnLayer, in_float32, per_channel
+from normlab.norms.common.tracing import leaf
 
 
 class _RootMeanSquare(Derived):

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from normlab.norms.base import Norm
-from normlab.norms.declaration import BATCH, Declaration
-from normlab.norms.moments import affine_map, moments, unbiased
-from normlab.norms.running import SeveralNorms
-from normlab.norms.tracing import leaf
+from normlab.norms.common.base import Norm
+from normlab.norms.common.declaration import BATCH, Declaration
+from normlab.norms.common.moments import affine_map, moments, unbiased
+from normlab.norms.common.running import SeveralNorms
+from normlab.norms.common.tracing import leaf
 
 
 class SplitLayer(SeveralNorms):

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from normlab.norms.base import Norm
-from normlab.norms.declaration import BATCH, Declaration
-from normlab.norms.running import RunningNorm
-from normlab.norms.tracing import leaf
+from normlab.norms.common.base import Norm
+from normlab.norms.common.declaration import BATCH, Declaration
+from normlab.norms.common.running import RunningNorm
+from normlab.norms.common.tracing import leaf
 
 
 class SyncLayer(RunningNorm):

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from normlab.norms.declaration import GROUP_NORM, SAMPLE, Declaration
+from normlab.norms.common.declaration import GROUP_NORM, SAMPLE, Declaration
+from normlab.norms.common.standardized import StandardizedNorm
 from normlab.norms.group import number_of_groups
-from normlab.norms.standardized import StandardizedNorm
 
 
 class WeightStdLayer(nn.GroupNorm):

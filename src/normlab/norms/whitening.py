@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from normlab.norms.base import Norm
-from normlab.norms.checkpointing import moves_statistics
-from normlab.norms.declaration import BATCH, Declaration
-from normlab.norms.own import OwnLayer, in_float32
-from normlab.norms.running import tracking_factor
-from normlab.norms.tracing import check_not_exported, leaf
+from normlab.norms.common.base import Norm
+from normlab.norms.common.checkpointing import moves_statistics
+from normlab.norms.common.declaration import BATCH, Declaration
+from normlab.norms.common.layer import OwnLayer, in_float32
+from normlab.norms.common.running import tracking_factor
+from normlab.norms.common.tracing import check_not_exported, leaf
 
 Method = Literal["newton", "eigh"]
 MOST_ITERATIONS = 15  # from about 20 on the rounding of a rank-deficient Σ in float32 grows without bound

@@ -24,7 +24,7 @@ class Report:
 
     def __str__(self) -> str:
         """The essence, for a terminal."""
-        from normlab.folder import shown
+        from normlab.folder.place import shown
         from normlab.report.answer import terminal
 
         return f"{terminal(self.comparisons)}\n{shown(self.folder.absolute() / 'report.html')}, summary.md, summary.csv"
@@ -44,7 +44,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path | None = None) -
 
     import pandas as pd
 
-    from normlab import folder
+    from normlab.folder import writing
     from normlab.report import facts, tables
     from normlab.report.compare import compare
     from normlab.report.page import page
@@ -55,7 +55,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path | None = None) -
     html = page(comparisons, known, paths)
     place.mkdir(parents=True, exist_ok=True)
     rows = pd.concat([tables.table(comparison) for comparison in comparisons])
-    folder.write_text(place / "summary.csv", rows.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-    folder.write_text(place / "summary.md", tables.markdown(comparisons, known))
-    folder.write_text(place / "report.html", html)
+    writing.write_text(place / "summary.csv", rows.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    writing.write_text(place / "summary.md", tables.markdown(comparisons, known))
+    writing.write_text(place / "report.html", html)
     return Report(place, comparisons)

@@ -9,7 +9,7 @@ from typing import Any
 
 import altair as alt
 
-from normlab.identity import REPLICATES
+from normlab.folder.identity import REPLICATES
 from normlab.report.compare import Comparison, Configuration
 from normlab.report.runs import Run
 from normlab.report.settings import label

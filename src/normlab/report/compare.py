@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from normlab.identity import REPLICATES
+from normlab.folder.identity import REPLICATES
 from normlab.report import sought
 from normlab.report.blocks import Blocks, components, overlap, pessimistic, resolution, shared_blocks, unit_of
 from normlab.report.differences import Difference, behind, behind_unpaired

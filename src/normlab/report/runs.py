@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from normlab.errors import ConfigError
-from normlab.identity import REPLICATES
+from normlab.folder.identity import REPLICATES
 
 FORMAT = 1  # of result.json: the newest that is understood
 ENDS = ("finished", "failed", "refused", "interrupted", "pruned")

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from normlab.config.objectives import direction
 from normlab.report.runs import Run, read_yaml
-from normlab.sweeps.objectives import direction
 
 
 def is_search(runs: Sequence[Run]) -> bool:

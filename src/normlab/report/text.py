@@ -4,8 +4,8 @@ import math
 import shlex
 from collections.abc import Sequence
 
-from normlab.folder import shown
-from normlab.identity import REPLICATES
+from normlab.folder.identity import REPLICATES
+from normlab.folder.place import shown
 from normlab.report.compare import Comparison, Configuration, counts
 from normlab.report.differences import Difference
 from normlab.report.runs import Run

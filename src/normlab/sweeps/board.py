@@ -5,8 +5,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from normlab.files import known_result
-from normlab.identity import REPLICATES
+from normlab.folder.files import known_result
+from normlab.folder.identity import REPLICATES
 
 FAILED = ("failed", "refused")
 ENDED = ("finished", "pruned", *FAILED)

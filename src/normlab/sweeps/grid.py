@@ -8,11 +8,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from normlab import folder
+from normlab.config.space import Job, parse
 from normlab.errors import ConfigError
-from normlab.files import holds_run, known_result, read_config
-from normlab.identity import LENGTH, config_hash
-from normlab.sweeps.space import Job, parse
+from normlab.folder import place, reuse, writing
+from normlab.folder.files import holds_run, known_result, read_config
+from normlab.folder.identity import LENGTH, config_hash
 from normlab.sweeps.sweeper import EngineSweeper
 from normlab.sweeps.watch import Watch
 
@@ -38,10 +38,10 @@ class GridSweeper(EngineSweeper):
         path = Path(self.settings.hydra.sweep.dir)
         _check(path)
         path.mkdir(parents=True, exist_ok=True)
-        with folder.lock(path):
-            folder.write_text(path / "multirun.yaml", OmegaConf.to_yaml(self.settings))
+        with place.lock(path):
+            writing.write_text(path / "multirun.yaml", OmegaConf.to_yaml(self.settings))
             begun = earlier(path)
-            places = place(path, begun, self.jobs)
+            places = by_folder(path, begun, self.jobs)
             todo = {n: job for n, job in places.items() if not _is_finished(begun.get(n, {}), job)}
             keys = {line.partition("=")[0] for job in self.jobs for line in job.chosen}
             with Watch(path, len(self.jobs), keys, places) as watch:
@@ -69,7 +69,7 @@ def earlier(path: Path) -> dict[int, dict[str, Any]]:
     return {number: results[number] for number in sorted(results) if results[number]}
 
 
-def place(path: Path, begun: dict[int, dict[str, Any]], jobs: Sequence[Job]) -> dict[int, Job]:
+def by_folder(path: Path, begun: dict[int, dict[str, Any]], jobs: Sequence[Job]) -> dict[int, Job]:
     """The jobs by the number of their folder: the one in which a job was begun before, or the next free one."""
     sharing = Counter(job.config_hash for job in jobs)
     known = _numbers_by({number: result["config_hash"] for number, result in begun.items()})
@@ -112,7 +112,7 @@ def _shorter(path: Path) -> str | None:
 
 def _is_free(path: Path) -> bool:
     """Whether a folder is not there, or was made for a job that has not begun."""
-    return not path.exists() or ({entry.name for entry in path.iterdir()} <= folder.UNTRAINED - {"result.json"})
+    return not path.exists() or ({entry.name for entry in path.iterdir()} <= reuse.UNTRAINED - {"result.json"})
 
 
 def _is_finished(result: dict[str, Any], job: Job) -> bool:
@@ -123,11 +123,11 @@ def _check(path: Path) -> None:
     """Raises ConfigError where a folder is not a sweep's."""
     for file, what in (("study.db", "a search"), ("config.yaml", "a run"), ("result.json", "a run")):
         if (path / file).is_file():
-            raise ConfigError(f"{folder.shown(path)} holds {what}; choose another name=")
+            raise ConfigError(f"{place.shown(path)} holds {what}; choose another name=")
 
 
 def _found(path: Path, finished: int, total: int, others: int) -> str:
     """What a sweep's folder holds of this command's jobs, and what else."""
     left = "" if finished == total else f", {total - finished} to run"
     there = f"; {others} of other commands stay as they are" if others else ""
-    return f"{folder.shown(path)}: {finished} of {total} jobs were finished before{left}{there}"
+    return f"{place.shown(path)}: {finished} of {total} jobs were finished before{left}{there}"

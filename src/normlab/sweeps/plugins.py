@@ -2,11 +2,11 @@
 
 from hydra.core.plugins import Plugins
 
-from normlab.sweeps.cluster import RayLauncher
 from normlab.sweeps.grid import GridSweeper
-from normlab.sweeps.processes import JoblibLauncher
+from normlab.sweeps.launchers.joblib import JoblibLauncher
+from normlab.sweeps.launchers.ray import RayLauncher
+from normlab.sweeps.launchers.submitit import SubmititLauncher
 from normlab.sweeps.search import OptunaSweeper
-from normlab.sweeps.slurm import SubmititLauncher
 
 PREFIX = "hydra_plugins.normlab."  # Hydra takes no plugin whose name starts otherwise
 

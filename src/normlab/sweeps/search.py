@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.utils import JobStatus
 from omegaconf import DictConfig, OmegaConf
 
-from normlab import folder
+from normlab.config.objectives import direction, values
+from normlab.config.space import Space, grid, search_space
 from normlab.errors import ConfigError, LostJobError
-from normlab.files import known_result
-from normlab.identity import numbers
-from normlab.sweeps.objectives import direction, values
-from normlab.sweeps.space import Space, grid, search_space
+from normlab.folder import files, place, reuse
+from normlab.folder.files import known_result
+from normlab.folder.identity import numbers
 from normlab.sweeps.study import distribution, given, hand_over, open_study, summary
 from normlab.sweeps.sweeper import EngineSweeper
 from normlab.sweeps.watch import Watch
@@ -63,9 +63,9 @@ class OptunaSweeper(EngineSweeper):
         fixed, space = search_space(arguments, self.params, self.loader)
         path = self._path()
         if path.exists() and not (path / "study.db").is_file() and {entry.name for entry in path.iterdir()} - {".lock"}:
-            raise ConfigError(f"{folder.shown(path)} exists and holds no search; choose another name=")
+            raise ConfigError(f"{place.shown(path)} exists and holds no search; choose another name=")
         path.mkdir(parents=True, exist_ok=True)
-        with folder.lock(path):
+        with place.lock(path):
             study = self._study(space)
             OmegaConf.save(self.settings, path / "multirun.yaml")
             with Watch(path, self._total(space), space) as watch:
@@ -75,9 +75,7 @@ class OptunaSweeper(EngineSweeper):
             raise watch.error(failed)
         if not (best := summary(study, self.objectives)):
             sought = " and ".join(self.objectives)
-            raise ConfigError(
-                f"no job in {folder.shown(path)} has reached a {sought}; nothing is known about the space"
-            )
+            raise ConfigError(f"no job in {place.shown(path)} has reached a {sought}; nothing is known about the space")
         log.info(best)
 
     def _path(self) -> Path:
@@ -88,8 +86,8 @@ class OptunaSweeper(EngineSweeper):
         study = open_study(self._path(), [direction(name, self.settings.score_mode) for name in self.objectives])
         wanted = self._identity(space)
         found = {"objectives": ["score"]} | study.user_attrs.get("sweep", wanted)  # a study may be older than the key
-        if lines := folder.differences(found, wanted):
-            where = folder.shown(self._path())
+        if lines := reuse.differences(found, wanted):
+            where = place.shown(self._path())
             raise ConfigError("\n".join([f"{where} holds another sweep; choose another name=", *lines]))
         pruner = OmegaConf.to_container(self.settings.hydra.sweeper.pruner, resolve=True)
         for name, value in {"sweep": wanted, "objectives": self.objectives, "pruner": pruner}.items():
@@ -134,7 +132,7 @@ class OptunaSweeper(EngineSweeper):
         from optuna.trial import TrialState
 
         failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-        results = [folder.read_result(self._path() / str(trial.number)) for trial in failed]
+        results = [files.read_result(self._path() / str(trial.number)) for trial in failed]
         return sum(result.get("status") == "refused" for result in results)
 
     def _failed_before(self, study: "Study", space: Space) -> list[int]:
@@ -143,7 +141,7 @@ class OptunaSweeper(EngineSweeper):
 
         told = [t.number for t in study.get_trials(states=(TrialState.FAIL,)) if t.params.keys() == space.keys()]
         # one that has finished without a score is no success of the search, and no failure of its job
-        return [number for number in told if folder.read_result(self._path() / str(number)).get("status") != "finished"]
+        return [number for number in told if files.read_result(self._path() / str(number)).get("status") != "finished"]
 
     def _total(self, space: Space) -> int:
         """How many trials there are to be."""

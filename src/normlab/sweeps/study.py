@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hydra.utils import instantiate
 
+from normlab.config.space import Choices, Numbers
+from normlab.config.trust import targets
 from normlab.errors import ConfigError
-from normlab.folder import write_text
-from normlab.sweeps.space import Choices, Numbers
-from normlab.trust import targets
+from normlab.folder.writing import write_text
 
 if TYPE_CHECKING:  # it is an extra
     from optuna.distributions import BaseDistribution
@@ -20,10 +20,12 @@ if TYPE_CHECKING:  # it is an extra
     from optuna.storages import RDBStorage
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
+from normlab.config.objectives import PRUNERS
 
 FILE = "study.db"
+
 HANDED_OVER = "trial.json"  # in the folder of a job that may be pruned: which trial it is
-PRUNERS = "optuna.pruners"
+
 PATIENCE = 60  # seconds that a process waits while others write
 
 

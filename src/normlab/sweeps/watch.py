@@ -15,8 +15,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
-from normlab import folder
 from normlab.errors import SweepError
+from normlab.folder import place
 from normlab.logs import console
 from normlab.sweeps.board import ENDED, FAILED, Board
 from normlab.sweeps.pace import Pace
@@ -65,8 +65,8 @@ class Watch:
             self.bar.stop()
         self.say(self._summary())
         if isinstance(error, KeyboardInterrupt):
-            named = self.path.is_relative_to(folder.ROOT)
-            how = f" with name={self.path.relative_to(folder.ROOT)}" if named else ""
+            named = self.path.is_relative_to(place.ROOT)
+            how = f" with name={self.path.relative_to(place.ROOT)}" if named else ""
             raise KeyboardInterrupt(f"interrupted; the same command{how} goes on") from None
 
     def say(self, text: str) -> None:
@@ -81,12 +81,12 @@ class Watch:
         for number, job in failed.items():
             if not (self.board.is_new(number) and self.board.status(number) in FAILED):
                 error = _first_line(job._return_value)  # .return_value would print, and raise
-                _complain(f"{self.board.name(number)} failed: {error}; {folder.shown(self.path / str(number))}")
+                _complain(f"{self.board.name(number)} failed: {error}; {place.shown(self.path / str(number))}")
         return list(failed)
 
     def error(self, failed: Sequence[int]) -> SweepError:
         """What a sweep with failed jobs ends with."""
-        shown = ", ".join(str(folder.shown(self.path / str(number))) for number in failed[:SHOWN])
+        shown = ", ".join(str(place.shown(self.path / str(number))) for number in failed[:SHOWN])
         more = f" and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
         return SweepError(f"{len(failed)} of {self.total} jobs failed: {shown}{more}")
 
@@ -108,7 +108,7 @@ class Watch:
             for number in changed:
                 if (status := self.board.status(number)) in FAILED:
                     error = _first_line(self.board.results[number]["error"])
-                    _complain(f"{self.board.name(number)} {status}: {error}; {folder.shown(self._log(number))}")
+                    _complain(f"{self.board.name(number)} {status}: {error}; {place.shown(self._log(number))}")
             over = [n for n in changed if self.board.is_new(n) and self.board.status(n) in ENDED]
             self.pace.look(self.board.running(), over, time.monotonic())
             if (ended := self.board.count(*ENDED)) != self.ended:
@@ -151,7 +151,7 @@ class Watch:
         counts = [(self.board.count("finished"), "finished"), (self.board.count("pruned"), "pruned")]
         counts.append((self.board.count(*FAILED), "failed"))
         counts.append((self.total - sum(count for count, _ in counts), "not finished"))
-        time_taken, where = duration(time.monotonic() - self.start), str(folder.shown(self.path))
+        time_taken, where = duration(time.monotonic() - self.start), str(place.shown(self.path))
         jobs = "1 job" if self.total == 1 else f"{self.total} jobs"
         return f"{jobs}: " + ", ".join(filter(None, [*_told(counts), self.board.best(), time_taken, where]))
 

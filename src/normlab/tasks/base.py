@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 
-from normlab.data.loaders import Chunks
+from normlab.data.common.loaders import Chunks
+from normlab.distributed.collectives import everywhere
+from normlab.distributed.shards import is_cut
 from normlab.errors import PeerError
-from normlab.nonfinite import REMEDY, Guard, Policy, explain, first_cause
 from normlab.norms.domain import set_domain
-from normlab.optimizers import parameter_groups, try_optimizer
-from normlab.parts import is_cut
-from normlab.schedulers import Schedule
 from normlab.tasks.meter import ClassCounts, Meter
-from normlab.world import everywhere
+from normlab.tasks.nonfinite import REMEDY, Guard, Policy, explain, first_cause
+from normlab.tasks.optimizers import parameter_groups, try_optimizer
+from normlab.tasks.schedulers import Schedule
 
 
 class Task(LightningModule):

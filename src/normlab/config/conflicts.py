@@ -1,0 +1,180 @@
+"""What can be known of a configuration without torch: names, and settings that do not go together."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from normlab.config.inputs import checkpoint_path, input_path, reads_data
+from normlab.config.options import origins
+from normlab.errors import ConfigError, show
+
+# What acts on each single step, with the value that turns it off.
+SINGLE_STEP_ONLY = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
+
+UNCHOSEN = ("acc", "f1", "mse", "mae", "r2")  # what the tasks measure where task.metrics is null
+
+
+def check_config(config: DictConfig, run_folder: Path) -> None:
+    """Raises ConfigError where settings do not go together or name a file that is not there."""
+    data = config.data
+    if "data/common/splits" in origins("data", data.get("_target_")):
+        _check_splits(data)
+    if "path" in data.keys() and reads_data(config):  # noqa: SIM118  # a key whose value is ??? is not in it
+        _check_files(data)
+    if config.score_mode is not None and config.score is None:
+        raise ConfigError(f"score_mode={config.score_mode} without a score: set score= too")
+    _check_score(config)
+    if "lr_monitor" in config.callbacks and not config.logger and config.action == "fit":
+        raise ConfigError("callbacks=lr_monitor writes to loggers, and there is none: choose logger=, or leave it out")
+    _check_input(config, run_folder)
+    if config.steps_per_execution > 1:
+        _check_single_step_only(config)
+    _check_fused(config)
+    if config.trainer.devices != 1 or config.trainer.get("num_nodes", 1) != 1:
+        _check_single_process_only(config)
+    if config.trainer.get("strategy") == "fsdp":
+        _check_fsdp(config)
+    if config.action == "fit" and config.ckpt is not None:
+        raise ConfigError(f"ckpt={config.ckpt} with action=fit: a fit resumes by its name=")
+    checkpoint = checkpoint_path(config, run_folder)
+    if checkpoint is not None and not checkpoint.is_file():
+        if config.ckpt is None:
+            raise ConfigError(f"action={config.action}: {run_folder} has no checkpoint yet; let its fit end an epoch")
+        raise ConfigError(f"ckpt={config.ckpt}: there is no file {checkpoint}")
+
+
+def _check_splits(data: DictConfig) -> None:
+    if {"val_fraction", "test_fraction"} <= data.keys() and data.val_fraction + data.test_fraction >= 1:
+        raise ConfigError(
+            f"data.val_fraction={data.val_fraction} and data.test_fraction={data.test_fraction} "
+            "leave nothing to train on"
+        )
+    folds, fold = data.get("folds"), data.get("fold", 0)
+    if folds is None and fold != 0:
+        raise ConfigError(f"data.fold={fold} without data.folds: say of how many parts this is one")
+    if folds is not None and fold >= folds:
+        raise ConfigError(f"data.fold={fold}: of data.folds={folds}, the last is {folds - 1}")
+
+
+def _check_score(config: DictConfig) -> None:
+    """Raises ConfigError for a score that no validation will measure."""
+    if config.score is None:
+        return
+    metrics = config.task.metrics
+    names = ["loss", *(UNCHOSEN if metrics is None else metrics)]
+    known = [f"val/{name}" for name in names]
+    if config.score not in known:
+        raise ConfigError(
+            f"score={config.score}: expected one of {', '.join(known)}, which each validation measures; task.metrics= "
+            "adds others"
+        )
+
+
+def _check_fused(config: DictConfig) -> None:
+    """Raises ConfigError for what a fused optimizer, which unscales 16-bit gradients inside its step, gets wrong.
+
+    Lightning cannot clip such gradients. SGD leaves its momentum as memory happened to be where the first step
+    overflows, and the next step adds that to the weights (torch 2.15).
+    """
+    if not config.optimizer.get("fused") or config.trainer.precision != "16-mixed":
+        return
+    clip = config.trainer.gradient_clip_val
+    if clip is not None:
+        raise ConfigError(
+            f"trainer.gradient_clip_val={clip} with trainer.precision=16-mixed needs optimizer.fused=false"
+        )
+    if config.optimizer._target_ == "torch.optim.SGD" and config.optimizer.get("momentum"):
+        raise ConfigError(
+            "optimizer.fused=true with trainer.precision=16-mixed: torch's fused SGD spoils its momentum where the "
+            "first step overflows; use optimizer.fused=false, or trainer.precision=bf16-mixed"
+        )
+
+
+def _check_files(data: DictConfig) -> None:
+    """Looks at the file or folder that our own data sets are to read, as far as that goes without torch and pandas."""
+    if not data._target_.startswith("normlab.data."):
+        return
+    if "target" not in data.keys():  # noqa: SIM118
+        _check_folder(data)
+        return
+    from normlab.data.tables.header import check_table  # looks into files with the help of this module
+
+    keys: Any = OmegaConf.to_container(data, resolve=True)
+    check_table(keys)
+
+
+def _check_folder(data: DictConfig) -> None:
+    """Raises ConfigError for images that are not named, or not there."""
+    if OmegaConf.is_missing(data, "path"):
+        raise ConfigError("data.path= is needed: the folder of the images")
+    if not Path(data.path).is_dir():
+        found = "that is a file; a folder is needed" if Path(data.path).exists() else "there is no such folder"
+        raise ConfigError(f"data.path={data.path}: {found}")
+
+
+def _check_input(config: DictConfig, run_folder: Path) -> None:
+    path = input_path(config)
+    if path is None:
+        return
+    if not str(config.input):
+        raise ConfigError("input= is empty: expected a file or folder of new samples")
+    if config.action != "predict":
+        raise ConfigError(f"input={path} with action={config.action}: action=predict name=<run> reads it")
+    if not path.exists():
+        raise ConfigError(f"input={path}: there is no such file or folder")
+    if not (run_folder / "data.json").is_file():
+        raise ConfigError(
+            f"input={path}: {run_folder} has no data.json to read new samples by, being older than action=predict or "
+            "of own data: train again under another name=, or leave out input= to predict the test part"
+        )
+
+
+def _check_single_step_only(config: DictConfig) -> None:
+    steps = f"steps_per_execution={config.steps_per_execution}"
+    for key, off in SINGLE_STEP_ONLY.items():
+        if config.trainer[key] != off:
+            raise ConfigError(f"trainer.{key}={config.trainer[key]} cannot be combined with {steps}; use 1")
+    if config.trainer.precision == "16-mixed":
+        raise ConfigError(f"trainer.precision=16-mixed scales each step and cannot be combined with {steps}; use 1")
+    if "val_check_interval" in config.trainer:
+        raise ConfigError(f"trainer.val_check_interval cannot be combined with {steps}; use 1")
+    monitor = config.callbacks.get("lr_monitor")
+    if monitor is not None and monitor.logging_interval == "step":
+        raise ConfigError(f"callbacks.lr_monitor.logging_interval=step cannot be combined with {steps}; use epoch")
+
+
+def _check_single_process_only(config: DictConfig) -> None:
+    key = "devices" if config.trainer.devices != 1 else "num_nodes"
+    devices = f"trainer.{key}={config.trainer[key]}"
+    if config.steps_per_execution > 1:
+        raise ConfigError(f"steps_per_execution={config.steps_per_execution} cannot be combined with {devices}; use 1")
+    if config.action == "predict":
+        raise ConfigError(f"action=predict cannot be combined with {devices}: it takes one process, trainer.devices=1")
+    if config.action == "lr_find":
+        raise ConfigError(
+            f"action=lr_find cannot be combined with {devices}: search with trainer.devices=1 and data.batch_size= of "
+            "all processes together"
+        )
+
+
+def check_several(config: DictConfig, processes: int | str) -> None:
+    """Raises ConfigError for a fit that is to cut a network over a single process."""
+    if config.action in ("fit", "lr_find") and processes == 1:
+        raise ConfigError(
+            "trainer.strategy=fsdp cuts a network over several processes, and there is one: set trainer.devices=2 or "
+            "more, on the CPU with trainer.accelerator=cpu, or trainer.strategy=ddp"
+        )
+
+
+def _check_fsdp(config: DictConfig) -> None:
+    if config.trainer.get("num_nodes", 1) == 1:
+        check_several(config, config.trainer.devices)
+    for key, value, remedy in (
+        ("trainer.precision", "16-mixed", "bf16-mixed"),  # which scales gradients by what one process sees
+        ("channels_last", True, "false"),  # fully_shard cuts contiguous parameters only
+        ("compile", True, "false"),
+        ("nonfinite", "skip", "raise"),
+    ):
+        if OmegaConf.select(config, key) == value:
+            raise ConfigError(f"{key}={show(value)} cannot be combined with trainer.strategy=fsdp; use {remedy}")

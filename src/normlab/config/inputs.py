@@ -1,0 +1,26 @@
+"""What an action reads besides its configuration: a checkpoint, new samples, the data set."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+NEED_A_RUN = ("validate", "test", "predict")  # actions that look at a trained network
+
+
+def checkpoint_path(config: DictConfig, run_folder: Path) -> Path | None:
+    """The checkpoint that an action loads before it starts; None for none."""
+    ckpt = config.ckpt or ("best" if config.action in NEED_A_RUN else None)
+    if ckpt is None:
+        return None
+    return run_folder / "checkpoints" / f"{ckpt}.ckpt" if ckpt in ("best", "last") else Path(ckpt)
+
+
+def input_path(config: DictConfig) -> Path | None:
+    """The new samples to predict; None where the test part is."""
+    given = config.get("input")  # a run folder may be older than the key
+    return None if given is None else Path(str(given))
+
+
+def reads_data(config: DictConfig) -> bool:
+    """Whether an action reads the data set; to predict new samples the run folder has what is needed of it."""
+    return config.action != "predict" or input_path(config) is None

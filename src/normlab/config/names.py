@@ -1,0 +1,64 @@
+"""Names of options, keys and extras that were typed: each has to be there, or the nearest is named."""
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from packaging.requirements import Requirement
+
+from normlab.errors import ConfigError, did_you_mean, show
+
+
+def check_option(group: str, chosen: Any, available: Sequence[str]) -> None:
+    """Raises ConfigError where a chosen option, or one of a list of options, is not there or lacks its extra."""
+    for option in map(show, chosen if isinstance(chosen, list) else [chosen]):
+        if option not in available:
+            listed = ", ".join(sorted(available)) or "none yet"
+            raise ConfigError(f"no option {option} in {group}{did_you_mean(option, available)} (options: {listed})")
+        check_extra(f"{group}={option}", option)
+
+
+def check_extra(typed: str, extra: str) -> None:
+    """Raises ConfigError where what was typed needs an extra, if there is one of that name, that is not installed."""
+    for requirement in _requirements():
+        if _is_of_extra(requirement, extra) and not _installed(requirement.name):
+            raise ConfigError(f"{typed} needs {requirement.name}, which is not installed: pip install -e '.[{extra}]'")
+
+
+def check_name(config: DictConfig, key: str, added: bool) -> None:
+    """Raises ConfigError where `key` is not a key of the composed configuration, naming the nearest."""
+    path, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, path) if path else config
+    if node is None or not OmegaConf.is_dict(node):
+        check_name(config, path, added=False)
+        raise ConfigError(f"no key {name} in {path}, which is a single value")
+    if name in node.keys():  # noqa: SIM118  # a key whose value is ??? is not in the node
+        return
+    where = f" in {path}" if path else ""
+    if added and path:
+        return  # looked at when all is composed
+    keys = [str(k) for k in node if not str(k).startswith("_") and k != "overrides"]
+    nearest = did_you_mean(name, keys)
+    listed = "" if nearest else f" (keys: {', '.join(keys) or 'none'})"
+    raise ConfigError(f"no key {name}{where}{nearest}{listed}")
+
+
+@cache
+def _requirements() -> list[Requirement]:
+    return [Requirement(line) for line in importlib.metadata.requires("normlab") or []]
+
+
+def _is_of_extra(requirement: Requirement, extra: str) -> bool:
+    marker = requirement.marker
+    return marker is not None and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""})
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

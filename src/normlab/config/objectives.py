@@ -1,0 +1,69 @@
+"""What a search is for: facts of each job's result.json that it raises or lowers, told without torch and Optuna."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from normlab.config.conflicts import UNCHOSEN
+from normlab.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:  # it is an extra
+    pass
+
+FACTS = ("score", "seconds", "parameters")  # keys of result.json; all others are metrics of a part of the data
+
+PARTS = ("train", "val", "test")
+
+LOWERED = ("seconds", "parameters", "loss", "mse", "mae")  # of these less is better
+
+
+def direction(objective: str, score_mode: str | None) -> Literal["minimize", "maximize"]:
+    """Which way is better, in Optuna's words. score_mode: the score's; None: higher is better, as of a task's own."""
+    if objective == "score":
+        return "minimize" if score_mode == "min" else "maximize"
+    return "minimize" if objective.rpartition("/")[2] in LOWERED else "maximize"
+
+
+def values(result: dict[str, Any], objectives: Iterable[str]) -> list[float] | None:
+    """What a finished job has reached, from its result.json; None where that is not finite.
+
+    Raises ConfigError for a metric that the job did not measure.
+    """
+    reached = result["metrics"] | {fact: result[fact] for fact in FACTS}
+    for name in objectives:
+        if name not in reached:
+            measured = ", ".join(result["metrics"])
+            raise ConfigError(f"hydra.sweeper.objectives: {name} is not among what the jobs measure ({measured})")
+    found = [reached[name] for name in objectives]
+    return found if all(value is not None and math.isfinite(value) for value in found) else None
+
+
+def check_objectives(objectives: Any, metrics: Sequence[str] | None) -> None:
+    """Raises ConfigError for objectives that no job will have. metrics: task.metrics; None: the task's own."""
+    if isinstance(objectives, str) or not isinstance(objectives, Sequence) or not objectives:
+        raise ConfigError(f"hydra.sweeper.objectives={objectives}: expected a list, such as [score] or [score,seconds]")
+    if len(set(objectives)) < len(objectives):
+        raise ConfigError(f"hydra.sweeper.objectives={objectives}: each one once")
+    names = ["loss", *(UNCHOSEN if metrics is None else metrics)]
+    known = [*FACTS, *(f"{part}/{name}" for part in PARTS for name in names)]
+    for objective in objectives:
+        if objective not in known:
+            raise ConfigError(
+                f"hydra.sweeper.objectives: no objective {objective}{did_you_mean(str(objective), known)} (objectives: "
+                f"{', '.join(FACTS)}, or {', '.join(PARTS)} with /{', /'.join(names)}; task.metrics= adds others)"
+            )
+
+
+def check_prunable(objectives: Sequence[str], pruner: str) -> None:
+    """Raises ConfigError where a pruner would not learn of what is sought at the end of each epoch."""
+    none = "hydra/sweeper/pruner=none"
+    if len(objectives) > 1:
+        raise ConfigError(f"{pruner} compares one objective, and there are {', '.join(objectives)}: add {none}")
+    (objective,) = objectives
+    if objective != "score" and not objective.startswith("val/"):
+        raise ConfigError(
+            f"{pruner} looks at each epoch, and {objective} is known at the end: add {none}, or seek val/"
+        )
+
+
+PRUNERS = "optuna.pruners"

@@ -1,0 +1,166 @@
+"""What a sweep searches: the values of its keys, read with Hydra's grammar, without torch and without Optuna."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
+
+from normlab.errors import ConfigError, show
+
+
+@dataclass(frozen=True)
+class Choices:
+    """`a,b,c`, `choice(a,b,c)` or `glob(…)`: values without an order, as they are typed."""
+
+    values: tuple[str, ...]
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        return self.values
+
+    def __str__(self) -> str:
+        return f"choice({','.join(self.values)})"
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """`interval(low,high)`, or `range(…)`, which has a step; both ends belong to it. log: `tag(log,interval(…))`."""
+
+    low: int | float
+    high: int | float
+    step: int | float | None = None
+    log: bool = False
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        return repr(self.low), repr(self.high)
+
+    def __str__(self) -> str:
+        if self.step is not None:
+            return f"range({self.low},{self.high},{self.step})"
+        return f"tag(log,interval({self.low},{self.high}))" if self.log else f"interval({self.low},{self.high})"
+
+
+Space = dict[str, Choices | Numbers]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a plain sweep.
+
+    overrides: all that composes it. chosen: those of them that the sweep chose. config_hash: what it is known by.
+    longer: with `extend=true`, what it has in common with the shorter run that it may train on.
+    """
+
+    overrides: tuple[str, ...]
+    chosen: tuple[str, ...]
+    config_hash: str
+    longer: str | None = None
+
+
+def parse(lines: Iterable[str], loader: ConfigLoader | None = None) -> list[Override]:
+    """The overrides of some lines as they are typed; `glob(…)` needs the loader. Raises ConfigError."""
+    parser = OverridesParser.create(loader)
+    parsed = []
+    for line in lines:
+        try:
+            parsed += parser.parse_overrides([line])
+        except HydraException as error:
+            remedy = (
+                "quote the value twice: 'key=\"value\"'" if "=" in line else "is it part of a value? 'key=two words'"
+            )
+            raise ConfigError(f"{line}: expected group=option or key=value; {remedy}") from error
+    return parsed
+
+
+def search_space(
+    typed: Sequence[str], params: Mapping[str, Any] | None, loader: ConfigLoader
+) -> tuple[list[str], Space]:
+    """The overrides that all jobs have in common, and the values of each swept key.
+
+    typed: the command line's. params: those of a yaml, under its `hydra.sweeper.params`; what is typed replaces them.
+    Raises ConfigError where a key has nothing to choose from.
+    """
+    written = [f"{key}={value}" for key, value in (params or {}).items()]
+    overrides = {override.get_key_element(): override for override in parse([*written, *typed], loader)}
+    fixed = [str(override.input_line) for override in overrides.values() if not override.is_sweep_override()]
+    return fixed, {key: _values(o) for key, o in overrides.items() if o.is_sweep_override()}
+
+
+def grid(space: Space) -> list[dict[str, Any]]:
+    """Every combination of the values of a space without intervals."""
+    return [dict(zip(space, combination, strict=True)) for combination in itertools.product(*map(_all, space.values()))]
+
+
+def jobs(fixed: list[str], space: Space) -> Iterator[list[str]]:
+    """The jobs of a plain sweep, in Hydra's order. Raises ConfigError for an interval."""
+    for key, values in space.items():
+        if isinstance(values, Numbers) and values.step is None:
+            raise ConfigError(f"{key}={values}: an interval is searched, by hydra/sweeper=optuna; or list its values")
+    for values in grid(space):
+        yield [*fixed, *(f"{key}={value}" for key, value in values.items())]
+
+
+def probes(fixed: list[str], space: Space) -> Iterator[list[str]]:
+    """Jobs that between them have every choice and both ends of every interval, with the first of all other keys."""
+    first = {key: f"{key}={values.ends[0]}" for key, values in space.items()}
+    yield [*fixed, *first.values()]
+    for key, values in space.items():
+        for value in values.ends[1:]:
+            yield [*fixed, *(first | {key: f"{key}={value}"}).values()]
+
+
+def _values(override: Override) -> Choices | Numbers:
+    line, value = override.input_line, override.value()
+    if isinstance(value, IntervalSweep):
+        assert value.start is not None
+        assert value.end is not None
+        log = _log(override)
+        if value.start > value.end:
+            raise ConfigError(f"{line}: the lower end {value.start} is above the upper end {value.end}")
+        if log and value.start <= 0:
+            raise ConfigError(f"{line}: a logarithm needs a lower end above 0")
+        return Numbers(value.start, value.end, log=log)
+    _log(override)
+    try:
+        values = tuple(override.sweep_iterator())
+    except (HydraException, ValueError) as error:
+        raise ConfigError(f"{line}: {error}") from error
+    if not values:
+        raise ConfigError(f"{line}: no value to choose")
+    if isinstance(value, RangeSweep):
+        ends = [_plain(number) for number in (values[0], values[-1])]
+        return Numbers(min(ends), max(ends), step=abs(value.step))
+    strings = override.sweep_string_iterator()  # of true Hydra makes True
+    told = tuple(show(v) if isinstance(v, bool) else text for v, text in zip(values, strings, strict=True))
+    kinds = [repr(each) for each in values]
+    for number, each in enumerate(kinds):
+        if each in kinds[:number]:
+            raise ConfigError(f"{line}: {told[number]} is there twice; list each value once")
+    return Choices(told)
+
+
+def _log(override: Override) -> bool:
+    """Whether an interval is tagged log; no other tag means anything."""
+    tags = getattr(override.value(), "tags", set())
+    if tags - ({"log"} if override.is_interval_sweep() else set()):
+        raise ConfigError(f"{override.input_line}: the only tag is log, of an interval")
+    return bool(tags)
+
+
+def _all(values: Choices | Numbers) -> Sequence[Any]:
+    if isinstance(values, Choices):
+        return values.values
+    assert values.step is not None
+    steps = round((values.high - values.low) / values.step)
+    return [_plain(values.low + number * values.step) for number in range(steps + 1)]
+
+
+def _plain(value: Any) -> int | float:
+    """0.3 for 0.1 + 0.1 + 0.1."""
+    return value if isinstance(value, int) else float(f"{value:.12g}")

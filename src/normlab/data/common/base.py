@@ -1,0 +1,224 @@
+"""What every data set shares: facts, keys, deterministic splits and loaders."""
+
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor, nn
+
+from normlab.data.common.batches import Augment, Batches, EpochOrder, Mix, Source
+from normlab.data.common.labels import check_finite, check_labels
+from normlab.data.common.sent import Sent
+from normlab.data.common.splits import Splitter, cut, taken, with_noise
+from normlab.errors import ConfigError
+from normlab.folder.files import read_facts
+from normlab.folder.writing import write_text
+
+FACTS = ("task", "input_shape", "out_features", "class_names")  # plain values
+GPU_SHARE = 4  # splits lie on a GPU as long as all of them take one part in so many of its free memory at most
+
+
+class DataModule(LightningDataModule):
+    """A data set, split once by `split_seed`; the run's seed decides order and augmentation.
+
+    Subclasses write `load` and state the facts below, in their class or when they have loaded. Parts that a set does
+    not come with are cut from its training part: `test_fraction` and `val_fraction` of it, or as the validation part
+    the `fold`-th of `folds`. Of the training part `subset` is used, a fraction or a number of samples, and a fraction
+    `label_noise` of its labels is wrong. on_device: whether samples lie on the GPU that trains, or are sent to it batch
+    by batch; auto: as far as a quarter of its free memory reaches. Batches are the same bit for bit: what changes them
+    does so on the GPU. Raises ConfigError where a part would be empty or lack a class.
+    """
+
+    task: Literal["classify", "regress"]
+    input_shape: tuple[int, ...]  # of one sample: (C, H, W) or (features,)
+    out_features: int  # classes, or width of the target
+    class_names: Sequence[str] = ()  # "0", "1", … where the set has none
+    facts: ClassVar[Sequence[str]] = FACTS  # attributes that a run folder keeps
+
+    def __init__(
+        self,
+        batch_size: int = 64,
+        val_fraction: float = 0.15,
+        test_fraction: float = 0.2,
+        split_seed: int = 0,
+        folds: int | None = None,
+        fold: int = 0,
+        subset: float = 1.0,
+        label_noise: float = 0.0,
+        drop_last: bool = False,
+        on_device: Literal["auto"] | bool = "auto",
+    ):
+        super().__init__()
+        self.batch_size, self.drop_last, self.on_device = batch_size, drop_last, on_device
+        self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
+        self.folds, self.fold, self.subset, self.label_noise = folds, fold, subset, label_noise
+        self.seed = 0  # the run's, set where the parts meet, as are the two below
+        self.rank, self.processes = 0, 1
+        self.room: int | None = None  # bytes of the GPU that splits may still take; None: nobody has asked yet
+        self.splits: dict[str, tuple[Any, Tensor]] = {}
+        self.sample_names: dict[str, list[str]] = {}  # of each part, where samples are called anything
+
+    @abstractmethod
+    def load(self) -> dict[str, tuple[Tensor | Source, Tensor]]:
+        """Samples and targets of the parts that the set comes with: `train`, and `val` and `test` if it has them.
+
+        Samples (N, *input_shape) or a `Source` of them; targets (N,) int64 classes or (N, out_features) float32. What
+        samples of these parts are called goes into `sample_names`.
+        """
+
+    def preprocess(self, train: Any) -> Callable[[Any], Any]:
+        """What every part goes through once, fitted on the training part's samples."""
+        return lambda x: x
+
+    def transform(self) -> Callable[[Tensor], Tensor] | None:
+        """What every batch goes through, of any part."""
+        return None
+
+    def augmentation(self) -> Augment | None:
+        """What changes training batches before `transform`."""
+        return None
+
+    def mixing(self) -> Mix | None:
+        """What mixes training batches after `transform`."""
+        return None
+
+    def encoder(self) -> nn.Module | None:
+        """A module in front of the network, trained with it, that turns samples into `out_features` features."""
+        return None
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.splits:
+            return
+        loaded = self.load()
+        classes = class_names(self)
+        if classes:
+            for name, (_, y) in loaded.items():
+                check_labels(y, self.out_features, f"{name} part")
+        else:
+            for name, (_, y) in loaded.items():
+                check_finite(y, f"{name} part")
+        splitter = Splitter(self.val_fraction, self.test_fraction, self.split_seed, self.folds, self.fold, classes)
+        places = cut(loaded["train"][1], splitter, self.subset, [name for name in loaded if name != "train"])
+        found = taken(loaded["train"], places) | {name: pair for name, pair in loaded.items() if name != "train"}
+        if names := self.sample_names.get("train"):
+            self.sample_names |= {part: [names[place] for place in index.tolist()] for part, index in places.items()}
+        if self.label_noise:
+            found["train"] = found["train"][0], self._with_noise(found["train"][1])
+        for name, (_, y) in found.items():
+            if self.task == "regress" and len(y) < 2:
+                raise ConfigError(
+                    f"the {name} part has a single sample, and r2 needs two: add some, or cut larger parts"
+                )
+        transform = self.preprocess(found["train"][0])
+        self.splits = {name: (transform(x), y) for name, (x, y) in found.items()}
+        if self.on_device is True and not all(isinstance(x, Tensor) for x, _ in self.splits.values()):
+            raise ConfigError(
+                "data.on_device=true: samples that are read while the network trains lie on no device; set "
+                "data.in_memory=true too, or data.on_device=auto"
+            )
+        if "test" not in self.splits:
+            self.test_dataloader = None  # pyright: ignore  # how Lightning is told that there is none
+
+    def target_statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (out_features,) of the training part's target.
+
+        Raises ConfigError for a target that has a single value there, or values too near to be told apart.
+        """
+        std, mean = torch.std_mean(self.splits["train"][1].double(), dim=0, correction=0)
+        if (std < 1e-15).any():  # its square is 0 in float32
+            raise ConfigError("the target has a single value in the training part, or differs by less than 1e-15 there")
+        return mean.float(), std.float()
+
+    def class_counts(self) -> Tensor:
+        """How many samples of each class the training part has, (classes,)."""
+        return torch.bincount(self.splits["train"][1], minlength=self.out_features)
+
+    def save(self, folder: Path) -> None:
+        """Keeps in a run folder what `restore` needs to read new samples without the data set: data.json."""
+        facts = {key: getattr(self, key) for key in self.facts}
+        write_text(folder / "data.json", json.dumps(facts, indent=2) + "\n")
+
+    def restore(self, folder: Path) -> None:
+        """Takes facts and fitted preprocessing from a run folder, in place of loading the data set.
+
+        Raises DamagedError.
+        """
+        found = read_facts(folder / "data.json", self.facts)
+        for key in self.facts:
+            setattr(self, key, tuple(found[key]) if isinstance(found[key], list) else found[key])
+
+    def read_input(self, path: Path) -> tuple[Tensor | Source, list[str]]:
+        """New samples from a file or folder, as `splits` holds them, and what each is called.
+
+        Raises ConfigError where that cannot be read.
+        """
+        raise ConfigError(f"input={path}: {type(self).__name__} reads no files; without input= its test part is taken")
+
+    def train_dataloader(self) -> Batches:
+        order = EpochOrder(len(self.splits["train"][1]), self.seed)
+        changes = {"augment": self.augmentation(), "mix": self.mixing()}
+        return self._batches("train", sampler=order, drop_last=self.drop_last, **changes)
+
+    def val_dataloader(self) -> Batches:
+        return self._batches("val")
+
+    def test_dataloader(self) -> Batches:
+        return self._batches("test")
+
+    def _batches(self, split: str, **options: Any) -> Batches:
+        x, y = self._placed(split)
+        options |= {"transform": self.transform(), "rank": self.rank, "processes": self.processes}
+        return Batches(x, y, self.batch_size, **options)
+
+    def _placed(self, split: str) -> tuple[Any, Tensor]:
+        """A split, moved to the GPU that trains where there is room, so that no batch has to travel.
+
+        Its targets lie there in any case, and so do the places by which batches are changed.
+        """
+        x, y = self.splits[split]
+        device = self._device()
+        if device.type != "cuda":
+            return x, y
+        if not isinstance(x, Tensor) or x.device == device:
+            return x, y.to(device)
+        if not self._has_room(x.nbytes, device):
+            return Sent(x, device), y.to(device)
+        self.splits[split] = x.to(device), y.to(device)
+        return self.splits[split]
+
+    def _has_room(self, size: int, device: torch.device) -> bool:
+        """Whether so many bytes may lie on the GPU, which then are taken from what is left for the other splits.
+
+        Its free memory is asked for once: gradients and activations come later, and are not to be left with less for
+        each split that was moved before them.
+        """
+        if isinstance(self.on_device, bool):
+            return self.on_device
+        if self.room is None:
+            self.room = torch.cuda.mem_get_info(device)[0] // GPU_SHARE
+        fits = size <= self.room
+        self.room -= size if fits else 0
+        return fits
+
+    def _device(self) -> torch.device:
+        """Where batches go."""
+        return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+
+    def _with_noise(self, y: Tensor) -> Tensor:
+        if self.task != "classify":
+            raise ConfigError(f"data.label_noise={self.label_noise}: this data has no classes")
+        return with_noise(y, self.label_noise, self.out_features, self.split_seed)
+
+
+def class_names(data: Any) -> Sequence[str]:
+    """What the classes of a data module are called, by number; none for a target to regress."""
+    if data.task != "classify":
+        return ()
+    names = getattr(data, "class_names", None) or [str(number) for number in range(data.out_features)]
+    if len(names) != data.out_features:
+        raise ConfigError(f"class_names={list(names)}: the data has {data.out_features} classes")
+    return names

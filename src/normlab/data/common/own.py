@@ -1,0 +1,151 @@
+"""A person's own data in place of ours: what normlab has to know of it, and a look at each batch."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import Tensor
+
+from normlab.data.common.labels import check_finite, check_labels, check_varies
+from normlab.data.common.loaders import Chunk
+from normlab.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+def adopt(data: Any, measured: Sequence[str]) -> None:
+    """Gives own data, already set up, the facts that normlab needs, and says which guarantees end.
+
+    Facts that the data module has as attributes are taken: `task` (classify or regress), `input_shape`,
+    `out_features`, and `target_statistics()` or `class_counts()` where they are asked for. Others are read off its
+    training batches, which must be pairs (x, y), or triples (x, y, domain) for `norm=domain`: integer y (N,) are
+    classes, floating-point y (N, width) or (N,) a target to regress. Every batch is looked at before it is used, and
+    the first of the `measured` parts right away.
+    Raises ConfigError for data that cannot be trained on, naming the part.
+    """
+    for part in ("train", "val"):
+        if not is_overridden(f"{part}_dataloader", data):
+            raise ConfigError(f"own data: {type(data).__name__} has no {part}_dataloader; a fit needs train and val")
+        if isinstance(getattr(data, f"{part}_dataloader")(), list | tuple | dict):
+            raise ConfigError(f"own data: {part}_dataloader gives several loaders; expected one")
+    if getattr(data, "task", None) not in (None, "classify", "regress"):
+        raise ConfigError(f"own data: task={data.task}; expected classify or regress")
+    for part in measured:
+        _check_first(data, part)
+    targets = _Targets(data)
+    if getattr(data, "input_shape", None) is None:
+        data.input_shape = targets.input_shape
+    if getattr(data, "task", None) is None:
+        data.task = "regress" if targets.all.is_floating_point() else "classify"
+    if getattr(data, "out_features", None) is None:
+        data.out_features = targets.width(data.task)
+    if data.task == "classify":
+        data.class_counts = getattr(data, "class_counts", lambda: targets.counts(data.out_features))
+    else:
+        data.target_statistics = getattr(data, "target_statistics", targets.statistics)
+    if not hasattr(data.on_before_batch_transfer, "looks"):  # of an earlier run in this process
+        data.on_before_batch_transfer = _looking(data, data.on_before_batch_transfer)
+    log.warning("own data: splits, order and augmentation are yours, so resuming bit by bit is not guaranteed")
+
+
+class _Targets:
+    """What the training batches tell; they are read once, when it is first asked for."""
+
+    def __init__(self, data: Any):
+        self.data = data
+
+    @property
+    def all(self) -> Tensor:
+        """The targets (N, …)."""
+        return self._read[0]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self._read[1]
+
+    def width(self, task: str) -> int:
+        """How many outputs the task needs."""
+        if task == "regress":
+            return self._columns().shape[1]
+        if self.all.is_floating_point():
+            return self.all.shape[1]
+        check_labels(self.all, max(1, int(self.all.max()) + 1), "own data, training part")
+        if int(self.all.max()) == 0:
+            raise ConfigError("own data, training part: all labels are 0; one class leaves nothing to learn")
+        return int(self.all.max()) + 1
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        std, mean = torch.std_mean(self._columns(), dim=0, correction=0)
+        return mean, std
+
+    def counts(self, classes: int) -> Tensor:
+        check_labels(self.all, classes, "own data, training part")
+        return torch.bincount(self.all, minlength=classes)
+
+    def _columns(self) -> Tensor:
+        columns = self.all.reshape(len(self.all), -1).to(torch.get_default_dtype())
+        check_finite(columns, "own data, training part")
+        check_varies(columns, "own data, training part")
+        return columns
+
+    @property
+    def _read(self) -> tuple[Tensor, tuple[int, ...]]:
+        if not hasattr(self, "_kept"):
+            shape: tuple[int, ...] = ()
+            targets = []
+            for x, y, *_ in map(_pair, self.data.train_dataloader()):
+                shape = tuple(x.shape[1:])
+                targets.append(torch.as_tensor(y))
+            if not targets:
+                raise ConfigError("own data: the training loader is empty")
+            self._kept = torch.cat(targets), shape
+        return self._kept
+
+
+def _check_first(data: Any, part: str) -> None:
+    """Raises ConfigError where a part's first batch has no targets; processes of a loader are not started for that."""
+    loader = getattr(data, f"{part}_dataloader")() if is_overridden(f"{part}_dataloader", data) else None
+    if loader is not None and not getattr(loader, "num_workers", 0):
+        with torch.random.fork_rng(devices=[]):
+            batch = next(iter(loader), None)
+        if batch is not None and (isinstance(batch, Tensor) or len(batch) == 1):
+            raise ConfigError(f"own data: the {part} part has no targets, which action=predict alone can do without")
+
+
+def _pair(batch: Any) -> Sequence[Tensor]:
+    if not isinstance(batch, Sequence) or len(batch) not in (2, 3):
+        raise ConfigError(f"own data: batches must be pairs (x, y), or (x, y, domain); got {type(batch).__name__}")
+    return batch
+
+
+def _looking(data: Any, given: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
+    """The data module's hook before a batch travels to the device, followed by a look at the batch."""
+
+    def look(batch: Any, dataloader_idx: int) -> Any:
+        if isinstance(batch, Chunk):
+            return Chunk([look(single, dataloader_idx) for single in batch])
+        batch = given(batch, dataloader_idx)
+        if data.trainer.predicting:
+            _check_samples(batch if isinstance(batch, Tensor) else batch[0], data, "samples to predict")
+            return batch
+        x, y, *domain = _pair(batch)
+        where = "training part" if data.trainer.training else "validation or test part"
+        _check_samples(x, data, where)
+        if data.task == "classify":
+            check_labels(y, data.out_features, f"own data, {where}")
+        else:
+            y = y.reshape(len(y), -1).to(x.dtype)
+        return (x, y, *domain)
+
+    look.looks = True  # pyright: ignore[reportFunctionMemberAccess]
+    return look
+
+
+def _check_samples(x: Tensor, data: Any, where: str) -> None:
+    if is_overridden("on_after_batch_transfer", data):
+        return  # which may still change them
+    if not x.is_floating_point() or (x.dtype == torch.float64 and data.trainer.precision != "64-true"):
+        kind = str(x.dtype).removeprefix("torch.")
+        raise ConfigError(f"own data, {where}: samples are {kind}; networks take float32: x.float(), of pixels / 255")

@@ -1,0 +1,1 @@
+"""How images are found, read and augmented."""

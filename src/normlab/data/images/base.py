@@ -1,0 +1,151 @@
+"""What every set of images shares: pixels kept as bytes, and random changes of whole batches."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from normlab.data.common.base import FACTS, DataModule
+from normlab.data.common.batches import Augment, Mix, Source
+from normlab.data.images.augment import Crop, Cutmix, Cutout, Flip, Mixup, chain
+from normlab.data.images.decoding import shaped
+from normlab.data.images.files import find_images
+from normlab.data.images.gather import Handling, channel_sums, gather
+from normlab.data.images.streamed import Files
+from normlab.distributed import devices
+from normlab.errors import ConfigError
+
+CHUNK = 1024  # images that are summed or resized at a time
+
+
+class Images(DataModule):
+    """Images uint8 (N, C, H, W) and their classes; batches are (x / 255 - mean) / std in float32.
+
+    `mean` and `std` (C,) are those of all pixels of the training part, which is measured. `size` resizes the shorter
+    side and keeps the middle square, `channels` makes images grey (1) or repeats grey ones (3). Training images are
+    changed on the way, each its own way and differently in each epoch: cropped from an image padded by `crop` pixels
+    a side, flipped left to right, and with a square of `cutout` pixels covered by the mean; `mix` is mixup or cutmix,
+    with λ ~ Beta(mix_alpha, mix_alpha).
+    """
+
+    task = "classify"
+    facts: ClassVar[Sequence[str]] = (*FACTS, "mean", "std")
+    how = Handling()  # sets of files may be read otherwise
+    mean: Sequence[float]  # of pixels from 0 to 1
+    std: Sequence[float]
+
+    def __init__(
+        self,
+        size: int | None = None,
+        channels: int | None = None,
+        crop: int | None = None,
+        flip: bool = False,
+        cutout: int | None = None,
+        mix: Literal["mixup", "cutmix"] | None = None,
+        mix_alpha: float = 1.0,
+        **splits: Any,
+    ):
+        super().__init__(**splits)
+        self.size, self.channels = size, channels
+        self.crop, self.flip, self.cutout = crop, flip, cutout
+        self.mix, self.mix_alpha = mix, mix_alpha
+
+    def in_shape(self, loaded: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, tuple[Tensor | Source, Tensor]]:
+        """Parts that lie in memory, in the size and channels asked for; notes the shape."""
+        parts: dict[str, tuple[Tensor | Source, Tensor]] = {}
+        for name, (x, y) in loaded.items():
+            if self.size is not None or self.channels is not None:
+                x = torch.cat([shaped(chunk, self.size, self.channels) for chunk in x.split(CHUNK)])
+            parts[name], self.input_shape = (x, y), tuple(x.shape[1:])
+        return parts
+
+    def preprocess(self, train: Any) -> Callable[[Any], Any]:
+        """Measures the training part; nothing is changed before a batch is."""
+        sums, pixels = train.pixel_sums() if isinstance(train, Files) else _pixel_sums(train)
+        self.mean, self.std = _mean_and_std(sums, pixels)
+        return lambda x: x
+
+    def transform(self) -> "Standardise":
+        return Standardise(self.mean, self.std)
+
+    def augmentation(self) -> Augment | None:
+        samples, changes = len(self.splits["train"][1]), []
+        if self.crop is not None:
+            changes.append(Crop(samples, self.crop, self.seed))
+        if self.flip:
+            changes.append(Flip(samples, self.seed))
+        if self.cutout is not None:
+            mean = (255 * torch.tensor(self.mean)).round()
+            changes.append(Cutout(samples, self.cutout, self.input_shape[1:], mean, self.seed))
+        return chain(changes)
+
+    def mixing(self) -> Mix | None:
+        samples = len(self.splits["train"][1])
+        if self.mix == "mixup":
+            return Mixup(samples, self.out_features, self.mix_alpha, self.seed)
+        if self.mix == "cutmix":
+            return Cutmix(samples, self.out_features, self.mix_alpha, self.input_shape[1:], self.seed)
+        return None
+
+    def read_input(self, path: Path) -> tuple[Tensor | Source, list[str]]:
+        """One image file, or all under a folder, with their names in it; in the shape of the training images."""
+        if not path.exists():
+            raise ConfigError(f"input={path}: no such file or folder")
+        root, names = find_images(path)
+        images, readable = gather(root, names, self.handling(channels=self.input_shape[0]))
+        (height, width), (wanted_height, wanted_width) = images.shape[2:], self.input_shape[1:]
+        if (height, width) != (wanted_height, wanted_width):
+            raise ConfigError(
+                f"input={path}: images of {width}×{height} pixels; the network was trained on "
+                f"{wanted_width}×{wanted_height}: resize them"
+            )
+        return images, [names[place] for place in readable]
+
+    def handling(self, channels: int | None) -> Handling:
+        """How files are read in this process, one of so many on this machine."""
+        processes = max(1, self.processes // devices.nodes())
+        return replace(self.how, size=self.size, channels=channels, processes=processes)
+
+    def teardown(self, stage: str | None = None) -> None:
+        for x, _ in self.splits.values():
+            if isinstance(x, Files):
+                x.close()
+
+    def _placed(self, split: str) -> tuple[Any, Tensor]:
+        x, y = super()._placed(split)
+        if isinstance(x, Files):
+            x.device = self._device()
+        return x, y
+
+
+class Standardise:
+    """x ↦ (x / 255 - mean) / std for images (B, C, H, W), in float32 on their device."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        constants = torch.tensor([mean, std], dtype=torch.float64)[:, :, None, None]
+        self.mean, self.scale = (255 * constants[0]).float(), (1 / (255 * constants[1])).float()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.mean.device != x.device:
+            self.mean, self.scale = self.mean.to(x.device), self.scale.to(x.device)
+        return x.float().sub_(self.mean).mul_(self.scale)
+
+
+def _pixel_sums(images: Tensor) -> tuple[Tensor, int]:
+    """Sums of all pixels and of their squares, (2, C), and how many there are in a channel."""
+    sums = torch.stack([channel_sums(chunk) for chunk in images.split(CHUNK)]).sum(0)
+    return sums, len(images) * math.prod(images.shape[2:])
+
+
+def _mean_and_std(sums: Tensor, pixels: int) -> tuple[list[float], list[float]]:
+    """Of pixels from 0 to 1, from whole numbers: nothing cancels. A constant channel gets the deviation 1."""
+    mean, std = [], []
+    for total, squares in sums.T.tolist():
+        variance = pixels * squares - total**2  # exact
+        mean.append(total / pixels / 255)
+        std.append(math.sqrt(variance) / pixels / 255 or 1.0)
+    return mean, std

@@ -1,0 +1,170 @@
+"""Images that are decoded while the network trains, by processes that read ahead."""
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from normlab.data.images.decoding import ImageError, read, shaped
+
+MOST_WORKERS = 8
+
+
+class Reader:
+    """Image files by their places, uint8 (C, H, W) each, in one size and number of channels where these are given.
+
+    Names are kept as an array of bytes: of a list, every process that reads it would come to own a copy.
+    """
+
+    def __init__(self, root: Path, names: Sequence[str], size: int | None, channels: int | None):
+        self.root, self.size, self.channels = os.fsencode(root), size, channels
+        self.names = np.array([os.fsencode(name) for name in names])
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, place: int) -> str:
+        return os.fsdecode(self.names[place])
+
+    def path(self, place: int) -> str:
+        return os.fsdecode(os.path.join(self.root, self.names[place]))
+
+    def __getitem__(self, place: int) -> Tensor:
+        """Raises ImageError."""
+        return shaped(read(self.path(place)), self.size, self.channels)
+
+
+class _Batches(Dataset[Tensor | str]):
+    """Whole batches of images uint8 (B, *shape), each by the places of its images."""
+
+    def __init__(self, reader: Reader, shape: Sequence[int]):
+        self.reader, self.shape = reader, shape
+
+    def __getitem__(self, places: Sequence[int]) -> Tensor | str:
+        """Or what is wrong with it: an error from another process would drag its traceback in."""
+        images = torch.empty(len(places), *self.shape, dtype=torch.uint8)
+        for row, place in enumerate(places):
+            try:
+                images[row] = self.reader[place]
+            except (ImageError, RuntimeError) as error:  # unreadable, or of another size
+                return f"{self.reader.path(place)} is not what it was: {str(error).splitlines()[0]}"
+        return images
+
+
+class Files:
+    """A `Source` of image files, uint8 (B, C, H, W), on `device`.
+
+    Up to `workers` processes decode whole batches, in the order of the steps, and stay for the next epoch; 0 decodes
+    in this process. The samples are the same for any number.
+    """
+
+    def __init__(self, reader: Reader, shape: Sequence[int], sums: Tensor, workers: int, places: Tensor | None = None):
+        """shape: of an image. sums: of its pixels and their squares, int64 (files, 2, C). places: None for all."""
+        self.reader, self.sums, self.workers = reader, sums, workers
+        self.read = _Batches(reader, shape)
+        self.places = torch.arange(len(reader)) if places is None else places
+        self.shape = (len(self.places), *shape)
+        self.device = torch.device("cpu")
+        self.idle: _Loader | None = None  # one that no epoch is being read from
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: Tensor) -> "Files":
+        return Files(self.reader, self.shape[1:], self.sums, self.workers, self.places[index])
+
+    def pixel_sums(self) -> tuple[Tensor, int]:
+        """Sums of all pixels and of their squares, (2, C), and how many there are in a channel."""
+        *_, height, width = self.shape
+        return self.sums[self.places].sum(0), len(self) * height * width
+
+    def batches(self, steps: Sequence[Tensor]) -> Iterator[Tensor]:
+        order = [self.places[step] for step in steps]
+        if not self.workers or not order:
+            for places in order:
+                yield self._checked(self.read[places.tolist()])
+            return
+        loader, self.idle = self.idle or self._loader(len(order)), None
+        try:
+            for images in loader.read(order):
+                yield self._checked(images)
+        except GeneratorExit:  # an epoch that is left early
+            self.idle = loader
+            raise
+        self.idle = loader
+
+    def close(self) -> None:
+        """Ends the processes; the next epoch would start others."""
+        self.idle = None
+
+    def _loader(self, steps: int) -> "_Loader":
+        return _Loader(self.read, min(self.workers, steps), pinned=self.device.type == "cuda")
+
+    def _checked(self, images: Tensor | str) -> Tensor:
+        if isinstance(images, str):
+            raise RuntimeError(images)
+        return images.to(self.device, non_blocking=True)
+
+
+class _Loader:
+    """A DataLoader of whole batches whose processes stay."""
+
+    def __init__(self, dataset: _Batches, workers: int, pinned: bool):
+        self.steps = _Steps()
+        self.loader = DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=self.steps,
+            num_workers=workers,
+            persistent_workers=True,
+            pin_memory=pinned,
+            generator=torch.Generator(),  # it would draw from the global one
+            # a fork starts in milliseconds and shares the names; elsewhere torch would be imported in each anew
+            multiprocessing_context="fork" if sys.platform == "linux" else None,
+        )
+
+    def read(self, steps: Sequence[Tensor]) -> Iterator[Any]:
+        self.steps.places = steps
+        try:
+            with warnings.catch_warnings():  # from Python 3.12 on, of threads that a fork leaves behind
+                warnings.filterwarnings("ignore", ".*use of fork", DeprecationWarning)
+                batches = iter(self.loader)
+            yield from batches
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise RuntimeError(
+                f"a process that decodes images died ({str(error).splitlines()[0]}): where memory, or shared memory "
+                "such as a container's /dev/shm, runs out, take fewer data.workers= or a smaller data.batch_size=; "
+                "data.workers=0 decodes in the training process"
+            ) from error
+
+
+class _Steps(Sampler[list[int]]):
+    """The places that each step of the next epoch reads."""
+
+    places: Sequence[Tensor] = ()
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (places.tolist() for places in self.places)
+
+
+def workers_here(workers: int | str, processes: int) -> int:
+    """How many processes decode for each of `processes` that train on this machine."""
+    return min(MOST_WORKERS, cores(processes)) if workers == "auto" else int(workers)
+
+
+def cores(processes: int) -> int:
+    """How many of the cores that this process may use are for each of `processes`."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, usable // processes)

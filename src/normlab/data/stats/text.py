@@ -1,0 +1,167 @@
+"""The figures of a data set as a person reads them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+
+from normlab.data.stats.measure import Match, Part, constant_columns, equal_columns
+from normlab.data.tables.columns import counts_rows
+
+ROWS = 40  # of a list; of longer ones the ends are told
+FIRST = 5  # so many of a kind are named
+IMBALANCE = 3  # a largest class of so many times the smallest deserves a hint
+
+Equal = Mapping[tuple[str, str], Sequence[Match]]  # by earlier and later part, which may be the same
+
+
+def report(title: str, parts: Mapping[str, Part], classes: Sequence[str], equal: Equal) -> str:
+    """Classes or targets, channels or columns, equal samples, and what to do about what was found."""
+    frame = parts["train"].frame
+    sections = [
+        title,
+        _class_table(parts, classes) if classes else _target_table(parts),
+        _channels(parts["train"]) if frame is None else _column_table(frame),
+        _equal_samples(equal),
+    ]
+    hints = [*_balance(parts, classes), *_gaps(parts), *_columns(frame), *_leaks(equal)]
+    if hints:
+        sections.append("\n".join(["hints", *(f"  {hint}" for hint in hints)]))
+    return "\n\n".join(sections)
+
+
+def _class_table(parts: Mapping[str, Part], classes: Sequence[str]) -> str:
+    counts = {name: torch.bincount(part.targets, minlength=len(classes)).tolist() for name, part in parts.items()}
+    order = sorted(range(len(classes)), key=lambda c: -counts["train"][c]) if len(classes) > ROWS else None
+    rows = [
+        [str(classes[c]), *(counts[part][c] for part in parts), f"{counts['train'][c] / sum(counts['train']):.1%}"]
+        for c in order or range(len(classes))
+    ]
+    total = ["all", *(sum(counts[part]) for part in parts), ""]
+    return _table(["class", *parts, "of train"], [*_ends(rows), total])
+
+
+def _target_table(parts: Mapping[str, Part]) -> str:
+    rows = []
+    for name, part in parts.items():
+        for column in range(part.targets.shape[1]):
+            y = part.targets[:, column].double()
+            label = name if part.targets.shape[1] == 1 else f"{name}, column {column}"
+            rows.append([label, len(y), *map(_short, (y.mean(), y.std(correction=0), y.min(), y.median(), y.max()))])
+    return _table(["target", "samples", "mean", "std", "min", "median", "max"], rows)
+
+
+def _channels(train: Part) -> str:
+    rows = [
+        [str(place), _short(mean), _short(std)]
+        for place, (mean, std) in enumerate(zip(train.moments.mean, train.moments.std, strict=True))
+    ]
+    lines = _table(["channel", "mean", "std"], _ends(rows))
+    return f"{lines}\nvalues of the training part from {train.moments.low:.4g} to {train.moments.high:.4g}"
+
+
+def _column_table(frame: pd.DataFrame) -> str:
+    rows = []
+    for name in frame:
+        column: Any = frame[name]
+        missing = int(column.isna().sum())
+        if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+            known = column.dropna().astype(float)
+            told = [_short(value) for value in (known.mean(), known.std(ddof=0), known.min(), known.max())]
+            rows.append([str(name), missing, column.nunique(), *(told if len(known) else ["", "", "", ""]), ""])
+        else:
+            usual = column.value_counts()
+            most = f"{usual.index[0]} {usual.iloc[0] / len(column):.0%}" if len(usual) else ""
+            rows.append([str(name), missing, column.nunique(), "", "", "", "", most])
+    head = ["column", "missing", "values", "mean", "std", "min", "max", "most frequent"]
+    if not any(row[-1] for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    return _table(head, _ends(rows)) + "\nof the training part, before preprocessing"
+
+
+def _equal_samples(equal: Equal) -> str:
+    lines = []
+    for (earlier, later), found in equal.items():
+        if found:
+            same = earlier == later
+            differing = sum(not match.same_target for match in found)
+            what = f"{len(found)} of {later} " + ("repeat one before" if same else f"stand in {earlier} too")
+            other = f", {differing} with another target" if differing else ""
+            parts = ("", "") if same else (f"{later} ", f"{earlier} ")
+            named = [f"{parts[0]}{match.later} = {parts[1]}{match.earlier}" for match in found]
+            lines.append(f"{what}{other}: {_some(named)}")
+    return "\n".join(["equal samples", *(f"  {line}" for line in lines or ["none, within a part or between two"])])
+
+
+def _balance(parts: Mapping[str, Part], classes: Sequence[str]) -> list[str]:
+    if not classes:
+        return []
+    hints = []
+    for name, part in parts.items():
+        absent = [str(classes[c]) for c, n in enumerate(torch.bincount(part.targets, minlength=len(classes))) if not n]
+        if absent:
+            hints.append(f"{name} has no sample of {_some(absent)}")
+    counts = torch.bincount(parts["train"].targets, minlength=len(classes))
+    present = counts[counts > 0]
+    if present.max() >= IMBALANCE * present.min():
+        usual = int(counts.argmax())
+        measured = parts.get("test", parts["train"]).targets
+        guess = float((measured == usual).double().mean())
+        hints.append(
+            f"{classes[usual]} has {float(present.max() / present.min()):.3g} × the samples of the rarest class, and "
+            f"always guessing it has an accuracy of {guess:.3f}: look at task.metrics=[acc,f1,auroc], try "
+            "task.class_weights=balanced"
+        )
+    return hints
+
+
+def _gaps(parts: Mapping[str, Part]) -> list[str]:
+    missing = {name: part.missing for name, part in parts.items() if part.missing}
+    return [f"missing values: {', '.join(f'{n} in {name}' for name, n in missing.items())}"] if missing else []
+
+
+def _columns(frame: pd.DataFrame | None) -> list[str]:
+    if frame is None:
+        return []
+    constant = constant_columns(frame)
+    hints = [f"constant, and so of no use: {_some(constant)}"] if constant else []
+    equal = [f"{name} = {first}" for name, first in equal_columns(frame)]
+    hints += [f"columns that say the same: {_some(equal)}"] if equal else []
+    numeric = [name for name in frame if pd.api.types.is_numeric_dtype(frame[name])]
+    counting = [str(name) for name in numeric if counts_rows(frame[name])]
+    return hints + [f"{name} has a number of its own in each row: an id? data.drop=[{name}]" for name in counting]
+
+
+def _leaks(equal: Equal) -> list[str]:
+    return [
+        f"{len(found)} of {later} are trained on, which makes its scores too good"
+        for (earlier, later), found in equal.items()
+        if earlier == "train" != later and found
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:FIRST]) + (f" and {len(names) - FIRST} more" if len(names) > FIRST else "")
+
+
+def _short(value: Any) -> str:
+    return f"{float(value):.4g}"
+
+
+def _ends(rows: Sequence[list[Any]]) -> list[list[Any]]:
+    """All rows, or of a long list the first and the last."""
+    if len(rows) <= ROWS:
+        return list(rows)
+    half = ROWS // 2
+    return [*rows[:half], [f"… {len(rows) - 2 * half} more"], *rows[-half:]]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [[str(cell) for cell in line] + [""] * (len(head) - len(line)) for line in (head, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = (
+        [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        for line in lines
+    )
+    return "\n".join("  ".join(line).rstrip() for line in aligned)

@@ -1,0 +1,174 @@
+"""What tables from files share: columns told apart, missing values and categories as numbers, new files."""
+
+import json
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from normlab.data.common.base import DataModule
+from normlab.data.tables.columns import Column, Columns, Frame, Target, find_columns, find_target, quoted
+from normlab.data.tables.embeddings import Embeddings
+from normlab.data.tables.header import FILES, check_columns
+from normlab.data.tables.preprocessing import Preprocessing, fit
+from normlab.errors import ConfigError
+from normlab.folder.files import damaged, read_facts
+from normlab.folder.writing import write_text
+
+log = logging.getLogger(__name__)
+
+
+class Rows:
+    """Rows of a table, which a part is cut from by their places."""
+
+    def __init__(self, frame: Frame, where: str):
+        self.frame, self.where = frame, where
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def __getitem__(self, places: Tensor) -> "Rows":
+        return Rows(self.frame.iloc[places.numpy()], self.where)
+
+
+class FrameTable(DataModule):
+    """A table with a column to learn, from one file that is split, or from up to three.
+
+    path, val_path, test_path: the files. target: the column to learn. numeric, categorical, drop: columns that the
+    rules of `columns` would take for something else. categories: onehot, or embed for vectors that are trained with the
+    network. task: classify or regress, None for the rule of `find_target`, which is logged.
+
+    A missing number becomes the median of the training part, with a feature of its own that says so where the training
+    part has gaps too; a missing category is a category. Numbers are standardised. A category that the training part
+    lacks is no category: all zeros. Raises ConfigError for what cannot be read, and where a person has to decide.
+    """
+
+    decimal = "."
+    columns: Sequence[str] = ()  # of the training file
+    preprocessing: Preprocessing
+
+    def __init__(
+        self,
+        path: str | None,
+        target: str | None,
+        val_path: str | None = None,
+        test_path: str | None = None,
+        numeric: Sequence[str] = (),
+        categorical: Sequence[str] = (),
+        drop: Sequence[str] = (),
+        categories: Literal["onehot", "embed"] = "onehot",
+        task: Literal["classify", "regress"] | None = None,
+        **splits: Any,
+    ):
+        super().__init__(**splits)
+        self.path, self.val_path, self.test_path = path, val_path, test_path
+        self.target = None if target is None else str(target)
+        self.categories, self.wanted_task = categories, task
+        self.lists = {"numeric": numeric, "categorical": categorical, "drop": drop}
+
+    @abstractmethod
+    def read(self, path: Path, where: str) -> Frame:
+        """The table in a file, rows numbered from 0. Raises ConfigError, which begins with `where`."""
+
+    def load(self) -> dict[str, tuple[Any, Tensor]]:
+        paths = {part: (key, getattr(self, key)) for part, key in FILES.items()}
+        files = {part: (Path(path), f"data.{key}={path}") for part, (key, path) in paths.items() if path is not None}
+        return self.understand({part: (self.read(path, where), where) for part, (path, where) in files.items()})
+
+    def understand(self, frames: dict[str, tuple[Frame, str]]) -> dict[str, tuple[Any, Tensor]]:
+        """Samples and targets of the parts, from their frames and where these are from; says what was found."""
+        frame, where = frames["train"]
+        assert self.target is not None
+        check_columns(list(frame.columns), self.target, self.lists, where)
+        target, reason = find_target(frame, where, self.target, self.wanted_task, self.decimal)
+        columns = find_columns(frame, where, self.target, self.lists, self.decimal)
+        self.columns = list(frame.columns)
+        for other, place in frames.values():
+            _tell_unused(other, self.columns, place)
+        self.task, self.out_features = target.task, len(target.classes) or 1
+        self.class_names = tuple(target.classes)
+        found = {
+            part: (Rows(columns.take(frame, where), where), target.take(frame, where))
+            for part, (frame, where) in frames.items()
+        }
+        self.sample_names = {part: _numbered(frame) for part, (frame, _) in frames.items()}
+        log.info(_summary(frame, where, columns, target, reason))
+        return found
+
+    def preprocess(self, train: Rows) -> Callable[[Rows], Tensor]:
+        numeric = [name for name in train.frame if train.frame[name].dtype == "float64"]
+        categorical = [name for name in train.frame if name not in numeric]
+        self.preprocessing, constant = fit(train.frame, numeric, categorical, self.categories == "embed")
+        if constant:
+            log.info(f"left out: {', '.join(constant)} (a single value in the training part)")
+        if not self.preprocessing.width:
+            raise ConfigError(f"{train.where}: no column is left to learn from")
+        self.input_shape = (self.preprocessing.width,)
+        return lambda rows: self.preprocessing.apply(rows.frame, rows.where)
+
+    def encoder(self) -> nn.Module | None:
+        found = self.preprocessing
+        if not found.embed or not found.categories:
+            return None
+        return Embeddings(found.plain, [len(column.values) for column in found.categories])
+
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        found = {"target": self.target, "columns": self.columns, "preprocessing": self.preprocessing.to_json()}
+        write_text(folder / "table.json", json.dumps(found, indent=1) + "\n")
+
+    def restore(self, folder: Path) -> None:
+        super().restore(folder)
+        file = folder / "table.json"
+        found = read_facts(file, ("target", "columns", "preprocessing"))
+        self.target, self.columns = found["target"], found["columns"]
+        try:
+            self.preprocessing = Preprocessing.from_json(found["preprocessing"])
+        except (LookupError, TypeError) as error:
+            raise damaged(file) from error
+
+    def read_input(self, path: Path) -> tuple[Tensor, list[str]]:
+        """Rows are called by their numbers, from 1. The target may be missing, columns may stand in another order."""
+        where = f"input={path}"
+        frame = self.read(path, where)
+        _tell_unused(frame, self.columns, where)
+        found = self.preprocessing
+        columns = Columns([c.name for c in found.numbers], [c.name for c in found.categories], self.decimal)
+        rows = columns.take(frame, where, "leave the cell empty")
+        for column in found.categories:
+            _tell_unknown(rows[column.name], column.values, where)
+        return found.apply(rows, where), _numbered(frame)
+
+
+def _tell_unused(frame: Frame, known: Sequence[str], where: str) -> None:
+    others = [name for name in frame if name not in known]
+    if others:
+        log.info(f"{where}: columns left out: {', '.join(others)} (not in the training file)")
+
+
+def _tell_unknown(column: Column, known: Sequence[str], where: str) -> None:
+    """Says which categories training has not seen."""
+    unknown = column[~column.isin(known)]
+    if len(unknown):
+        listed = ", ".join(map(quoted, unknown.unique()[:5]))
+        more = ", …" if unknown.nunique() > 5 else ""
+        log.warning(
+            f"{where}: {column.name} in {len(unknown):,} of {len(column):,} rows is new to the run: {listed}{more}"
+        )
+
+
+def _numbered(frame: Frame) -> list[str]:
+    """Rows are called by their numbers, from 1."""
+    return [str(number + 1) for number in range(len(frame))]
+
+
+def _summary(frame: Frame, where: str, columns: Columns, target: Target, reason: str) -> str:
+    kinds = f"{len(columns.numeric)} numeric, {len(columns.categorical)} categorical columns"
+    counts = frame[target.name].value_counts() if target.classes else {}
+    shown = ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:10])
+    more = f" and {len(counts) - 10} more" if len(counts) > 10 else ""
+    classes = f": {shown}{more}" if shown else ""
+    return f"{where}: {len(frame):,} rows, {kinds}; {target.task} {target.name} ({reason}){classes}"

@@ -1,0 +1,96 @@
+"""The processes of a run: how many there are to be, and what one of them can know of all."""
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.accelerators.cuda import CUDAAccelerator
+from omegaconf import DictConfig
+
+from normlab.distributed import starter
+from normlab.errors import ConfigError
+
+
+def count(config: DictConfig) -> int:
+    """How many processes a configuration asks for. Raises ConfigError for devices or processes that are not there."""
+    starter.check(config)
+    here = starter.found()
+    devices = config.trainer.devices if here is None else here.local
+    return _on_this_node(devices, config.trainer) * nodes()
+
+
+def timeout(config: DictConfig) -> timedelta:
+    """How long a process waits for the others."""
+    return timedelta(seconds=config.trainer.get("timeout", 600))  # a run folder may be older than the key
+
+
+def nodes() -> int:
+    """How many machines take part."""
+    here = starter.found()
+    return 1 if here is None else here.nodes
+
+
+def _on_this_node(devices: int | str, trainer: DictConfig) -> int:
+    if devices == 1:
+        return 1
+    accelerator = trainer.accelerator
+    gpus = torch.cuda.device_count()
+    if accelerator == "cpu" or (accelerator == "auto" and not gpus):
+        if isinstance(devices, str):
+            raise ConfigError("trainer.devices=auto counts GPUs: on the CPU say how many processes, trainer.devices=2")
+        return devices
+    if not gpus:
+        fsdp = trainer.get("strategy") == "fsdp"
+        option = "trainer=fsdp trainer.accelerator=cpu trainer.devices=2" if fsdp else "trainer=ddp_cpu"
+        raise ConfigError(f"trainer.devices={devices}: there is no GPU; {option} trains on the CPU")
+    if isinstance(devices, str):
+        return gpus
+    if devices > gpus and not has_own_gpu(trainer):
+        raise ConfigError(f"trainer.devices={devices}: asked for {devices} GPUs, found {gpus}")
+    return devices
+
+
+def has_own_gpu(trainer: DictConfig) -> bool:
+    """Whether this process is one of several on its node and sees a single GPU, as srun --gpus-per-task=1 shows it.
+
+    That it is no other process's GPU too is known once they meet (see start.py).
+    """
+    here = starter.found()
+    several_here = here is not None and here.local > 1
+    return several_here and trainer.accelerator in ("auto", "gpu") and torch.cuda.device_count() == 1
+
+
+class OwnGpu(CUDAAccelerator):
+    """For Lightning, which takes the local rank for the number of the GPU: here every process's own is number 0."""
+
+    @staticmethod
+    def parse_devices(devices: Any) -> list[int]:
+        return list(range(devices))
+
+    @staticmethod
+    def get_parallel_devices(devices: list[int]) -> list[torch.device]:
+        return [torch.device("cuda", 0) for _ in devices]
+
+
+def environment() -> ClusterEnvironment:
+    """Where Lightning learns of this process's place.
+
+    Named instead of left to Lightning, which takes any process in a SLURM job for one of srun's.
+    """
+    here = starter.found()
+    if here is None:
+        return LightningEnvironment()
+    if here.starter == "torchrun":
+        return TorchElasticEnvironment()
+    os.environ["SLURM_NTASKS_PER_NODE"] = str(here.local)  # srun -n does not set it, and Lightning insists
+    return SLURMEnvironment(auto_requeue=False)
+
+
+def threads(processes: int) -> int:
+    """How many threads each of the processes takes: its part of the cores, or what OMP_NUM_THREADS says."""
+    return torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else max(1, torch.get_num_threads() // processes)

@@ -1,0 +1,166 @@
+"""Reads the files of a run folder, which may be cut off, empty or of another program: then one line says so."""
+
+import csv
+import json
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from normlab.errors import ConfigError, DamagedError
+from normlab.folder.place import shown
+
+PARTS = {"task", "model", "norm", "data", "optimizer", "scheduler", "trainer", "callbacks", "logger"}
+
+HEADER = {"defaults", "hydra"}  # what of config.yaml lets Hydra replay the run
+
+NUMBER = (int, float, type(None))
+
+TEXT = (str, type(None))
+
+# What result.json holds, with the types of its values.
+RESULT: dict[str, tuple[type, ...]] = {
+    "format": (int,),
+    "action": (str,),
+    "status": (str,),
+    "score": NUMBER,
+    "score_name": TEXT,
+    "score_mode": TEXT,
+    "metrics": (dict,),
+    "seconds": NUMBER,
+    "epochs": NUMBER,
+    "overrides": (list,),
+    "config_hash": (str,),
+}
+
+NEEDED = {"status", "score", "overrides"}
+
+
+def holds_run(path: Path) -> bool:
+    return (path / "config.yaml").is_file()
+
+
+def read_config(path: Path) -> DictConfig:
+    """The configuration of a run, without what Hydra takes of it.
+
+    Raises DamagedError, and ConfigError for interpolations, which may fetch what lies outside the file.
+    """
+    file = path / "config.yaml"
+    config = load_config(file)
+    for key in HEADER:
+        config.pop(key, None)
+    for key, value in _texts(OmegaConf.to_container(config)):
+        if "${" in value:
+            raise ConfigError(
+                f"{shown(file)}: {key}={value} fetches a value from elsewhere, which a run's configuration never does"
+            )
+    return config
+
+
+def load_config(file: Path) -> DictConfig:
+    """A run's config.yaml as it stands. Raises DamagedError."""
+    try:
+        config = OmegaConf.load(file)
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
+        raise damaged(file) from error
+    tree = OmegaConf.to_container(config)
+    sections = {key for key, value in tree.items() if isinstance(value, dict)} if isinstance(tree, dict) else set()
+    overrides = tree.get("overrides") if isinstance(tree, dict) else None
+    typed = isinstance(overrides, list) and all(isinstance(line, str) for line in overrides)
+    if not (isinstance(config, DictConfig) and sections >= PARTS and typed):
+        raise damaged(file)
+    return config
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """The folder's result.json; empty where there is none yet. Raises DamagedError."""
+    file = path / "result.json"
+    if not file.is_file():
+        return {}
+    result = _read_json(file)
+    if not isinstance(result, dict) or not result.keys() >= NEEDED:
+        raise damaged(file)
+    if not all(isinstance(value, RESULT.get(key, object)) for key, value in result.items()):
+        raise damaged(file)
+    return {"score_name": None, "score_mode": None, "metrics": {}, "epochs": None, "config_hash": "", **result}
+
+
+def known_result(path: Path) -> dict[str, Any]:
+    """The folder's result.json; empty where it is missing or damaged, so that one bad job of a sweep stops no other."""
+    try:
+        return read_result(path)
+    except DamagedError:
+        return {}
+
+
+def read_environment(path: Path) -> list[dict[str, Any]]:
+    """The folder's environment.json, an entry for each start; empty where there is none yet. Raises DamagedError."""
+    file = path / "environment.json"
+    starts = _read_json(file) if file.is_file() else []
+    if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
+        raise damaged(file)
+    return starts
+
+
+def read_facts(file: Path, names: Collection[str] = ()) -> dict[str, Any]:
+    """What a data set keeps in a JSON file of the run folder, `names` among it. Raises DamagedError."""
+    facts = _read_json(file)
+    if not isinstance(facts, dict) or not facts.keys() >= set(names):
+        raise damaged(file)
+    return facts
+
+
+def read_rows(file: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv, one an epoch; none where there is no file yet.
+
+    A last row without its end, as a kill may leave it, is left out. Raises DamagedError.
+    """
+    if not file.is_file():
+        return []
+    try:
+        text = file.read_text()
+        reader = csv.DictReader(text[: text.rfind("\n") + 1].splitlines(), strict=True)
+        rows = list(reader)
+        epochs = [int(row["epoch"]) for row in rows]
+    except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
+        raise damaged(file) from error
+    consecutive = epochs == list(range(epochs[0], epochs[0] + len(rows))) if rows else True
+    if "epoch" not in (reader.fieldnames or ()) or not consecutive or any(None in row.values() for row in rows):
+        raise damaged(file)
+    return rows
+
+
+def check_files(path: Path) -> None:
+    """Raises DamagedError where a file that a run in this folder would write anew is damaged or of another program."""
+    if holds_run(path):
+        load_config(path / "config.yaml")
+    read_result(path)
+    read_environment(path)
+    read_rows(path / "metrics.csv")
+    for file in (path / "data.json", path / "table.json"):
+        if file.is_file():
+            read_facts(file)
+
+
+def damaged(file: Path, how: str = "is empty, cut off or of another program") -> DamagedError:
+    return DamagedError(f"{shown(file)} {how}: put a whole one in its place, or move it away")
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(file) from error
+
+
+def _texts(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """The texts in a tree of dicts and lists, with the key that each stands under."""
+    branches = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for name, branch in branches:
+        where = f"{key}.{name}".removeprefix(".")
+        if isinstance(branch, str):
+            yield where, branch
+        yield from _texts(branch, where)

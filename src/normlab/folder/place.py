@@ -1,0 +1,71 @@
+"""The run folder: where it lies, what it holds, and whether a command may use it.
+
+config.yaml  data.json  metrics.csv  result.json  environment.json  train.log  checkpoints/{best,last}.ckpt
+"""
+
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from normlab.distributed import starter
+from normlab.errors import ConfigError
+
+ROOT = Path("outputs")
+
+LONGEST = 255  # bytes of a folder's name, on the file systems in use
+
+
+def resolve(name: object, action: str = "fit", ckpt: str | None = None) -> Path:
+    """The run folder: `outputs/<name>`, that of the checkpoint looked at, or else a new one.
+
+    Under SLURM the new one is called as the job, in all its processes. Raises ConfigError for a name that is no path
+    under `outputs`, for an action that is told no run, and under torchrun without a name.
+    """
+    if name is not None:
+        if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", str(name)) or ".." in str(name).split("/"):
+            raise ConfigError(f"name={name}: expected letters, digits and . _ - + with / between folders")
+        return ROOT / str(name)
+    if ckpt not in (None, "best", "last"):
+        return Path(ckpt).parent.parent
+    if action in ("fit", "sweep", "lr_find", "stats"):
+        if (given := starter.run_name()) is not None:
+            return ROOT / given
+        now = datetime.now()
+        return ROOT / now.strftime("%Y-%m-%d") / f"{now:%H-%M-%S}-{uuid.uuid4().hex[:6]}"
+    raise ConfigError(f"action={action} needs a run: name=<run>, or ckpt=<run folder>/checkpoints/best.ckpt")
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Keeps other processes out of a folder. Raises ConfigError where one is in it."""
+    own = FileLock(path / ".lock")
+    try:
+        with own.acquire(timeout=0):
+            yield
+    except Timeout as error:
+        raise ConfigError(
+            f"another process is writing to {shown(path)}; wait for it, or choose another name="
+        ) from error
+
+
+def check_place(path: Path) -> None:
+    """Raises ConfigError where a folder cannot be made or written in."""
+    if any(len(os.fsencode(part)) > LONGEST for part in path.parts):
+        raise ConfigError(f"{str(path)[:40]}… is too long: a folder's name has at most {LONGEST} bytes")
+    there = next(place for place in (path, *path.parents) if os.path.lexists(place) or place == place.parent)
+    if not there.is_dir():
+        raise ConfigError(f"{shown(path)} cannot be made: {shown(there)} is no folder; choose another name=")
+    effective = os.access in os.supports_effective_ids
+    if not os.access(there, os.W_OK | os.X_OK, effective_ids=effective):
+        raise ConfigError(f"{shown(path)} cannot be written: {shown(there)} is read-only; choose another name=")
+
+
+def shown(path: Path) -> Path:
+    """A path as a person would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,98 @@
+"""Whether a command may go on in a run folder, and what of an earlier run it may replace."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from normlab.distributed import starter
+from normlab.errors import ConfigError, show
+from normlab.folder.files import check_files, holds_run, read_config, read_result
+from normlab.folder.identity import LENGTH, config_hash, numbers
+from normlab.folder.place import shown
+
+# What a run that was refused, or not started yet, leaves; the next one may take its place.
+UNTRAINED = {"lr_find", "stats", "result.json", "train.log", ".lock", "checkpoints", "trial.json"}
+
+
+def check_fit(path: Path, config: DictConfig, data_follows: bool = False) -> None:
+    """Raises ConfigError where `path` holds something else than an earlier part of this run, or a damaged file.
+
+    data_follows: whether data may still be given from Python in place of the configured one.
+    """
+    check_files(path)
+    entries = {entry.name for entry in path.iterdir() if entry.suffix != ".part"} if path.exists() else set()
+    if entries <= UNTRAINED:
+        return
+    if not holds_run(path):
+        raise ConfigError(f"{shown(path)} exists and holds no run; choose another name=")
+    if not has_trained(path):
+        return
+    found, wanted = numbers(read_config(path)), numbers(config)
+    if data_follows:
+        found, wanted = ({k: v for k, v in all_.items() if not k.startswith("data.")} for all_ in (found, wanted))
+    lines = differences(found, wanted)
+    fewer = isinstance(found[LENGTH], int) and found[LENGTH] < wanted[LENGTH]
+    longer = fewer and not differences(found | {LENGTH: wanted[LENGTH]}, wanted)
+    if lines and not (longer and config.extend):
+        remedy = "extend=true trains on" if longer else "to train this one, choose another name="
+        raise ConfigError("\n".join([f"{shown(path)} holds another run; {remedy}", *lines]))
+
+
+def has_trained(path: Path) -> bool:
+    """Whether the run in a folder has ended an epoch; what has not may be replaced by another run."""
+    table = path / "metrics.csv"
+    rows = len(table.read_text().splitlines()) if table.is_file() else 0
+    return rows > 1 or any((path / "checkpoints").glob("*.ckpt"))
+
+
+def clear_untrained(path: Path, config: DictConfig) -> None:
+    """Removes what another run has left in `path` that never ended an epoch, but for its logs."""
+    if not (path / "config.yaml").is_file() or has_trained(path) or numbers(read_config(path)) == numbers(config):
+        return
+    for name in ("config.yaml", "data.json", "table.json", "environment.json", "metrics.csv", "result.json"):
+        (path / name).unlink(missing_ok=True)
+
+
+def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """The keys that differ, a line each, as a refusal shows them."""
+    differing = [key for key in sorted(found | wanted) if found.get(key) != wanted.get(key)]
+    return [f"  {key}: {show(found.get(key))} there, {show(wanted.get(key))} here" for key in differing]
+
+
+def finished(path: Path, config: DictConfig) -> dict[str, Any] | None:
+    """The result of a fit that has finished in `path` with this configuration; None where there is something to do.
+
+    A search's pruned run has too, unless `extend` is to train it to its end.
+    """
+    result = read_result(path)
+    over = ("finished",) if config.extend else ("finished", "pruned")
+    return result if result.get("status") in over and result["config_hash"] == config_hash(config) else None
+
+
+def tell_finished(path: Path, result: dict[str, Any]) -> None:
+    """Says that a finished run is left alone; of several processes the first one says it."""
+    if not starter.is_first():
+        return
+    score = "" if result["score"] is None else f": {result['score_name']} {result['score']:.4g}"
+    if share := result.get("majority", {}).get("val"):
+        score += f" (always one class: acc {share:.4g})"
+    if result["status"] == "pruned":
+        print(f"{shown(path)} was pruned after {result['epochs']} epochs{score}. To train it to its end: extend=true")
+    else:
+        print(f"{shown(path)} is finished{score}. To train on: extend=true with more trainer.max_epochs")
+
+
+def check_action(path: Path, action: str) -> None:
+    """Raises ConfigError where `path` holds no run to look at."""
+    if not holds_run(path):
+        raise ConfigError(f"action={action}: there is no run in {shown(path)}")
+
+
+def seconds(path: Path, result: dict[str, Any]) -> float:
+    """How long the earlier starts of a fit took; of one that was killed, up to the last epoch that it saved."""
+    before = result.get("seconds") or 0.0
+    last = path / "checkpoints" / "last.ckpt"
+    if result.get("status") == "running" and last.is_file():
+        before += max(0.0, last.stat().st_mtime - (path / "result.json").stat().st_mtime)
+    return before

@@ -1,0 +1,28 @@
+"""What layers that contain their activation share."""
+
+import torch
+from torch import Tensor, nn
+
+from normlab.norms.common.layer import OwnLayer, in_float32
+from normlab.norms.common.tracing import leaf
+
+
+class ActivatingNorm(OwnLayer):
+    """γ, β (C,) and the frame of a forward pass, for inputs with space or without."""
+
+    def __init__(self, name: str, num_features: int, dims: int, eps: float):
+        super().__init__(name, num_features, dims, eps)
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+
+    @leaf
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
+        self.check_input(x)
+        self.check_not_empty(x)
+        if self.dims:
+            return in_float32(self.compute, x)
+        return in_float32(self.compute, x.unsqueeze(2)).squeeze(2)  # a sum over no axes would be one over all
+
+    def compute(self, x: Tensor) -> Tensor:
+        """The layer on float32 or float64 (N, C, *space) with at least one dimension of space."""
+        raise NotImplementedError

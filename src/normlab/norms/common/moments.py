@@ -1,0 +1,217 @@
+"""Moments of parts of a batch, and the affine maps that they end in: what most normalizations are made of.
+
+    way, mean, var = moments(x, sizes)
+    scale = weight * (var + eps).rsqrt()
+    y = affine_map(x, way, sizes, mean, scale, bias)
+
+is batch norm of consecutive parts of `sizes` samples, gradients included; between the two calls a norm may do with the
+moments what it likes, as they are small. Taken apart, normalised and put together again, a batch would be read and
+written more often, and plain formulas would make a pass over memory of every operation.
+
+The gradient of `x` is a sum whose terms cancel. It goes from `affine_map` to `moments` along `way`, in 32 bits at
+least, and is rounded to the type of `x` once, at the end.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from normlab.norms.common.derived import Derived, again, derived, gradients
+from normlab.norms.common.rows import affine, has_fast_rows, of_rows, row_moments, row_sums, space_axes
+
+Sizes = Sequence[int] | None  # samples of each part, one after the other; None: every sample is a part, its rows apart
+
+
+def moments(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor, Tensor]:
+    """The way of the gradient of `x` (N, C, *space), for `affine_map`; mean and biased variance (parts, C).
+
+    All are of 32 bits at least. The way has the shape of `x`, but no memory.
+    Raises ValueError for a part with one value per channel. An empty batch has zeros for moments.
+    """
+    if sizes is not None and x.numel() and min(sizes) * math.prod(x.shape[2:]) < 2:
+        raise ValueError(f"Expected more than 1 value per channel, got an input of shape {tuple(x.shape)}")
+    return derived(_Moments, x, sizes)
+
+
+def whole_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `moments` of the whole batch, which may be of one value per channel."""
+    return derived(_Moments, x, [x.shape[0]])
+
+
+def affine_map(x: Tensor, way: Tensor, sizes: Sizes, centre: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """(x - centre) scale + shift, each (parts, C) or (1, C), in the type of `x`, whose `way` comes from `moments`."""
+    shape = (x.shape[0] if sizes is None else len(sizes), x.shape[1])
+    return derived(_AffineMap, x, way, centre.expand(shape), scale.expand(shape), shift.expand(shape), sizes)
+
+
+def unbiased(var: Tensor, x: Tensor, sizes: Sequence[int], batches: Tensor | int = 1) -> Tensor:
+    """The unbiased variance (parts, C), which running statistics take, from the biased one.
+
+    `var` is that of a part, or of so many `batches` with parts of these sizes taken together.
+    """
+    values = batches * _values(x, sizes, var)
+    return var * (values / (values - 1))
+
+
+def shares(x: Tensor, sizes: Sequence[int], like: Tensor) -> Tensor:
+    """The part of the samples that each part has, (parts, 1); of an empty batch none."""
+    return _samples(sizes, like) / max(x.shape[0], 1)
+
+
+class _Moments(Derived):
+    """dx = (dμ + 2 dσ² (x - μ)) / M beside what the affine map says."""
+
+    @staticmethod
+    def formula(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor, Tensor]:
+        way = x.to(torch.promote_types(x.dtype, torch.float32))
+        if sizes is None:
+            axes = space_axes(x)
+            return way, *((way.mean(axes), way.var(axes, correction=0)) if axes else (way, torch.zeros_like(way)))
+        axes, parts = (0, *space_axes(x)), _parts(way, sizes)
+        mean = torch.stack([part.mean(axes) for part in parts])
+        return way, mean, torch.stack([part.var(axes, correction=0) for part in parts])
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor, Tensor]:
+        mean, var = part_moments(x, sizes)
+        ctx.save_for_backward(x, mean)
+        ctx.sizes = sizes
+        return mean.new_zeros(()).expand(x.shape), mean, var
+
+    @staticmethod
+    def backward(ctx: Any, of_x: Tensor, of_mean: Tensor, of_var: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        x, mean = ctx.saved_tensors
+        if again():
+            return *gradients(_Moments, (x,), of_x, of_mean, of_var, sizes=ctx.sizes), None
+        values = _values(x, ctx.sizes, mean)
+        slope = 2 * of_var / values
+        shift = of_mean / values - slope * mean
+        slope, shift = _each_row(ctx.sizes, slope, shift)
+        # In place: it was made by _AffineMap, for here alone, and another tensor of this size costs more than the sums
+        return of_x.addcmul_(x, of_rows(slope, x)).add_(of_rows(shift, x)).to(x.dtype), None
+
+
+class _AffineMap(Derived):
+    """dx = scale dy, dcentre = -scale Σ dy, dscale = Σ dy (x - centre), dshift = Σ dy; dx goes back along the way."""
+
+    @staticmethod
+    def formula(x: Tensor, way: Tensor, centre: Tensor, scale: Tensor, shift: Tensor, sizes: Sizes) -> Tensor:
+        centre, scale, shift = (of_rows(values, x) for values in _each_row(sizes, centre, scale, shift))
+        return ((x - centre) * scale + shift).to(x.dtype)
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, way: Tensor, centre: Tensor, scale: Tensor, shift: Tensor, sizes: Sizes) -> Tensor:
+        ctx.save_for_backward(x, way, centre, scale, shift)
+        ctx.sizes = sizes
+        # centre scale is rounded as x scale will be, so that a constant channel gives `shift` itself
+        return affine(x, *_each_row(sizes, scale, shift - centre * scale)).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        x, way, centre, scale, shift = ctx.saved_tensors
+        if again():
+            inputs = (x.to(way.dtype), way, centre, scale, shift)
+            of_x, _, *others = gradients(_AffineMap, inputs, upstream.to(way.dtype), sizes=ctx.sizes)
+            return None, of_x, *others, None
+        of_shift, of_scale = part_sums(upstream, x, ctx.sizes, centre)
+        (rows,) = _each_row(ctx.sizes, scale)
+        return None, upstream * of_rows(rows, x), -scale * of_shift, of_scale, of_shift, None
+
+
+def _values(x: Tensor, sizes: Sizes, like: Tensor) -> Tensor | int:
+    """How many values each moment is taken over, (parts, 1) or one number for all."""
+    space = math.prod(x.shape[2:])
+    if sizes is None:
+        return space
+    return space * (sizes[0] if len(sizes) == 1 else _samples(sizes, like))
+
+
+def _samples(sizes: Sequence[int], like: Tensor) -> Tensor:
+    """`sizes` as (parts, 1); filled on the device, as a copy of a list from the host would make it wait."""
+    return torch.cat([like.new_full((len(list(run)), 1), size) for size, run in groupby(sizes)])
+
+
+def _each_row(sizes: Sizes, *of_parts: Tensor) -> list[Tensor]:
+    """(parts, C) repeated for the samples of each part; as it is where that broadcasts."""
+    if sizes is None or len(sizes) == 1:
+        return list(of_parts)
+    runs = [(size, len(list(run))) for size, run in groupby(sizes)]
+    lengths = [length for _, length in runs]
+    return [
+        torch.cat([part.repeat_interleave(size, 0) for part, (size, _) in zip(t.split(lengths), runs, strict=True)])
+        for t in of_parts
+    ]
+
+
+def _parts(x: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:
+    return [x] if len(sizes) == 1 else x.split(list(sizes))
+
+
+def _mean_of_parts(rows: Tensor, sizes: Sequence[int]) -> Tensor:
+    return torch.stack([part.mean(0) for part in _parts(rows, sizes)])
+
+
+def _sum_of_parts(rows: Tensor, sizes: Sequence[int]) -> Tensor:
+    return torch.stack([part.sum(0) for part in _parts(rows, sizes)])
+
+
+def part_moments(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (parts, C), without a gradient; zeros for an empty batch."""
+    if not x.numel():
+        parts = x.shape[0] if sizes is None else len(sizes)
+        zeros = x.new_zeros(parts, x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
+        return zeros, zeros.clone()
+    return _by_rows(x, sizes) if sizes is None or has_fast_rows(x) else _by_parts(x, sizes)
+
+
+def _by_rows(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
+    mean, var = row_moments(x)
+    if sizes is None:
+        return mean, var
+    of_parts = _mean_of_parts(mean, sizes)
+    (around,) = _each_row(sizes, of_parts)
+    return of_parts, _mean_of_parts(var + (mean - around).square_(), sizes)
+
+
+def _by_parts(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    parts = [part.to(dtype) for part in _parts(x, sizes)]
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        found = [torch.batch_norm_update_stats(part, None, None, 0.0) for part in parts]  # the training kernel's
+        mean, var = (torch.stack(list(of_parts)) for of_parts in zip(*found, strict=True))
+    else:
+        found = [torch.var_mean(part, (0, *space_axes(x)), correction=0) for part in parts]
+        var, mean = (torch.stack(list(of_parts)) for of_parts in zip(*found, strict=True))
+    return mean, var
+
+
+def part_sums(g: Tensor, x: Tensor, sizes: Sizes, centre: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ g and Σ g (x - centre) of each part, (parts, C) each, without a gradient."""
+    if not x.numel():  # torch's kernels take no empty batch
+        return torch.zeros_like(centre), torch.zeros_like(centre)
+    if sizes is None or (has_fast_rows(x) and g.is_contiguous()):
+        of_g, of_products = row_sums(g, x)
+        if sizes is not None:
+            of_g, of_products = _sum_of_parts(of_g, sizes), _sum_of_parts(of_products, sizes)
+        return of_g, of_products - centre * of_g
+    x, g = _alike(x, g)
+    one = torch.ones_like(centre[0])
+    found = [  # the gradients of β and γ in torch's batch norm of the part, were its μ the centre, its σ and γ one
+        torch.ops.aten.native_batch_norm_backward(
+            g_part, part, one, None, None, around, one, True, 0.0, [False, True, True]
+        )[1:]
+        for g_part, part, around in zip(_parts(g, sizes), _parts(x, sizes), centre, strict=True)
+    ]
+    return torch.stack([of_g for _, of_g in found]), torch.stack([of_products for of_products, _ in found])
+
+
+def _alike(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in one layout: of two, torch's kernel takes wrong sums where sizes of 1 leave open which a tensor is in."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.ndim)
+    keeps = last is not None and x.is_contiguous(memory_format=last)
+    layout = last if keeps and last is not None else torch.contiguous_format
+    return x.contiguous(memory_format=layout), g.contiguous(memory_format=layout)

@@ -1,0 +1,192 @@
+"""What a run does with its parts: fit, validate, test, predict, or look for a learning rate."""
+
+import io
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from lightning.pytorch.tuner.tuning import Tuner
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from normlab.data.common.base import DataModule, class_names
+from normlab.distributed.peers import Peers
+from normlab.errors import ConfigError, DamagedError
+from normlab.folder.checkpoints import load_weights, read
+from normlab.folder.place import shown
+from normlab.folder.writing import write_text
+from normlab.logs import console
+from normlab.runner.build import Parts
+from normlab.runner.predictions import check_finite, frame, summary
+from normlab.sweeps.pruning import Pruning
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Outcome:
+    """The score, where the action has one, what was measured, and what was predicted, a row a sample.
+
+    pruned: whether a search has ended the fit early. majority: the share of the most frequent class in the parts that
+    were measured, val or test, which always guessing it would score; empty where there are no classes.
+    """
+
+    score: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    predictions: "DataFrame | None" = None
+    pruned: bool = False
+    majority: dict[str, float] = field(default_factory=dict)
+
+
+def act(action: str, parts: Parts, folder: Path) -> Outcome:
+    """Does it. Raises WaitError where processes wait for others in vain, with the names of those."""
+    with Peers(parts.trainer):
+        return ACTIONS[action](parts, folder)
+
+
+def fit(parts: Parts, folder: Path) -> Outcome:
+    """Trains, from the last checkpoint where there is one, then tests the best, unless the run is pruned."""
+    trainer, record = parts.trainer, parts.record
+    last = record.path("last")
+    if last.is_file():
+        log.info(f"resuming from {shown(last)}, after its last finished epoch")
+    trainer.fit(parts.task, datamodule=parts.data, ckpt_path=last if last.is_file() else None, weights_only=True)
+    if record.best is None:  # trainer.max_steps ended the run before its first validation
+        record.adopt_last(trainer, trainer.validate(parts.task, datamodule=parts.data, verbose=False)[0])
+    trainer.strategy.barrier()  # the first process has just written the best
+    best = record.best
+    assert best is not None
+    load_weights(parts.task, record.path("best"))
+    metrics = dict(best["metrics"])
+    if any(isinstance(callback, Pruning) and callback.pruned for callback in trainer.callbacks):  # pyright: ignore
+        log.info(f"pruned after {trainer.current_epoch} epochs, and not tested")
+        return Outcome(best["score"], metrics, pruned=True, majority=parts.task.majority)
+    if is_overridden("test_dataloader", parts.data):
+        metrics |= trainer.test(parts.task, datamodule=parts.data, verbose=False)[0]
+    return Outcome(best["score"], metrics, majority=parts.task.majority)
+
+
+def validate(parts: Parts, folder: Path) -> Outcome:
+    """Measures a checkpoint on the validation split."""
+    metrics = dict(parts.trainer.validate(parts.task, datamodule=parts.data, verbose=False)[0])
+    return Outcome(metrics.get(parts.record.score), metrics, majority=parts.task.majority)
+
+
+def test(parts: Parts, folder: Path) -> Outcome:
+    """Measures a checkpoint on the test split."""
+    metrics = dict(parts.trainer.test(parts.task, datamodule=parts.data, verbose=False)[0])
+    return Outcome(None, metrics, majority=parts.task.majority)
+
+
+def predict(parts: Parts, folder: Path) -> Outcome:
+    """Writes what the network says of new samples, or of the test part, to predictions.csv."""
+    inputs, data = parts.inputs, parts.data
+    assert inputs is not None
+    source: dict[str, Any] = {"dataloaders": inputs.loader}
+    if not isinstance(data, DataModule):  # whose own hooks the batches go through
+        data.predict_dataloader = lambda: inputs.loader
+        source = {"datamodule": data}
+    batches: Any = parts.trainer.predict(parts.task, **source)
+    if not batches:
+        raise ConfigError("action=predict: the data gives no samples")
+    answers = torch.cat([answer for answer, _, _ in batches])
+    given = [target for _, target, _ in batches if target is not None]  # own data may have samples alone
+    targets = torch.cat(given) if inputs.has_targets and given else None
+    check_finite(answers, inputs.names, next(filter(None, (cause for _, _, cause in batches)), ""))
+    classes = class_names(data)
+    table = frame(answers, targets, inputs.names, classes)
+    file = folder / "predictions.csv"
+    write_text(file, table.to_csv(index=False))
+    log.info(f"{len(table)} rows in {shown(file)}: {summary(table, classes)}")
+    return Outcome(None, {}, table)
+
+
+def lr_find(parts: Parts, folder: Path) -> Outcome:
+    """Raises the learning rate step by step until the loss grows; draws the curve and suggests a rate.
+
+    The suggestion is where the loss falls fastest on its way to the minimum. Smith, Cyclical Learning Rates, 2017,
+    arXiv:1506.01186.
+    """
+    import matplotlib.pyplot as plt  # takes half a second that no other action needs
+
+    with _quiet_unless_terminal():
+        finder = Tuner(parts.trainer).lr_find(
+            parts.task, datamodule=parts.data, min_lr=1e-6, max_lr=10, update_attr=False
+        )
+    assert finder is not None
+    # Lightning's smoothing starts too low; the first fifth of its curve says nothing
+    skipped = len(finder.results["loss"]) // 5
+    measured = sum(map(math.isfinite, finder.results["loss"]))  # a loss that is not finite ends the search
+    rates, losses = finder.results["lr"][skipped:measured], finder.results["loss"][skipped:measured]
+    place = steepest_fall(losses)
+    picture = folder / "lr_find.png"
+    figure, axes = plt.subplots()
+    axes.plot(rates, losses)
+    axes.set(xscale="log", xlabel="optimizer.lr", ylabel="training loss, smoothed")
+    axes.set_title("no clear fall" if place is None else f"steepest fall at {rates[place]:.2g}")
+    if place is not None:
+        axes.plot(rates[place], losses[place], "o")
+    figure.savefig(picture, dpi=150, bbox_inches="tight")
+    plt.close(figure)
+    if place is None:
+        log.info(f"no suggestion: the loss never fell steadily; the curve is {shown(picture)}")
+        return Outcome()
+    log.info(f"suggestion: optimizer.lr={rates[place]:.2g}; the curve is {shown(picture)}")
+    return Outcome(None, {"lr": rates[place]})
+
+
+def progress(parts: Parts) -> dict[str, Any]:
+    """How far a fit came, as result.json tells it."""
+    trainer = parts.trainer
+    return _told(trainer.current_epoch, trainer.global_step, parts.task.guard.skipped, parts.record.best)
+
+
+def saved_progress(last: Path) -> dict[str, Any]:
+    """As `progress`, of what a fit has saved that was killed."""
+    try:
+        saved = read(last, mmap=True)
+    except DamagedError:  # or there is none
+        return _told(0, 0, 0, None)
+    return _told(
+        saved["epoch"] + 1, saved["global_step"], saved.get("skipped", 0), saved["callbacks"]["Record"]["best"]
+    )
+
+
+def _told(epochs: int, steps: int, skipped: int, best: dict[str, Any] | None) -> dict[str, Any]:
+    found = best and {"epoch": best["epoch"], "path": "checkpoints/best.ckpt"}
+    return {"epochs": epochs, "steps": steps, "skipped": skipped, "best": found}
+
+
+def steepest_fall(losses: Sequence[float]) -> int | None:
+    """Where a smoothed loss falls fastest between its last peak before the minimum and the minimum.
+
+    None where it falls by less than a twentieth.
+    """
+    if len(losses) < 3:
+        return None
+    low = int(np.argmin(losses))
+    high = int(np.argmax(losses[: low + 1]))
+    if low - high < 2 or losses[low] > 0.95 * losses[high]:
+        return None
+    return high + int(np.argmin(np.gradient(losses[high : low + 1])))
+
+
+@contextmanager
+def _quiet_unless_terminal() -> Iterator[None]:
+    """Lightning's finder draws a bar of its own, line after line where there is no terminal."""
+    if console.is_terminal:
+        yield
+        return
+    with redirect_stderr(io.StringIO()):
+        yield
+
+
+ACTIONS = {"fit": fit, "validate": validate, "test": test, "predict": predict, "lr_find": lr_find}

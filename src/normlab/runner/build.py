@@ -1,0 +1,216 @@
+"""How the parts meet: the one function that turns a configuration into a task, its data and a trainer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+import torch
+from lightning import LightningDataModule, Trainer, seed_everything
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from normlab.callbacks.record import Record
+from normlab.config import compose
+from normlab.config.inputs import input_path
+from normlab.config.instantiate import check_given, make, make_partial
+from normlab.data.common.base import DataModule
+from normlab.data.tables.embeddings import Encoded
+from normlab.distributed import devices
+from normlab.errors import ConfigError
+from normlab.norms.common.declaration import declaration
+from normlab.norms.common.probe import check_forward
+from normlab.norms.common.synchronise import Synchronise
+from normlab.runner.data import _wrap_loaders, build_data
+from normlab.runner.guards import batch_sizes, check_batches, check_evaluation, parts_of
+from normlab.runner.predictions import Inputs, read_inputs
+from normlab.runner.trainer import make_trainer, steps_per_call
+from normlab.runner.units import check_shardable
+from normlab.tasks.base import Task
+from normlab.tasks.classify import Classify
+from normlab.tasks.regress import Regress
+from normlab.tasks.schedulers import Schedule, constant
+
+COMPILED_VERSIONS = 256  # of a function, in one process
+
+
+@dataclass
+class Parts:
+    """What a run is made of."""
+
+    task: Task
+    data: LightningDataModule
+    trainer: Trainer
+    record: Record
+    inputs: Inputs | None = None  # what action=predict predicts
+
+
+def build(config: DictConfig, folder: Path, data: LightningDataModule | None = None, rank: int = 0) -> Parts:
+    """Builds everything that the configuration names and checks that it fits together.
+
+    `data` replaces the configured data module. rank: which of several processes this is. Raises ConfigError; nothing
+    was trained then.
+    """
+    try:
+        return _build(config, folder, data, rank)
+    except (ValueError, TypeError, MisconfigurationException) as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
+
+
+def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
+    seed_everything(config.seed, verbose=False)
+    torch.set_float32_matmul_precision(config.trainer.get("matmul_precision", "highest"))  # a folder may be older
+    processes = devices.count(config)
+    data = build_data(config, folder, data, rank, processes)
+    _check_input_dims(config, data.input_shape)
+
+    norm = make(config, "norm")
+    network = _network(config, data, norm)
+    norm_inputs = check_forward(network, data.input_shape, data.out_features)
+    if config.action == "fit":
+        _check_training(config, network, norm_inputs, batch_sizes(data.train_dataloader(), processes), processes)
+    if config.action in ("fit", "validate"):
+        check_evaluation(network, norm_inputs, parts_of(batch_sizes(data.val_dataloader(), processes), processes))
+    if config.action in ("fit", "test") and is_overridden("test_dataloader", data):
+        check_evaluation(network, norm_inputs, parts_of(batch_sizes(data.test_dataloader(), processes), processes))
+    if config.trainer.get("strategy") == "fsdp" and processes > 1:
+        check_shardable(network)
+    inputs = read_inputs(data, input_path(config)) if config.action == "predict" else None
+    if inputs is not None:
+        check_evaluation(network, norm_inputs, batch_sizes(inputs.loader))
+    if config.compile:
+        _compile(network)
+
+    task = _task(config, network, data)
+    score = config.score or task.score
+    better = task.direction(score)
+    record = Record(folder, score, config.score_mode or better, task.metric_names())
+    if config.action == "fit":
+        task.check_training()
+    _wrap_loaders(data, config)
+    trainer = make_trainer(config, folder, record, network, processes)
+    if _uses_channels_last(config, network, trainer.strategy.root_device.type):
+        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    # Lightning converts only after it has loaded a checkpoint, which 64-true would lose half of its digits by
+    trainer.precision_plugin.convert_module(task)
+    return Parts(task, data, trainer, record, inputs)
+
+
+def _network(config: DictConfig, data: Any, norm: Any) -> nn.Module:
+    """The configured network, behind the data's encoder where it has one."""
+    encoder = data.encoder() if isinstance(data, DataModule) else None
+    shape = data.input_shape if encoder is None else (encoder.out_features,)
+    network = make(config, "model", norm=norm, input_shape=shape, out_features=data.out_features)
+    if encoder is None:
+        return network
+    if config.trainer.precision == "bf16-true":  # counts to 256
+        raise ConfigError("data.categories=embed: trainer.precision=bf16-true rounds categories; use bf16-mixed")
+    return Encoded(encoder, network)
+
+
+def _check_training(
+    config: DictConfig, network: nn.Module, norm_inputs: dict[str, Tensor], sizes: list[int], processes: int
+) -> None:
+    """Raises ConfigError or ValueError for what cannot train; `sizes` are those of all processes' batches together."""
+    joint: dict[str, Tensor] = {}
+    if processes > 1 and config.trainer.sync_batchnorm:
+        synchronise = Synchronise()
+        synchronise.revert(synchronise.apply(network))  # which refuses layers that cannot be synchronised
+        joint = {name: x for name, x in norm_inputs.items() if _takes_joint_statistics(network.get_submodule(name))}
+    check_batches(network, joint, sizes)
+    parts = parts_of(sizes, processes)
+    if 0 in parts:
+        raise ConfigError(
+            f"the last training batch holds {sizes[-1]} samples for {processes} processes: set data.drop_last=true, or "
+            "another data.batch_size"
+        )
+    alone = {name: x for name, x in norm_inputs.items() if name not in joint}
+    check_batches(network, alone, parts, where="" if processes == 1 else " in a process")
+
+
+def _takes_joint_statistics(layer: nn.Module) -> bool:
+    found = declaration(layer)
+    return found is not None and found.synchronisable and found.samples == 1  # ghost batches stay within a process
+
+
+def _task(config: DictConfig, network: nn.Module, data: Any) -> Task:
+    shared = {
+        "network": network,
+        "optimizer": make_partial(config.optimizer, "optimizer"),
+        "scheduler": _schedule(config),
+        "steps_per_execution": steps_per_call(config),
+        "metrics": config.task.metrics,
+        "nonfinite": config.nonfinite if config.action == "fit" else "stop",
+    }
+    if data.task == "classify":
+        return Classify(**shared, num_classes=data.out_features, class_weights=_class_weights(config, data))
+    if config.task.get("class_weights") is not None:
+        raise ConfigError(f"task.class_weights={config.task.class_weights}: this data has no classes")
+    if config.action == "predict":  # the checkpoint has them
+        mean, std = torch.zeros(data.out_features), torch.ones(data.out_features)
+    else:
+        mean, std = data.target_statistics()
+    return Regress(**shared, target_mean=mean, target_std=std)
+
+
+def _schedule(config: DictConfig) -> Schedule:
+    if config.action == "lr_find":
+        return Schedule(constant, "step")  # the finder raises the rate each step
+    check_given(config.scheduler, "scheduler", ("optimizer", "total_steps"))
+    plain: Any = OmegaConf.to_container(config.scheduler, resolve=True)
+    own = {key: plain.pop(key, None) for key in ("interval", "monitor")}
+    schedule = Schedule(make_partial(DictConfig(plain), "scheduler"), **own)
+    if schedule.looks:
+        check_given(config.scheduler, "scheduler", ("mode",))
+        schedule.monitor = schedule.monitor or config.score
+    return schedule
+
+
+def _class_weights(config: DictConfig, data: Any) -> Tensor | None:
+    if config.task.get("class_weights") is None or config.action == "predict":
+        return None
+    counts = data.class_counts()
+    return counts.sum() / (len(counts) * counts.clamp(min=1))
+
+
+def _check_input_dims(config: DictConfig, input_shape: Sequence[int]) -> None:
+    """Names the networks that fit where this one takes samples of another rank."""
+
+    def fits(target: str) -> bool:
+        try:
+            network = hydra.utils.get_object(target)
+        except ImportError as error:
+            raise ConfigError(f"model._target_={target} cannot be imported: {str(error).splitlines()[-1]}") from error
+        return getattr(network, "input_dims", len(input_shape)) == len(input_shape)
+
+    if fits(config.model._target_):
+        return
+    fitting = [name for name in compose.options("model") if fits(compose.read_option("model", name)._target_)]
+    raise ConfigError(
+        f"{config.model._target_} takes images (C, H, W), and this data has samples of shape {tuple(input_shape)}; "
+        f"networks that fit: {', '.join(fitting)}"
+    )
+
+
+def _compile(network: nn.Module) -> None:
+    """Compiles the network, with the code of earlier jobs in this process where that fits."""
+    from torch import _dynamo  # takes a second
+
+    # of each function torch keeps eight versions, three for a norm, and would run those of further jobs uncompiled
+    _dynamo.config.recompile_limit = _dynamo.config.accumulated_recompile_limit = COMPILED_VERSIONS
+    _dynamo.config.fail_on_recompile_limit_hit = True
+    network.compile()
+
+
+def _uses_channels_last(config: DictConfig, network: nn.Module, device: str) -> bool:
+    """`auto` is for convolutions in 16 bits, unless a norm would copy its input out of that layout and back."""
+    if config.channels_last != "auto":
+        return config.channels_last
+    if config.trainer.get("strategy") == "fsdp":
+        return False  # fully_shard cuts contiguous parameters only
+    if any(found is not None and device in found.contiguous_on for found in map(declaration, network.modules())):
+        return False
+    return "16" in str(config.trainer.precision) and any(isinstance(m, nn.Conv2d) for m in network.modules())

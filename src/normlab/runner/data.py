@@ -1,0 +1,77 @@
+"""The data of a run, set up for its action."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningDataModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from omegaconf import DictConfig
+
+from normlab.config.inputs import reads_data
+from normlab.config.instantiate import make
+from normlab.data.common import job_cache as shared
+from normlab.data.common.base import DataModule
+from normlab.data.common.given import was_given
+from normlab.data.common.loaders import Chunks, Fixed
+from normlab.data.common.own import adopt
+from normlab.errors import ConfigError
+from normlab.logs import is_quiet
+from normlab.runner.trainer import steps_per_call
+
+# The stages that an action sets data up for; `fit` gives the facts.
+STAGES = {
+    "fit": ("fit", "test"),
+    "validate": ("fit", "validate"),
+    "test": ("fit", "test"),
+    "predict": ("fit", "test", "predict"),
+    "stats": ("fit", "test"),
+}
+
+# The parts of own data whose targets an action needs, besides those to train on.
+MEASURED = {"fit": ("val", "test"), "validate": ("val",), "test": ("test",)}
+
+
+def build_data(
+    config: DictConfig, folder: Path, data: LightningDataModule | None = None, rank: int = 0, processes: int = 1
+) -> Any:
+    """The data, set up for the action: loaded and split, or, for new samples, restored from the run folder.
+
+    Raises ConfigError.
+    """
+    own = data is not None
+    if data is None and was_given(config):
+        raise ConfigError("the data of this run was given from Python: normlab.run(config, data=(train, val, test))")
+    data = make(config, "data") if data is None else data
+    if processes > 1 and (own or not isinstance(data, DataModule)):
+        raise ConfigError(f"own data is not cut into parts for {processes} processes: use trainer.devices=1")
+    if isinstance(data, DataModule):
+        data.seed, data.rank, data.processes = config.seed, rank, processes
+        if not reads_data(config):
+            data.restore(folder.parent)
+            return data
+    elif not isinstance(data, LightningDataModule):
+        raise ConfigError(f"data._target_={config.data._target_} is no LightningDataModule")
+
+    def load() -> None:
+        data.prepare_data()
+        for stage in STAGES.get(config.action, ("fit",)):
+            data.setup(stage)
+
+    if isinstance(data, DataModule) and is_quiet():  # a job of a sweep
+        shared.set_up(data, load)
+    else:
+        load()
+    if not isinstance(data, DataModule):
+        adopt(data, MEASURED.get(config.action, ()))
+    if config.action == "test" and not is_overridden("test_dataloader", data):
+        raise ConfigError("action=test: this data has no test part")
+    return data
+
+
+def _wrap_loaders(data: LightningDataModule, config: DictConfig) -> None:
+    if config.trainer.overfit_batches:
+        fixed = Fixed(data.train_dataloader(), config.trainer.overfit_batches)
+        data.train_dataloader = data.val_dataloader = lambda: fixed
+    if steps_per_call(config) > 1:
+        single, limit = data.train_dataloader, config.trainer.limit_train_batches
+        data.train_dataloader = lambda: Chunks(single(), steps_per_call(config), limit)

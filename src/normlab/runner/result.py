@@ -1,0 +1,145 @@
+"""result.json, kept true from the start of a run to its end."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from omegaconf import DictConfig
+
+from normlab.errors import ConfigError, DamagedError
+from normlab.folder import files, place, reuse, writing
+from normlab.folder.identity import config_hash
+from normlab.runner.actions import Outcome
+from normlab.runner.build import Parts
+
+log = logging.getLogger(__name__)
+
+KEPT = ("result.json", "config.yaml", "environment.json")  # what tells of an earlier start
+
+ENDS = {ConfigError: "refused", KeyboardInterrupt: "interrupted"}
+
+
+class Recorded:
+    """Keeps result.json true from the start of a run to its end, however it ends."""
+
+    def __init__(self, config: DictConfig, out: Path):
+        self.out, self.start = out, time.monotonic()
+        self.kept = {file: file.read_text() for name in KEPT if (file := out / name).is_file()}
+        # What leaves an earlier result as it was: any refusal of another look, and of a fit one that damage causes.
+        self.harmless = DamagedError if config.action == "fit" else ConfigError
+        if config.action == "fit":
+            reuse.clear_untrained(out, config)
+        self.earlier = files.read_result(out) if config.action == "fit" else {}
+        self.before = reuse.seconds(out, self.earlier)
+        self.progress: Callable[[], dict[str, Any]] = dict
+        self.result: dict[str, Any] = {
+            "format": 1,
+            "action": config.action,
+            "status": "running",
+            "score": None,
+            "score_name": None,
+            "score_mode": None,
+            "metrics": {},
+            "majority": {},
+            "best": None,
+            "seed": config.seed,
+            "epochs": None,
+            "steps": None,
+            "skipped": None,
+            "seconds": self.before,
+            "parameters": None,
+            "samples": {},
+            "world_size": self.earlier.get("world_size", 1),
+            "overrides": list(config.overrides),
+            **({"input": config.get("input")} if config.action == "predict" else {}),
+            "config_hash": config_hash(config),
+            "error": None,
+        }
+
+    def __enter__(self) -> "Recorded":
+        writing.write_result(self.out, self.result)
+        return self
+
+    def built(self, parts: Parts, progress: Callable[[], dict[str, Any]]) -> None:
+        """`progress` tells how far the run has come."""
+        self.progress = progress
+        network = parts.task.network
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        self.result |= {
+            "score_name": parts.record.score,
+            "score_mode": parts.record.mode,
+            "parameters": parameters,
+            "samples": _samples(parts) if self.result["action"] == "fit" else {},  # others set up less
+            "world_size": parts.trainer.world_size,
+        }
+        writing.write_result(self.out, self.result)
+        name, device, processes = type(network).__name__, parts.trainer.strategy.root_device, parts.trainer.world_size
+        where = f"{processes} processes, {device.type}" if processes > 1 else device
+        self._tell_weights(parts)
+        log.info(f"{name}, {parameters:,} parameters, on {where}, in {place.shown(self.out)}")
+
+    def _tell_weights(self, parts: Parts) -> None:
+        weighted = self.result["action"] == "fit" and getattr(parts.task, "class_weights", None) is not None
+        if weighted and parts.record.score == "val/acc":
+            log.warning(
+                "task.class_weights=balanced with val/acc as the score: accuracy counts samples and favours the "
+                "frequent classes, which the weights do not; score=val/f1 counts classes"
+            )
+
+    def done(self, outcome: Outcome, checkpoint: Path | None = None) -> None:
+        """`checkpoint` is what was measured, where nothing was trained."""
+        status = "pruned" if outcome.pruned else "finished"
+        self.result |= {"status": status, "score": outcome.score, "metrics": outcome.metrics}
+        self.result["majority"] = outcome.majority
+        if checkpoint is not None:
+            told = [f"{checkpoint.name}: {_measured(outcome)}".removesuffix(": ")]
+        elif outcome.score is not None:
+            told = [_measured(outcome), f"best {self.result['score_name']} {outcome.score:.4g}"]
+        else:
+            told = [_measured(outcome)]
+        told += [f"{self._seconds():.1f} s", str(place.shown(self.out))]
+        log.info(", ".join(filter(None, told)))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if self.out / "result.json" in self.kept and isinstance(error, self.harmless):
+            for file, text in self.kept.items():
+                writing.write_text(file, text)
+            return
+        if error is not None:
+            status = next((name for kind, name in ENDS.items() if isinstance(error, kind)), "failed")
+            said = str(error) if status == "refused" else f"{type(error).__name__}: {error}".removesuffix(": ")
+            self.result |= {"status": status, "error": said}
+            log.debug(f"{status}:", exc_info=None if status == "interrupted" else error)
+        if self.result["action"] == "fit":
+            self.result |= self.progress()
+        writing.write_result(self.out, self.result | {"seconds": self._seconds()})
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self.start + self.before, 2)
+
+
+def _measured(outcome: Outcome) -> str:
+    """The metrics of what is over, test's of a fit, and what always guessing one class would score."""
+    stage = "test" if any(name.startswith("test/") for name in outcome.metrics) else "val"
+    told = ", ".join(f"{name} {value:.4g}" for name, value in outcome.metrics.items() if name.startswith(f"{stage}/"))
+    share = outcome.majority.get(stage)
+    return told + (f" (always one class: acc {share:.4g})" if share is not None else "")
+
+
+def _samples(parts: Parts) -> dict[str, int]:
+    """How many samples each part of the data has, which is what a score is worth.
+
+    A part is left out where the trainer takes a share of it alone, and where its loader does not know.
+    """
+    found = {}
+    for part in ("train", "val", "test"):
+        limit = getattr(parts.trainer, f"limit_{part}_batches")
+        whole = isinstance(limit, float) and limit == 1  # the integer is a single batch
+        if whole and is_overridden(f"{part}_dataloader", parts.data):
+            dataset = getattr(getattr(parts.data, f"{part}_dataloader")(), "dataset", None)
+            if hasattr(dataset, "__len__"):
+                found[part] = len(dataset)  # pyright: ignore[reportArgumentType]
+    return found

@@ -1,0 +1,187 @@
+"""One run from configuration to result, on the command line, in a sweep and in a notebook alike."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning import LightningDataModule
+from omegaconf import DictConfig
+
+from normlab.config.inputs import checkpoint_path
+from normlab.config.rules import check_all
+from normlab.config.unread import check_read
+from normlab.data.common.base import DataModule
+from normlab.data.common.given import Datasets, take
+from normlab.distributed import starter
+from normlab.distributed.devices import threads, timeout
+from normlab.distributed.rendezvous import Start
+from normlab.errors import ConfigError
+from normlab.folder import environment, place, reuse, writing
+from normlab.folder.checkpoints import load_weights, prepare_resuming
+from normlab.folder.files import check_files
+from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning
+from normlab.runner.actions import Outcome, act, progress
+from normlab.runner.allocator import set_allocator
+from normlab.runner.build import Parts, build
+from normlab.runner.interrupts import interruptible
+from normlab.runner.result import Recorded
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves: its folder, score and metrics, and the task with the weights that were measured last.
+
+    `task` is None where an earlier start had finished the run, and of action=stats. `predictions` are those of
+    action=predict, a row a sample, as predictions.csv holds them.
+    """
+
+    folder: Path
+    score: float | None
+    metrics: dict[str, float]
+    task: torch.nn.Module | None
+    predictions: "DataFrame | None" = None
+
+
+def run(
+    config: DictConfig, folder: str | Path | None = None, data: LightningDataModule | Datasets | None = None
+) -> Result:
+    """Does what `config.action` says; `config` comes from `normlab.compose`.
+
+    folder: the run folder; None takes `outputs/<name>`, or a new one without a name. data: a LightningDataModule, or
+    (train, val[, test]) in place of the configured data, each a dataset, a DataLoader or a pair of arrays. Raises
+    ConfigError where something cannot work, before any training, and KeyboardInterrupt on Ctrl-C and SIGTERM; the
+    folder's result.json tells the end in any case. Of processes that torchrun or srun started the first one writes it
+    and all else, and the others train with it.
+    """
+    if not isinstance(config, DictConfig):
+        raise ConfigError(f'config is a {type(config).__name__}; expected normlab.compose(["model=net", …])')
+    check_read(config)
+    check_all(config)
+    with interruptible(), Start(timeout(config)) as start:
+        return _run(config, folder, data, start)
+
+
+def _run(config: DictConfig, folder: str | Path | None, data: Any, start: Start) -> Result:
+    path = Path(folder) if folder is not None else place.resolve(config.name, config.action, config.ckpt)
+    if data is not None:
+        config = config.copy()
+        data, config.data = take(data, config)
+    checkpoint = checkpoint_path(config, path)
+    out = path / config.action
+    here = starter.found()
+    place.check_place(path if config.action == "fit" else out)
+    if config.action == "fit":
+        reuse.check_fit(path, config)
+        if (result := reuse.finished(path, config)) is not None:
+            reuse.tell_finished(path, result)
+            return Result(path, result["score"], result["metrics"], None)
+        out = path
+    else:
+        check_files(out)
+    if config.action == "stats":
+        out.mkdir(parents=True, exist_ok=True)
+        return _look_at_data(config, path, out, data)
+    if here is not None:
+        torch.set_num_threads(threads(here.local))
+    if here is not None and here.rank > 0:
+        return _follow(config, path, out, checkpoint, data, here.rank, start)
+    (path / "checkpoints" if config.action == "fit" else out).mkdir(parents=True, exist_ok=True)
+    with place.lock(out), logging_to(out / "train.log"), Recorded(config, out) as recorded:
+        quiet_lightning()
+        set_allocator(config.allocator)
+        parts = build(config, out, data)
+        if checkpoint is not None:
+            load_weights(parts.task, checkpoint)
+        if config.action == "fit":
+            _check_world(recorded.earlier, parts)
+            prepare_resuming(out, parts.task)
+        writing.write_config(out, config)
+        if config.action == "fit" and isinstance(parts.data, DataModule):
+            parts.data.save(out)
+        environment.write_environment(out, _devices(parts))
+        start.ready(config)
+        if parts.trainer.world_size > 1 and here is None:
+            from normlab.runner.launch import Launcher  # torch may be built without it
+
+            launcher = Launcher(config, out, checkpoint, parts.trainer.world_size)
+            recorded.built(parts, lambda: launcher.progress)
+            outcome = launcher.run()
+            if config.action == "fit":
+                load_weights(parts.task, parts.record.path("best"))
+        else:
+            recorded.built(parts, lambda: progress(parts))
+            with _keyboard_interrupt(), closing_wandb():
+                outcome = act(config.action, parts, out)
+        recorded.done(outcome, checkpoint)
+    return Result(path, outcome.score, outcome.metrics, parts.task, outcome.predictions)
+
+
+def _look_at_data(config: DictConfig, path: Path, out: Path, data: Any) -> Result:
+    """action=stats, which needs no network."""
+    from normlab.runner.stats import stats  # with pandas and matplotlib
+
+    with place.lock(out), logging_to(out / "train.log"), Recorded(config, out) as recorded:
+        quiet_lightning()
+        writing.write_config(out, config)
+        outcome = Outcome(None, stats(config, out, data))
+        recorded.done(outcome)
+    return Result(path, None, outcome.metrics, None)
+
+
+def _follow(
+    config: DictConfig, path: Path, out: Path, checkpoint: Path | None, data: Any, rank: int, start: Start
+) -> Result:
+    """What another process than the first does: its part of the training, and nothing that is seen."""
+    with no_logging(), closing_wandb():
+        quiet_lightning()
+        set_allocator(config.allocator)
+        parts = build(config, out, data, rank)
+        if checkpoint is not None:
+            load_weights(parts.task, checkpoint)
+        start.ready(config)
+        outcome = act(config.action, parts, out)
+    return Result(path, outcome.score, outcome.metrics, parts.task)
+
+
+@contextmanager
+def _keyboard_interrupt() -> Iterator[None]:
+    """Turns Lightning's answer to Ctrl-C, an exit with SIGINT ignored from then on, back into KeyboardInterrupt."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, handler)
+
+
+def _check_world(earlier: dict[str, Any], parts: Parts) -> None:
+    """Refuses to go on with another number of processes, which `trainer.devices=auto` may give on another machine."""
+    before, now = earlier.get("world_size"), parts.trainer.world_size
+    if before not in (None, now) and parts.record.path("last").is_file():
+        raise ConfigError(f"this run was begun on {before} devices and would go on on {now}: choose another name=")
+
+
+def _devices(parts: Parts) -> dict[str, Any]:
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    device, processes = parts.trainer.strategy.root_device, parts.trainer.world_size
+    cores = threads(processes // parts.trainer.num_nodes)
+    return {
+        "device": str(device),
+        "processes": processes,
+        "gpus": gpus,
+        "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "threads": cores,
+        "matmul_precision": torch.get_float32_matmul_precision(),
+    }

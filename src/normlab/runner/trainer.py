@@ -1,0 +1,148 @@
+"""The trainer: callbacks, loggers, and how several processes work together."""
+
+import inspect
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.strategies import DDPStrategy
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from normlab.callbacks.epoch_seed import EpochSeed
+from normlab.callbacks.merge_statistics import MergeStatistics
+from normlab.callbacks.modes import ModeGuard
+from normlab.callbacks.progress import TrainingProgress
+from normlab.callbacks.record import Record
+from normlab.callbacks.same_config import SameConfig
+from normlab.config.conflicts import check_several
+from normlab.config.instantiate import make_node, offer
+from normlab.distributed import devices
+from normlab.errors import ConfigError
+from normlab.folder.identity import config_hash
+from normlab.norms.common.declaration import declaration
+from normlab.norms.common.synchronise import Synchronise
+from normlab.sweeps.pruning import Pruning
+from normlab.sweeps.study import handed_over
+
+# Hooks for each batch or step, which one call for many batches cannot keep.
+PER_BATCH = (
+    "on_train_batch_start",
+    "on_train_batch_end",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+)
+
+# DistributedDataParallel's switch for putting the first process's buffers in place of the others' before each forward
+# pass, which torch 2.15 renamed. Ours agree, or are merged.
+_ddp_parameters = inspect.signature(DistributedDataParallel).parameters
+OWN_BUFFERS: dict[str, Any] = (
+    {"forward_sync_buffers": False} if "forward_sync_buffers" in _ddp_parameters else {"broadcast_buffers": False}
+)
+
+
+def stop_probing() -> None:
+    """Lets torch forget Lightning's wish to look for GPUs without CUDA's own library, where there is none.
+
+    Each optimizer step asks whether there is a GPU. Lightning has the question put to NVML, which is loaded anew each
+    time on a machine without it: 50 to 150 µs of every step.
+    """
+    if torch.cuda.device_count() == 0:
+        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+
+
+def make_trainer(config: DictConfig, folder: Path, record: Record, network: nn.Module, processes: int) -> Trainer:
+    """The trainer of a run, with its callbacks, loggers and strategy. Raises ConfigError."""
+    stop_probing()
+    core: list[Callback] = [ModeGuard(), EpochSeed(config.seed), TrainingProgress()]
+    added: list[Callback] = []
+    loggers: list[Any] = []
+    every_step = int("lr_monitor" in config.callbacks)  # of our own metrics there are only an epoch's
+    settings = OmegaConf.create({"log_every_n_steps": every_step, **config.trainer})
+    for key in ("overfit_batches", "sync_batchnorm", "max_restarts", "strategy", "timeout", "matmul_precision"):
+        settings.pop(key, None)  # a folder from before these keys may be looked at
+    if config.action == "fit":
+        following = {"monitor": record.score, "mode": record.mode}
+        added = [offer(node, f"callbacks.{name}", following) for name, node in config.callbacks.items()]
+        loggers = [offer(node, f"logger.{name}", {"save_dir": folder}) for name, node in config.logger.items()]
+        core.append(record)
+        if handed_over(folder) and not config.extend:
+            added.append(Pruning(record))
+    if config.action == "lr_find":
+        settings.max_epochs = 1000  # the finder ends after so many steps
+        settings.check_val_every_n_epoch = 1001  # it looks at the training loss alone
+    if steps_per_call(config) > 1:
+        settings.limit_train_batches = 1.0  # Chunks keeps the limit, in batches
+        _refuse_per_batch(added, config.steps_per_execution)
+    plugins: list[Any] = [devices.environment()]
+    if processes > 1:
+        core.append(SameConfig(config_hash(config)))
+    if processes > 1 and config.action == "fit":
+        if config.trainer.sync_batchnorm:
+            plugins.append(Synchronise())
+        else:
+            core.append(MergeStatistics())
+    nodes = devices.nodes()
+    settings.devices, settings.num_nodes = processes // nodes, nodes
+    own = {
+        "strategy": _strategy(config, network, processes),
+        "plugins": plugins,
+        "use_distributed_sampler": False,  # our data has parts of its own
+        "callbacks": core + added,
+        "logger": loggers,
+        "default_root_dir": folder,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": config.action == "fit",
+    }
+    if devices.has_own_gpu(config.trainer):
+        own["accelerator"] = devices.OwnGpu()
+    try:
+        trainer = make_node(settings, "trainer", **own)
+    except MisconfigurationException as error:  # such as an accelerator that is not there
+        device = f"trainer.accelerator={settings.accelerator}"
+        raise ConfigError(f"trainer: {error} ({device}, trainer.precision={settings.precision})") from error
+    trainer.profiler.dirpath = folder  # where a profiler writes its table
+    # Lightning would answer SIGTERM by a collective, in the midst of others; `interruptible` answers it as Ctrl-C
+    trainer._signal_connector.register_signal_handlers = lambda: None
+    return trainer
+
+
+def _strategy(config: DictConfig, network: nn.Module, processes: int) -> Any:
+    fsdp = config.trainer.get("strategy") == "fsdp"
+    if fsdp:
+        check_several(config, processes)
+    if processes == 1:
+        return "auto"
+    if fsdp:
+        from normlab.runner.fsdp import FullyShard, HalfButNorms  # torch may be built without it
+
+        precision = HalfButNorms() if config.trainer.precision == "bf16-true" else None
+        return FullyShard(precision_plugin=precision, timeout=devices.timeout(config))
+    declared = map(declaration, network.modules())
+    selective = any(found is not None and found.selective for found in declared)
+    settings = {"find_unused_parameters": selective, **OWN_BUFFERS}  # it takes time to look for them
+    return DDPStrategy(timeout=devices.timeout(config), **settings)
+
+
+def _refuse_per_batch(callbacks: Sequence[Callback], steps: int) -> None:
+    for callback in callbacks:
+        if isinstance(callback, LearningRateMonitor):
+            continue  # its logging_interval was looked at
+        overridden = [hook for hook in PER_BATCH if getattr(type(callback), hook) is not getattr(Callback, hook)]
+        if overridden:
+            name = type(callback).__name__
+            raise ConfigError(f"callbacks: {name} acts in {overridden[0]}; with steps_per_execution={steps} use 1")
+
+
+def steps_per_call(config: DictConfig) -> int:
+    """How many batches one call of `training_step` takes."""
+    return config.steps_per_execution if config.action == "fit" else 1

@@ -1,1 +1,0 @@
-"""action=stats: what stands in a data set, before anything is trained on it."""

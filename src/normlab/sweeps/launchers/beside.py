@@ -1,0 +1,97 @@
+"""The jobs of a sweep in processes beside this one: what the launchers joblib, ray and submitit have in common."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hydra import version
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from normlab.errors import LostJobError
+from normlab.folder import writing
+from normlab.folder.files import known_result
+
+LEAVING = 30.0  # seconds that jobs may take to end on Ctrl-C
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep. overrides: all that composes it."""
+
+    number: int
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What the jobs of a sweep have in common. Other processes compose them, which takes longer than a short training.
+
+    settings: the sweep's own configuration. singletons: Hydra's, which a new process does not have. folder: where the
+    sweep was started.
+    """
+
+    settings: DictConfig
+    singletons: dict[Any, Any]
+    context: HydraContext
+    task: TaskFunction
+    folder: str
+
+    def run(self, job: Job) -> JobReturn:
+        """Runs a job in this process, which does nothing else."""
+        os.chdir(self.folder)
+        sys.modules["__main__"] = ModuleType("__main__")  # the worker's own, which processes of trainer=ddp would start
+        Singleton.set_state(self.singletons)
+        setup_globals()
+        version.setbase("1.3")
+        returned = run_job(
+            task_function=self.task,
+            config=self._compose(job),
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+            hydra_context=self.context,
+        )
+        returned.cfg = returned.hydra_cfg = None  # long on the way, and read by nobody
+        return returned
+
+    def lost(self, job: Job, how: str) -> JobReturn:
+        """The return of a job that has none of its own, since its process is gone; its result.json says so too."""
+        place = self._compose(job).hydra.sweep
+        path = Path(place.dir, str(place.subdir))
+        if (result := known_result(path)).get("status") == "running":
+            writing.write_result(path, result | {"status": "failed", "error": how})
+        returned = JobReturn(overrides=job.overrides, status=JobStatus.FAILED)
+        returned.return_value = LostJobError(f"job {job.number}: {how}; the same command with the same name= goes on")
+        return returned
+
+    def _compose(self, job: Job) -> DictConfig:
+        config = self.context.config_loader.load_sweep_config(self.settings, list(job.overrides))
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = job.number
+            config.hydra.sweep.dir = str(Path(self.folder, config.hydra.sweep.dir))
+        return config
+
+
+class Beside(Launcher):
+    """A launcher that calls `Sweep.run` of each job in another process."""
+
+    sweep: Sweep
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        setup_globals()
+        self.sweep = Sweep(config, Singleton.get_state(), hydra_context, task_function, os.getcwd())
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        Path(self.sweep.settings.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        return self._launch([Job(number, (*line,)) for number, line in enumerate(job_overrides, initial_job_idx)])
+
+    def _launch(self, jobs: list[Job]) -> list[JobReturn]:
+        """What the jobs return, in their order."""
+        raise NotImplementedError

@@ -1,0 +1,128 @@
+"""`hydra/launcher=joblib`: the jobs of a sweep side by side on the cores of this machine."""
+
+import atexit
+import gc
+import multiprocessing
+import os
+import signal
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from contextlib import suppress
+
+from hydra.core.utils import JobReturn
+
+from normlab.sweeps.launchers.beside import LEAVING, Beside, Job, Sweep
+from normlab.sweeps.launchers.gpus import shared_out, visible
+
+_sweep: Sweep  # in a worker process, its own
+
+
+class JoblibLauncher(Beside):
+    """Runs jobs side by side on the cores of this machine, by joblib's process pool (loky).
+
+    n_jobs: how many at a time; -1: as many as there are cores, or GPUs where jobs train on these, each with
+    `trainer.devices` processes. The cores are shared out among them, unless OMP_NUM_THREADS says how many threads each
+    has; of the GPUs each sees its own, and with more jobs than GPUs some see the same. A worker process does one job
+    after another; when one is killed, its job has failed, and the others go on.
+    """
+
+    def __init__(self, n_jobs: int):
+        self.n_jobs = n_jobs
+        self.workers: list[_Worker] = []
+
+    def _launch(self, jobs: list[Job]) -> list[JobReturn]:
+        from joblib import cpu_count
+
+        trainer = self.sweep.settings.trainer
+        gpus = [] if trainer.accelerator == "cpu" else shared_out(visible(), trainer.devices)
+        processes = trainer.devices if isinstance(trainer.devices, int) else max(1, len(gpus[0]) if gpus else 1)
+        cores = max(1, cpu_count() // processes)
+        most = min(cores, len(gpus) or cores) if self.n_jobs == -1 else self.n_jobs
+        count = max(1, min(len(jobs), most))
+        threads = max(1, cores // count)
+        for index in range(len(self.workers), count):
+            self.workers.append(_Worker(threads, self.sweep, gpus[index % len(gpus)] if gpus else None))
+        free = self.workers[:count]
+        running: dict[Future[JobReturn], tuple[_Worker, Job]] = {}
+        returned: dict[int, JobReturn] = {}
+        waiting = iter(jobs)
+        try:
+            while len(returned) < len(jobs):
+                for worker, job in zip(free, waiting, strict=False):
+                    running[worker.start(job)] = worker, job
+                done = wait(running, return_when=FIRST_COMPLETED).done
+                free = []
+                for future in done:
+                    worker, job = running.pop(future)
+                    returned[job.number] = worker.end(job, future)
+                    free.append(worker)
+        except BaseException:
+            _stop(running)
+            raise
+        return [returned[number] for number in sorted(returned)]
+
+
+class _Worker:
+    """A process that does one job after another; a killed one is replaced.
+
+    gpus: those that it sees; None: all that this process sees.
+    """
+
+    def __init__(self, threads: int, sweep: Sweep, gpus: list[str] | None = None):
+        self.threads, self.sweep, self.gpus = threads, sweep, gpus
+        self._begin()
+
+    def _begin(self) -> None:
+        from joblib.externals.loky import ProcessPoolExecutor
+
+        environment = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(self.threads)}
+        if self.gpus is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
+        self.pool = ProcessPoolExecutor(1, env=environment, initializer=_start, initargs=(os.getpid(), self.sweep))
+        self.pid = self.pool.submit(os.getpid)
+
+    def start(self, job: Job) -> "Future[JobReturn]":
+        try:
+            self.pid = self.pool.submit(os.getpid)  # loky may have replaced the process
+        except BrokenExecutor:  # it was killed after its last job
+            self._begin()
+        return self.pool.submit(_run, job)
+
+    def end(self, job: Job, future: "Future[JobReturn]") -> JobReturn:
+        try:
+            return future.result()
+        except BrokenExecutor:
+            self._begin()
+            return self.sweep.lost(job, "its process was killed, perhaps for want of memory")
+
+
+def _start(launcher: int, sweep: Sweep) -> None:
+    """What a worker process does before its first job."""
+    from normlab.distributed.orphans import die_with
+
+    die_with(launcher)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # Ctrl-C reaches the launcher alone, which passes it on once
+    multiprocessing.set_start_method(None, force=True)  # loky's own cannot start the processes of trainer=ddp
+    global _sweep  # a worker process has one, and unpickles it once
+    _sweep = sweep
+    import lightning.pytorch  # noqa: F401  # all jobs need it, and it takes seconds
+
+    gc.freeze()  # loky looks for garbage every second, and takes 0.2 s among what was imported
+    atexit.register(gc.unfreeze)  # or triton's modules complain at the end of the process
+
+
+def _run(job: Job) -> JobReturn:
+    return _sweep.run(job)
+
+
+def _stop(running: "dict[Future[JobReturn], tuple[_Worker, Job]]") -> None:
+    """Passes Ctrl-C on to the jobs, which note it in their folders."""
+    for worker, _ in running.values():
+        if worker.pid.done() and worker.pid.exception() is None:
+            with suppress(ProcessLookupError):  # it has just been killed
+                os.kill(worker.pid.result(), signal.SIGINT)
+        else:  # its job has not begun
+            worker.pool.shutdown(wait=False, kill_workers=True)
+    wait(running, LEAVING)
+    for worker, _ in running.values():
+        worker.pool.shutdown(wait=False, kill_workers=True)

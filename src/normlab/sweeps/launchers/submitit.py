@@ -1,0 +1,67 @@
+"""`hydra/launcher=slurm`, `submitit_slurm` and `submitit_local`: each job of a sweep is one of SLURM's, by submitit."""
+
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import JobReturn
+
+from normlab.folder.place import shown
+from normlab.sweeps.launchers.beside import Beside, Job, Sweep
+
+if TYPE_CHECKING:  # it is an extra
+    from submitit.helpers import DelayedSubmission
+
+# parameters of all clusters; the others begin with the name of theirs
+SHARED = {
+    "name",
+    "timeout_min",
+    "nodes",
+    "tasks_per_node",
+    "cpus_per_task",
+    "gpus_per_node",
+    "mem_gb",
+    "stderr_to_stdout",
+}
+
+
+class SubmititLauncher(Beside):
+    """Submits jobs, all of them one array, and waits for them; one that the cluster ends has failed, the others go on.
+
+    cluster: slurm, or local, which starts all at once on this machine. submitit_folder: for what the jobs say.
+    max_num_timeout: how often a job that ran into its time limit, or was preempted, goes on by itself. parameters:
+    submitit's, of a job: https://github.com/facebookincubator/submitit/blob/main/docs/examples.md
+    """
+
+    def __init__(self, cluster: str, submitit_folder: str, max_num_timeout: int = 0, **parameters: Any):
+        self.cluster, self.submitit_folder, self.max_num_timeout = cluster, submitit_folder, max_num_timeout
+        self.parameters = {key if key in SHARED else f"{cluster}_{key}": value for key, value in parameters.items()}
+
+    def _launch(self, jobs: list[Job]) -> list[JobReturn]:
+        from submitit import AutoExecutor
+        from submitit.core.utils import UncompletedJobError
+
+        limits = {"slurm_max_num_timeout": self.max_num_timeout} if self.cluster == "slurm" else {}
+        executor = AutoExecutor(self.submitit_folder, cluster=self.cluster, **limits)
+        executor.update_parameters(**self.parameters)
+        returned = []
+        for job, submitted in zip(jobs, executor.map_array(_Resumed(self.sweep), jobs), strict=True):
+            try:
+                returned.append(submitted.results()[0])
+            except UncompletedJobError:
+                where = f"{submitted.job_id} ended as {submitted.state}; see {shown(submitted.paths.stderr)}"
+                returned.append(self.sweep.lost(job, f"{self.cluster} job {where}"))
+        return returned
+
+
+class _Resumed:
+    """What submitit calls, and calls again with the same job after a time limit: its run goes on in its folder."""
+
+    def __init__(self, sweep: Sweep):
+        self.sweep = sweep
+
+    def __call__(self, job: Job) -> JobReturn:
+        return self.sweep.run(job)
+
+    def checkpoint(self, job: Job) -> "DelayedSubmission":
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, job)
