@@ -15,6 +15,7 @@ from normlab.config.compose import as_typed, check
 from normlab.config.space import parse
 from normlab.errors import ConfigError
 from normlab.folder import files, writing
+from normlab.folder.place import check_place
 
 NAMES = ["1_0", "2026_11_22", "1e3", "1E-3", "true", "False", "nan", "inf", "-1", "1.50", "00", "1_000.5", "+3"]
 
@@ -107,7 +108,7 @@ def test_a_folder_that_is_read_only_is_refused():
     with TemporaryDirectory() as place:
         Path(place).chmod(0o555)
         with as_nobody(), pytest.raises(ConfigError) as caught:
-            place.check_place(Path(place, "a", "b"))
+            check_place(Path(place, "a", "b"))
     assert str(caught.value) == f"{place}/a/b cannot be written: {place} is read-only; choose another name="
 
 
