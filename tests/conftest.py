@@ -6,9 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +66,12 @@ def of_several(tmp_path, monkeypatch) -> Iterator[None]:
     monkeypatch.setattr(collectives, "several", lambda: True)
     yield
     distributed.destroy_process_group()
+
+
+def rest_slow(cases: Iterable[Any], quick: Callable[[tuple[Any, ...]], bool]) -> list[Any]:
+    """Cases of a test, each a value or a tuple: those that are `quick` run by default, the others by -m slow."""
+    tuples = [case if isinstance(case, tuple) else (case,) for case in cases]
+    return [pytest.param(*case, marks=() if quick(case) else pytest.mark.slow) for case in tuples]
 
 
 def options(group: str) -> list[str]:

@@ -62,6 +62,7 @@ def test_a_sweep_has_a_folder_for_each_job(tmp_path):
     assert found["3"]["overrides"][:3] == ["model=mynet", "norm=group", "seed=2"]
 
 
+@pytest.mark.slow
 def test_a_failing_job_does_not_stop_a_sweep_but_shows_in_the_exit_code(tmp_path):
     done = train("-m", *WINE, "trainer=debug", "norm=instance,group", "name=s", cwd=tmp_path, check=1)
     found = results(tmp_path / "outputs" / "s")

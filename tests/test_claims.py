@@ -201,6 +201,7 @@ def test_unequal_budgets_and_skipped_batches_are_told(tmp_path):
     assert "6 batches were left out of training by nonfinite=skip, in group" in text
 
 
+@pytest.mark.slow
 def test_the_winner_and_what_cannot_be_told_from_it_are_drawn(tmp_path):
     """A leader far ahead of forty that lie close together, and one far behind."""
     chance = np.random.default_rng(0)

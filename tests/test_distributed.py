@@ -125,6 +125,7 @@ def test_signal_handlers_are_put_back(whole):
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+@pytest.mark.slow
 def test_a_killed_process_costs_nothing(whole, tmp_path):
     harmed(tmp_path / "run", TWO, "kill")
     found, expected = weights(tmp_path / "run"), weights(whole[0])
@@ -134,6 +135,7 @@ def test_a_killed_process_costs_nothing(whole, tmp_path):
     assert ended in (tmp_path / "run" / "train.log").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_without_restarts_a_killed_process_is_recorded(tmp_path, rank):
     with pytest.raises(ChildProcessError, match=f"process {rank} of 2, counted from 0, was ended by SIGKILL"):
@@ -146,6 +148,7 @@ def test_without_restarts_a_killed_process_is_recorded(tmp_path, rank):
     assert told["best"] == {"epoch": 0, "path": "checkpoints/best.ckpt"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["batch", "layer"])  # the one carries NaN to the other process
 def test_a_processs_error_is_the_runs(tmp_path, norm):
     """It comes from the process that has the cause, and once: an error is no reason to start again."""
@@ -159,6 +162,7 @@ def test_a_processs_error_is_the_runs(tmp_path, norm):
     assert "restart" not in (tmp_path / "run" / "train.log").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [["norm=batch"], ["norm=layer", "trainer.accumulate_grad_batches=2"]])
 def test_batches_are_left_out_as_by_one_process(tmp_path, settings):
     """Each rank's batch with that of the others, also where its own loss is finite."""
@@ -178,6 +182,7 @@ def test_batches_are_left_out_as_by_one_process(tmp_path, settings):
     assert len(re.findall(r"skipped; .*: 1 of the batch's [1-4] samples hold NaN or inf in x", log)) == 3
 
 
+@pytest.mark.slow
 def test_statistics_that_are_not_synchronised_are_merged(tmp_path):
     config = compose([*TWO, "trainer.sync_batchnorm=false", "data.drop_last=true", "trainer.max_epochs=1"])
     config.callbacks = {"dump": {"_target_": "test_distributed.Dump", "folder": str(tmp_path)}}
@@ -215,6 +220,7 @@ def test_a_sweep_on_two_processes(tmp_path):
         assert files(sweep / str(job)) == files(tmp_path / str(job))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ["Ctrl-C", "SIGTERM to all", "SIGTERM to the launcher"])
 def test_who_asks_a_run_to_end_ends_all_its_processes(asked, tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), *TWO, "trainer.max_epochs=10000", "name=a"]

@@ -181,6 +181,7 @@ def assert_same_checkpoints(folder, other, which="last"):
             torch.testing.assert_close(found["state"][number][key], value, **EXACT, msg=f"{number} {key}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAME)
 def test_two_processes_train_the_network_of_one(name, pair, tmp_path):
     one = run(compose([*ONE, *SAME[name], FLOAT64]), folder=tmp_path)

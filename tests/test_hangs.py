@@ -101,6 +101,7 @@ def test_a_forward_pass_in_one_process_alone_ends_the_run_with_its_place(tmp_pat
     assert "restart" not in (tmp_path / "run" / "train.log").read_text()
 
 
+@pytest.mark.slow
 def test_loaders_of_different_lengths_are_refused(tmp_path):
     config = compose(PATIENT)
     config.data._target_ = "test_hangs.Uneven"

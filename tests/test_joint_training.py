@@ -136,7 +136,7 @@ def difference(case: Case, folder: Path, rank: int) -> float:
 @pytest.mark.parametrize(
     ("way", "cases"),
     [
-        pytest.param("ddp_cpu", SOME, id="ddp_cpu-some"),
+        pytest.param("ddp_cpu", SOME, id="ddp_cpu-some", marks=pytest.mark.slow),
         pytest.param("ddp_cpu", EVERY, id="ddp_cpu-every", marks=pytest.mark.slow),
         pytest.param("torchrun", EVERY, id="torchrun-every", marks=pytest.mark.slow),
     ],

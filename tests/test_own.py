@@ -133,6 +133,7 @@ def test_it_resumes_and_tells_another_configuration_apart(tmp_path):
         run(compose([*typed, "+data.flip=true"]), folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_it(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(MODULE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

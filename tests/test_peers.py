@@ -101,6 +101,7 @@ def said(tmp_path_factory) -> list[dict[str, Exception | None]]:
     return [pickle.loads((folder / f"{rank}.pickle").read_bytes()) for rank in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_kind_of_error(said, name):
     assert type(said[0][name]) is CASES[name][2]

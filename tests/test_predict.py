@@ -158,6 +158,7 @@ def test_two_targets_have_two_columns_and_the_checkpoint_their_units(tmp_path, m
     assert table.drop(columns="sample").to_numpy().min() > 50  # not standardised
 
 
+@pytest.mark.slow
 def test_one_line_at_the_end_says_how_many_where_and_what(tmp_path):
     train(*SMALL, "data=iris", "name=a", cwd=tmp_path)
     lines = train("action=predict", "name=a", cwd=tmp_path).stdout.splitlines()

@@ -33,6 +33,7 @@ def test_this_suite_and_processes_that_it_starts_see_no_gpu():
     assert torch.cuda.device_count() == 0
 
 
+@pytest.mark.slow
 def test_a_renamed_copy_trains(tmp_path):
     copy = tmp_path / "mylab"
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)

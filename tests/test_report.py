@@ -362,6 +362,7 @@ def test_the_page_fetches_nothing(tmp_path):
     assert not re.search(r'"url"|http', charts.replace("https://vega.github.io/schema/vega-lite/", ""))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 @pytest.mark.parametrize("dark", [0, 1])
 def test_a_browser_draws_every_chart_in_the_colours_of_the_page(dark, tmp_path):
@@ -396,6 +397,7 @@ def test_a_browser_draws_every_chart_in_the_colours_of_the_page(dark, tmp_path):
     assert told[-1] == f"configuration none run {run} (finished) seed 1 epoch 1 val/acc 0.92"
 
 
+@pytest.mark.slow
 def test_five_hundred_runs_are_a_small_page(tmp_path):
     spec = importlib.util.spec_from_file_location("report_benchmark", ROOT / "benchmarks" / "report.py")
     benchmark = importlib.util.module_from_spec(spec)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ORIGINAL, Streamed, options, train
+from conftest import ORIGINAL, Streamed, options, rest_slow, train
 from lightning import LightningDataModule
 from sklearn.datasets import load_iris
 from torch.utils.data import DataLoader, TensorDataset
@@ -33,7 +33,7 @@ def row(text: str, first: str) -> list[str]:
     return line.removeprefix(first).split()
 
 
-@pytest.mark.parametrize("option", options("data"))
+@pytest.mark.parametrize("option", rest_slow(options("data"), lambda case: case[0] in ("digits", "wine")))
 def test_every_data_set_has_stats(option, tmp_path, example):
     if option in ORIGINAL:
         pytest.skip("takes its original files alone; data/test_standard.py makes others")
@@ -314,12 +314,14 @@ def test_missing_texts_and_numbers_of_rows_are_told(tmp_path):
     assert "job has a number" not in text
 
 
+@pytest.mark.slow
 def test_the_command_line_makes_one_folder(tmp_path):
     train("action=stats", "data=wine", cwd=tmp_path)
     (run_folder,) = (tmp_path / "outputs").glob("*/*")
     assert (run_folder / "stats" / "stats.txt").is_file()
 
 
+@pytest.mark.slow
 def test_the_command_line_prints_what_it_writes(tmp_path):
     printed = train("action=stats", "data=wine", "model=mynet", "name=a", cwd=tmp_path).stdout
     written = (tmp_path / "outputs" / "a" / "stats" / "stats.txt").read_text()

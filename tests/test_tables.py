@@ -521,6 +521,7 @@ def test_refused_from_the_command_line_before_torch_and_before_a_folder(written,
     assert [entry.name for entry in tmp_path.iterdir()] == ["table.csv"]
 
 
+@pytest.mark.slow
 def test_a_table_from_the_command_line(written, tmp_path):
     path = written(people(200))
     keys = ["model=net", "data=csv", f"data.path={path}", "data.target=answer", "trainer.max_epochs=2", "name=people"]
@@ -529,6 +530,7 @@ def test_a_table_from_the_command_line(written, tmp_path):
     assert "test/acc" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("NORMLAB_DATA_DIR" not in os.environ, reason="NORMLAB_DATA_DIR is not set")
 def test_the_bank_experiment_reaches_what_its_header_says(tmp_path):
     metrics = run(compose(["experiment=bank", "logger=none"]), folder=tmp_path).metrics

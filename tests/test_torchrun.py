@@ -95,6 +95,7 @@ def test_processes_of_which_one_was_killed_make_one_folder_with_the_weights_of_d
     assert tables[0] == tables[1]
 
 
+@pytest.mark.slow
 def test_what_only_the_first_process_sees_ends_all_of_them(tmp_path):
     settings = [*WINE, "name=a", "trainer=torchrun"]
     (tmp_path / "outputs" / "a").mkdir(parents=True)
@@ -130,6 +131,7 @@ def test_refusals_are_said_once_without_torch_and_leave_nothing(tmp_path, overri
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_process_that_never_comes_is_not_waited_for(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

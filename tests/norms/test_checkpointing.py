@@ -1,10 +1,11 @@
 """Checkpointed passes against plain ones, bit for bit: outputs, gradients, buffers and the weights of a training."""
 
 import copy
+import itertools
 
 import pytest
 import torch
-from conftest import options
+from conftest import options, rest_slow
 from hydra.utils import instantiate
 from torch import nn
 from torch.nn import functional as F
@@ -83,9 +84,10 @@ class Calls(nn.Module):
         return self.call(self.second, self.call(self.first, x))
 
 
-@pytest.mark.parametrize("use", USES)
-@pytest.mark.parametrize("name", NORMS)
-@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize(
+    ("name", "use", "autocast"),
+    rest_slow(itertools.product(NORMS, USES, [False, True]), lambda case: case[1:] == ("the same segment twice", True)),
+)
 def test_checkpointed_is_plain_bit_for_bit(name, use, autocast):
     plain, again = (nn.ModuleList([segment(name), segment(name)]) for _ in range(2))
     if not use.startswith(("two", "nested")):
@@ -117,6 +119,7 @@ def test_without_gradients_it_is_a_plain_call():
     assert int(inside[1].num_batches_tracked) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["batch", "ghost", "group"])
 def test_compiled(name):
     inside = segment(name)

@@ -74,6 +74,7 @@ def test_bfloat16_under_autocast(device, option, layout, expected):
     check(found, expected[option], BFLOAT16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", options("norm"))
 def test_compiled(device, option, expected):
     torch.compiler.reset()  # a layer's code is compiled a few times only

@@ -85,6 +85,7 @@ def test_so_many_jobs_at_a_time_as_there_are_gpus(names, trainer, n_jobs, thread
     assert {made for made, _ in Thread.made} == {threads}
 
 
+@pytest.mark.slow
 def test_a_worker_process_and_those_it_starts_see_their_own(monkeypatch):
     monkeypatch.setattr(processes, "visible", lambda: ["5", "7"])
     launcher = processes.JoblibLauncher(2)

@@ -135,6 +135,7 @@ class Pids:
         return os.getpid()
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_after_its_last_job_is_replaced():
     worker = _Worker(threads=1, sweep=Pids())
     first = worker.pid.result()

@@ -184,6 +184,7 @@ def test_hopeless_trials_end_early_and_the_best_is_the_same(searches):
         assert ("test/acc" in result["metrics"]) == (trial.number not in ends)
 
 
+@pytest.mark.slow
 def test_a_pruned_run_is_left_alone_or_trained_to_its_end(searches, capsys):
     pruned, whole = searches
     trial = next(trial for trial in study(pruned).trials if trial.state.name == "PRUNED")

@@ -168,6 +168,7 @@ def test_a_duration_as_a_person_says_it(seconds, told):
     assert duration(seconds) == told
 
 
+@pytest.mark.slow
 def test_a_terminal_has_one_live_line_and_ctrl_c_says_how_to_go_on(tmp_path):
     """A real terminal; two jobs are refused, one finishes and one would take long. What they say is in train.log."""
     small = ["model=net", "data=wine", "logger=none", "norm=instance,batch", "trainer.max_epochs=2,9999"]
