@@ -23,7 +23,7 @@ from common import machine, table
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from normlab.config.compose import read_option
+from normlab.config.options import read_option
 from normlab.norms.batch import Batch
 from normlab.norms.common.synchronise import Synchronise
 from normlab.runner.allocator import set_allocator

@@ -22,7 +22,7 @@ import torchvision
 from common import machine, ratio, rounds, table
 from torch import nn
 
-from normlab.config.compose import options, read_option
+from normlab.config.options import options, read_option
 from normlab.runner.allocator import set_allocator
 
 SHAPES = [(128, 64, 32, 32), (64, 256, 14, 14)]

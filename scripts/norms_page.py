@@ -7,7 +7,7 @@ import inspect
 
 from hydra.utils import instantiate
 
-from normlab.config.compose import options, read_option
+from normlab.config.options import options, read_option
 from normlab.norms.common.base import Norm
 from normlab.norms.common.declaration import Declaration, declaration
 from normlab.norms.common.replace import is_drop_in

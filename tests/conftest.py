@@ -19,9 +19,9 @@ from sklearn.datasets import load_iris
 from sklearn.utils import Bunch
 from torch import distributed
 
-from normlab.config import compose as composing
 from normlab.config.options import CONF
 from normlab.config.options import options as listed
+from normlab.config.source import forget
 from normlab.distributed import collectives
 
 ROOT = Path(__file__).parent.parent
@@ -146,9 +146,9 @@ def conf(tmp_path, monkeypatch) -> Iterator[Path]:
     assert spec.loader is not None
     package = module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "normlab.conf", package)
-    composing._hydra_compose.cache_clear()
+    forget()
     yield copy
-    composing._hydra_compose.cache_clear()
+    forget()
 
 
 @pytest.fixture

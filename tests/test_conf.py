@@ -12,7 +12,8 @@ from lightning import seed_everything
 from omegaconf import OmegaConf
 from torch import nn
 
-from normlab.config.compose import GROUPS, compose, read_option
+from normlab.config.compose import compose
+from normlab.config.options import GROUPS, read_option
 from normlab.config.sweep import check_sweep
 from normlab.errors import ConfigError
 from normlab.norms.batch import Batch

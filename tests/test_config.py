@@ -7,7 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from normlab.config import names
-from normlab.config.compose import CONF, compose
+from normlab.config.compose import compose
+from normlab.config.options import CONF
 from normlab.config.sweep import check_sweep
 from normlab.config.unread import trainer_parameters
 from normlab.errors import ConfigError

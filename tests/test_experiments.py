@@ -7,7 +7,8 @@ from conftest import ROOT, image_folder, options
 from omegaconf import OmegaConf
 
 from normlab import compose
-from normlab.config.compose import CONF, GROUPS, check
+from normlab.config.compose import check
+from normlab.config.options import CONF, GROUPS
 from normlab.config.sweep import check_sweep
 
 sys.path.append(str(ROOT / "benchmarks"))

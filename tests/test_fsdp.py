@@ -21,7 +21,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from normlab import compose, run
-from normlab.config.compose import read_option
+from normlab.config.options import read_option
 from normlab.distributed import devices
 from normlab.errors import ConfigError
 from normlab.folder.writing import write_config

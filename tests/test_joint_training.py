@@ -24,7 +24,7 @@ from lightning import Callback
 from omegaconf import DictConfig
 
 from normlab import compose, run
-from normlab.config.compose import read_option
+from normlab.config.options import read_option
 from normlab.data.digits import Digits
 from normlab.norms.common.declaration import declaration
 from normlab.runner import launch, launched

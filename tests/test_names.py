@@ -11,8 +11,8 @@ from conftest import QUICK, image_folder, train
 from test_app import WINE
 
 from normlab import compose, run
-from normlab.config.compose import as_typed, check
-from normlab.config.space import parse
+from normlab.config.compose import check
+from normlab.config.overrides import as_typed, parse
 from normlab.errors import ConfigError
 from normlab.folder import files, writing
 from normlab.folder.place import check_place

@@ -10,7 +10,8 @@ from hydra.utils import instantiate
 from torch import nn
 from torch.nn import functional as F
 
-from normlab.config.compose import compose, read_option
+from normlab.config.compose import compose
+from normlab.config.options import read_option
 from normlab.norms.batch import Batch
 from normlab.norms.common.declaration import TORCH, declaration
 from normlab.norms.group import Group, default_groups

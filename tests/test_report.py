@@ -336,8 +336,7 @@ def test_the_exit_code_of_a_sweep_stays(code, finished, written, tmp_path, monke
     from normlab.report import after
 
     make_run(tmp_path / "0", status="finished" if finished else "failed", score=0.9 if finished else None)
-    monkeypatch.setattr(after.SweepFolder, "path", tmp_path)
-    assert after.report_sweep(code) == code
+    assert after.report_sweep(tmp_path, code) == code
     assert (tmp_path / "report.html").is_file() == bool(written)
 
 
@@ -347,8 +346,7 @@ def test_a_report_that_fails_says_so_and_hides_no_exit_code(code, tmp_path, monk
 
     make_run(tmp_path / "0")
     make_run(tmp_path / "1", score_name="val/loss", score_mode="min")
-    monkeypatch.setattr(after.SweepFolder, "path", tmp_path)
-    assert after.report_sweep(code) == (code or 1)
+    assert after.report_sweep(tmp_path, code) == (code or 1)
     assert "no report of" in capsys.readouterr().err
 
 

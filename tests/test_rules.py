@@ -6,8 +6,8 @@ import pytest
 from conftest import options
 from omegaconf import OmegaConf
 
-from normlab.config.compose import CONF, GROUPS, compose
-from normlab.config.options import GLOBAL
+from normlab.config.compose import compose
+from normlab.config.options import CONF, GLOBAL, GROUPS
 from normlab.config.rules import RULES, rule
 from normlab.config.values import check_value
 from normlab.errors import ConfigError

@@ -11,7 +11,8 @@ import yaml
 from conftest import train
 
 from normlab import compose, run
-from normlab.config.compose import GROUPS, options, parts, read_option
+from normlab.config.compose import parts
+from normlab.config.options import GROUPS, options, read_option
 from normlab.config.trust import PLACES
 from normlab.errors import ConfigError
 

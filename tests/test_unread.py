@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from normlab import compose, run
-from normlab.config import compose as composing
+from normlab.config.source import forget
 from normlab.errors import ConfigError
 
 PLACES = ["", "task", "trainer", "model", "norm", "data", "optimizer", "scheduler", "callbacks", "logger"]
@@ -41,7 +41,7 @@ def test_a_key_that_nobody_reads_is_refused(place, conf, tmp_path):
     (conf / "local").mkdir()
     for header in ("", "# @package _global_\n"):
         (conf / "local" / "default.yaml").write_text(header + written(place) + "\n")
-        composing._hydra_compose.cache_clear()
+        forget()
         said.append(refused([], tmp_path))
     assert all("nobody" in line for line in said), said
 

@@ -1,124 +1,130 @@
-"""The command line: look at everything that was typed, then let Hydra start the job or jobs."""
+"""The command line: what was typed is composed and checked once, and that configuration is what runs."""
 
 import os
 import sys
 import traceback
 from argparse import Namespace
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
 import hydra
+from hydra import version
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import run_job
 from hydra.errors import HydraException
-from hydra.types import RunMode
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from normlab import logs, streams
-from normlab.config import compose, sweep
+from normlab.config.compose import Composed, check, check_replay
+from normlab.config.overrides import as_typed
+from normlab.config.source import JOB_NAME, OURS, Source
+from normlab.config.sweep import Sweep, check_sweep
 from normlab.distributed import starter
 from normlab.errors import ConfigError, JobError, PeerError, SweepError
 from normlab.folder import place, reuse
 from normlab.report.after import report_sweep
 from normlab.runner.interrupts import interruptible
-from normlab.sweeps import grid, plugins
+from normlab.sweeps import plugins
+from normlab.sweeps.jobs import CheckedJobs
 
 
 def main() -> None:
     """Runs the command line in sys.argv. Exit codes: 0 done, 1 failed, 2 refused, 130 interrupted."""
-    with interruptible():
-        _main()
-
-
-def _main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting with 1
+    version.setbase("1.3")
     streams.keep_going()
-    try:
-        sys.argv[1:] = compose.as_typed(sys.argv[1:])
-        arguments = get_args_parser().parse_args()
-        if not _only_shows(arguments):
-            _check(arguments)
-        plugins.register()
-        jobs = Jobs(arguments.overrides, arguments.multirun)
-        jobs.start()
-        _leave(0)
-    except (ConfigError, HydraException) as error:
-        _leave(2, f"refused: {error}")
-    except KeyboardInterrupt as error:
-        _leave(130, str(error) or "interrupted; the same command with the same name= goes on")
+    ends: list[int] = []
+    with interruptible():
+        code = _guarded(lambda: ends.append(_run_command()))
+    sys.exit(code or ends[0])
 
 
-def _only_shows(arguments: Namespace) -> bool:
-    return any((arguments.help, arguments.hydra_help, arguments.cfg, arguments.info, arguments.shell_completion))
+def _run_command() -> int:
+    sys.argv[1:] = as_typed(sys.argv[1:])
+    arguments = get_args_parser().parse_args()
+    plugins.register()
+    if any((arguments.help, arguments.hydra_help, arguments.cfg, arguments.info, arguments.shell_completion)):
+        _show()
+        return 0
+    source = _source(arguments)
+    if not arguments.multirun:
+        return _run_once(check(arguments.overrides, source))
+    starter.check_sweep()
+    if source != OURS:
+        raise ConfigError("-m with --config-path: the run that is replayed is a single one; leave out -m")
+    return _run_sweep(check_sweep(arguments.overrides))
 
 
-def _check(arguments: Namespace) -> None:
-    """Refuses before Hydra makes a folder; puts the options of an old run in front of what was typed."""
-    if arguments.multirun:
-        starter.check_sweep()
-    if arguments.config_path or arguments.config_name:
-        if arguments.config_name in ("config", "config.yaml"):  # a run's
-            compose.check_replay(Path(__file__).parent / (arguments.config_path or ""), arguments.overrides)
-        return
-    if arguments.multirun:
-        grid.GridSweeper.jobs = sweep.check_sweep(arguments.overrides)
-        return
-    config, overrides = compose.check(arguments.overrides)
+def _show() -> None:
+    """Lets Hydra show its help or a configuration, which starts no job."""
+    hydra.main(config_path="pkg://normlab.conf", config_name=JOB_NAME, version_base="1.3")(lambda config: None)()
+
+
+def _source(arguments: Namespace) -> Source:
+    """What the command composes from: `conf/`, or the run that `--config-path` names. Raises ConfigError."""
+    if arguments.config_path is None and arguments.config_name is None:
+        return OURS
+    if arguments.config_path is None or arguments.config_name not in ("config", "config.yaml"):
+        raise ConfigError(
+            f"--config-path {arguments.config_path} --config-name {arguments.config_name}: these replay a run, as the "
+            "first line of its config.yaml says; options of your own stand in conf/"
+        )
+    return check_replay(Path(arguments.config_path), arguments.overrides)
+
+
+def _run_once(composed: Composed) -> int:
+    """Runs what was composed, in the surroundings that Hydra gives a job: its folder, environment and callbacks."""
+    config = composed.config
     starter.check(config)
     if config.action == "fit" and config.name is not None:
         path = place.resolve(config.name)
         if (result := reuse.finished(path, config)) is not None:
             reuse.tell_finished(path, result)
-            _leave(0)
-    sys.argv[1:1] = overrides[: len(overrides) - len(arguments.overrides)]
+            return 0
+    codes: list[int] = []
+
+    def task(config: DictConfig) -> None:
+        codes.append(_guarded(lambda: _run(config)))
+
+    whole = composed.for_hydra()
+    whole.hydra.mode = RunMode.RUN
+    context, name = HydraContext(config_loader=OURS.loader, callbacks=Callbacks(whole)), whole.hydra.job.config_name
+    context.callbacks.on_run_start(config=whole, config_name=name)
+    returned = run_job(task, whole, "hydra.run.dir", None, context)
+    context.callbacks.on_run_end(config=whole, config_name=name, job_return=returned)
+    return codes[0]
 
 
-class Jobs:
-    """The job or jobs that Hydra starts; in a sweep the others go on when one fails."""
+def _run_sweep(sweep: Sweep) -> int:
+    """Lets the sweeper run its jobs, and reports them however it ends."""
+    settings = sweep.settings
+    name = settings.hydra.job.config_name
+    context = HydraContext(config_loader=CheckedJobs(sweep.jobs), callbacks=Callbacks(settings))
 
-    def __init__(self, typed: list[str], multirun: bool):
-        self.typed, self.multirun = typed, multirun
-        self.errors: list[Exception] = []
+    def go() -> None:
+        context.callbacks.on_multirun_start(config=settings, config_name=name)
+        sweeper = Plugins.instance().instantiate_sweeper(config=settings, hydra_context=context, task_function=_job)
+        with logs.on_console():
+            sweeper.sweep(arguments=[*settings.hydra.overrides.task])
+        context.callbacks.on_multirun_end(config=settings, config_name=name)
 
-    def start(self) -> None:
-        @hydra.main(config_path="pkg://normlab.conf", config_name="train", version_base="1.3")
-        def job(config: DictConfig) -> float | None:
-            try:
-                return self._run(config)
-            except Exception as error:
-                self.errors.append(error)
-                if self.multirun:
-                    if not _is_watched():
-                        _tell(error)
-                    raise JobError(f"{type(error).__name__}: {error}") from None  # a sweeper must know
-                return None
+    return report_sweep(Path(settings.hydra.sweep.dir), _guarded(go))
 
-        try:
-            with logs.on_console() if self.multirun else nullcontext():
-                job()
-        except SweepError as error:
-            _leave(1, str(error))
-        except JobError as error:
-            if not self.errors:  # a launcher ran it in another process
-                _leave(1, f"a job of the sweep failed: {error}")
-        except Exception:
-            if not self.errors:
-                raise
-        if self.errors and self.multirun:
-            _leave(1, f"{len(self.errors)} of the jobs failed")
-        if self.errors:
-            _leave(_tell(self.errors[0]))
 
-    def _run(self, config: DictConfig) -> float | None:
-        from normlab.runner.run import run  # imports torch, which a refused command does not need
-
-        settings = HydraConfig.get()
-        if config.action != "fit":
-            return run(compose.compose(self.typed), settings.runtime.output_dir).score
-        config.overrides = [line for line in settings.overrides.task if not line.startswith("sweep=")]
-        compose.keep_typed(config)
+def _job(config: DictConfig) -> float | None:
+    """One job of a sweep, in whatever process its launcher has for it."""
+    try:
         with logs.quietly() if _is_watched() else nullcontext():
-            return run(config, settings.runtime.output_dir).score
+            return _run(config)
+    except Exception as error:
+        if not _is_watched():
+            _tell(error)
+        raise JobError(f"{type(error).__name__}: {error}") from None  # a sweeper must know
 
 
 def _is_watched() -> bool:
@@ -127,27 +133,46 @@ def _is_watched() -> bool:
     return settings.mode == RunMode.MULTIRUN and settings.sweeper._target_.startswith(plugins.PREFIX)
 
 
-def _tell(error: Exception) -> int:
-    """Prints an error, a refusal without its traceback, and returns the exit code for it.
+def _run(config: DictConfig) -> float | None:
+    from normlab.runner.run import run  # imports torch, which a refused command does not need
 
-    Of several processes the first prints refusals, and each what failed in itself.
-    """
-    sys.stdout.flush()
-    if isinstance(error, ConfigError):
+    return run(config, HydraConfig.get().runtime.output_dir).score
+
+
+def _guarded(go: Callable[[], object]) -> int:
+    """Does something, and returns the exit code for how it ends; what ended it is printed."""
+    try:
+        go()
+    except (ConfigError, HydraException) as error:
         _say(f"refused: {error}")
         return 2
-    if starter.is_first() or not isinstance(error, PeerError):
-        traceback.print_exception(error)
+    except KeyboardInterrupt as error:
+        _say(str(error) or "interrupted; the same command with the same name= goes on")
+        return 130
+    except SweepError as error:
+        _say(str(error))
+    except JobError as error:  # told by the job itself
+        _say(f"a job of the sweep failed: {error}")
+    except Exception as error:
+        _tell(error)
+    else:
+        return 0
     return 1
 
 
-def _leave(code: int, message: str = "") -> None:
-    sys.stdout.flush()
-    if message:
-        _say(message)
-    sys.exit(report_sweep(code))
+def _tell(error: Exception) -> None:
+    """Prints an error, a refusal without its traceback.
+
+    Of several processes the first prints refusals, and each what failed in itself.
+    """
+    if isinstance(error, ConfigError):
+        _say(f"refused: {error}")
+    elif starter.is_first() or not isinstance(error, PeerError):
+        sys.stdout.flush()
+        traceback.print_exception(error)
 
 
 def _say(message: str) -> None:
     if starter.is_first():
+        sys.stdout.flush()
         print(message, file=sys.stderr)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from conftest import options
 
-from normlab.config.compose import read_option
 from normlab.config.instantiate import make_node
+from normlab.config.options import read_option
 from normlab.norms.common.declaration import declaration
 
 pytestmark = pytest.mark.gpu

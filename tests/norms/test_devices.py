@@ -6,7 +6,7 @@ from conftest import options
 from hydra.utils import instantiate
 from torch import nn
 
-from normlab.config.compose import read_option
+from normlab.config.options import read_option
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}

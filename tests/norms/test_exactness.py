@@ -9,7 +9,7 @@ from conftest import options
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
-from normlab.config.compose import read_option
+from normlab.config.options import read_option
 from normlab.norms.common.declaration import TORCH, declaration
 from normlab.norms.common.synchronise import Synchronise
 

@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from torch import nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from normlab.config.compose import read_option
+from normlab.config.options import read_option
 from normlab.norms.common.declaration import declaration
 from normlab.norms.common.synchronise import Synchronise
 

@@ -7,8 +7,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from normlab import compose
-from normlab.config.compose import read_option
 from normlab.config.instantiate import make_node
+from normlab.config.options import read_option
 from normlab.models.mynet import MyNet
 from normlab.norms.common.declaration import declaration
 from normlab.runner.build import _uses_channels_last

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 from torch import distributed, nn
 
-from normlab.config.compose import read_option
+from normlab.config.options import read_option
 from normlab.norms.common.declaration import declaration
 from normlab.norms.common.synchronise import Synchronise
 

@@ -16,7 +16,7 @@ from torch import nn
 from torchvision.models.convnext import LayerNorm2d
 
 import normlab
-from normlab.config.compose import read_option
+from normlab.config.options import read_option
 from normlab.norms.batch import Batch
 from normlab.norms.common.base import Norm
 from normlab.norms.common.declaration import Declaration, declaration

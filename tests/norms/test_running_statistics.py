@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from scipy.stats import chi2
 from torch import nn
 
-from normlab.config.compose import read_option
+from normlab.config.options import read_option
 from normlab.norms.common.declaration import declaration
 from normlab.norms.cross_iteration import CrossIteration
 

@@ -6,7 +6,7 @@ from conftest import options
 from hydra.utils import instantiate
 from torch import nn
 
-from normlab.config.compose import read_option
+from normlab.config.options import read_option
 
 KEYS = {"ghost": {"size": 2}}  # batches of several parts
 REFUSED = {"mabn"}  # in training, where its gradient is no derivative

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval
 from torchvision.ops import FrozenBatchNorm2d
 
-from normlab.config.compose import read_option
+from normlab.config.options import read_option
 from normlab.norms.common.declaration import declaration
 from normlab.norms.domain import set_domain
 

@@ -21,7 +21,7 @@ from torch import distributed, fx, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F
 
-from normlab.config.compose import read_option
+from normlab.config.options import read_option
 from normlab.models.resnet import ResNet
 from normlab.norms.batch import Batch
 from normlab.norms.common.base import Norm

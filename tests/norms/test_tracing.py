@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models import resnet18
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from normlab.config.compose import read_option
+from normlab.config.options import read_option
 from normlab.norms.common.replace import is_drop_in, replace_norms
 from normlab.norms.common.synchronise import Synchronise
 from normlab.norms.whitening import Whitening

@@ -18,6 +18,7 @@ from normlab.errors import ConfigError, SweepError
 from normlab.folder import place, writing
 from normlab.folder.identity import config_hash
 from normlab.sweeps.grid import GridSweeper
+from normlab.sweeps.jobs import CheckedJobs
 
 SMALL = ["model=net", "data=wine", "logger=none"]
 
@@ -58,7 +59,7 @@ class FakeLauncher:
 def sweep(path, *typed, size=None, **fake) -> FakeLauncher:
     """A sweep whose jobs are not run; gives what was launched, by folder."""
     sweeper = GridSweeper(size, None)
-    sweeper.jobs = check_sweep([*SMALL, *typed])
+    sweeper.loader = CheckedJobs(check_sweep([*SMALL, *typed]).jobs)
     sweeper.settings = OmegaConf.create({"hydra": {"sweep": {"dir": str(path)}}})
     sweeper.engine = launcher = FakeLauncher(path, **fake)
     sweeper.sweep([*SMALL, *typed])

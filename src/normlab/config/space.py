@@ -1,15 +1,15 @@
 """What a sweep searches: the values of its keys, read with Hydra's grammar, without torch and without Optuna."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
+from normlab.config.overrides import parse
 from normlab.errors import ConfigError, show
 
 
@@ -61,21 +61,6 @@ class Job:
     chosen: tuple[str, ...]
     config_hash: str
     longer: str | None = None
-
-
-def parse(lines: Iterable[str], loader: ConfigLoader | None = None) -> list[Override]:
-    """The overrides of some lines as they are typed; `glob(…)` needs the loader. Raises ConfigError."""
-    parser = OverridesParser.create(loader)
-    parsed = []
-    for line in lines:
-        try:
-            parsed += parser.parse_overrides([line])
-        except HydraException as error:
-            remedy = (
-                "quote the value twice: 'key=\"value\"'" if "=" in line else "is it part of a value? 'key=two words'"
-            )
-            raise ConfigError(f"{line}: expected group=option or key=value; {remedy}") from error
-    return parsed
 
 
 def search_space(

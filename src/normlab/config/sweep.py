@@ -1,21 +1,11 @@
 """Looks at every job of a sweep before the first starts."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, OmegaConf
 
-from normlab.config.compose import (
-    _check_folder,
-    _compose,
-    _hydra_compose,
-    _is_hydras,
-    _lines,
-    _loader,
-    _selections,
-    _typed,
-    as_typed,
-)
+from normlab.config.compose import check_folder, check_selections, compose_job
 from normlab.config.engines import (
     check_launcher,
     check_plain,
@@ -25,51 +15,61 @@ from normlab.config.engines import (
     takes_any_folder,
 )
 from normlab.config.names import check_name
-from normlab.config.space import Job, jobs, parse, probes, search_space
+from normlab.config.overrides import as_typed, is_hydras, lines_of, parse, typed_value
+from normlab.config.source import OURS, Source
+from normlab.config.space import Job, jobs, probes, search_space
 from normlab.errors import ConfigError
 from normlab.folder.identity import LENGTH, config_hash
 
 
-def check_sweep(overrides: Sequence[str]) -> list[Job]:
-    """Looks at every job of a sweep before the first starts, and of a search at the ends. Raises ConfigError.
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that was looked at. settings: what its jobs have in common, with Hydra's own part under `hydra`.
 
-    Returns the jobs of a sweep; those of a search are not known yet.
+    jobs: those of a plain sweep; a search chooses its jobs as it goes.
     """
+
+    settings: DictConfig
+    jobs: list[Job]
+
+
+def check_sweep(overrides: Sequence[str]) -> Sweep:
+    """Looks at every job of a sweep before the first starts, and of a search at the ends. Raises ConfigError."""
     found: list[Job] = []
-    overrides = as_typed(overrides)
-    with _loader() as loader:
-        engines = _hydras_own(overrides, loader)
-        fixed, space = search_space(overrides, engines.sweeper.get("params"), loader)
-        if "sweep" in space:
-            raise ConfigError(f"sweep={space['sweep']}: one search at a time")
-        if "action" in space or _typed(parse(fixed), "action", "fit") != "fit":
-            raise ConfigError("action= with -m: only fits are swept; look at one run at a time")
-        searches = is_search(engines.sweeper)
+    overrides, source = as_typed(overrides), OURS
+    engines = _hydras_own(overrides, source)
+    fixed, space = search_space(overrides, engines.sweeper.get("params"), source.loader)
+    if "sweep" in space:
+        raise ConfigError(f"sweep={space['sweep']}: one search at a time")
+    if "action" in space or typed_value(parse(fixed), "action", "fit") != "fit":
+        raise ConfigError("action= with -m: only fits are swept; look at one run at a time")
+    searches = is_search(engines.sweeper)
+    if searches:
+        check_search(engines, space)
+    else:
+        check_plain(engines.sweeper)
+    own = [line for line in fixed if not is_hydras(parse([line])[0])]
+    order = {override.get_key_element(): number for number, override in enumerate(parse(overrides))}
+    for number, job in enumerate(probes(own, space) if searches else jobs(own, space)):
+        config = compose_job(job).config
+        check_launcher(engines.launcher, config)
         if searches:
-            check_search(engines, space)
-        else:
-            check_plain(engines.sweeper)
-        own = [line for line in fixed if not _is_hydras(parse([line])[0])]
-        order = {override.get_key_element(): place for place, override in enumerate(parse(overrides))}
-        for number, job in enumerate(probes(own, space) if searches else jobs(own, space)):
-            config = _compose(job, loader)[0]
-            check_launcher(engines.launcher, config)
-            if searches:
-                check_sought(engines.sweeper, config)
-                continue
-            if not takes_any_folder(engines.sweeper):
-                _check_folder(config, number)
-            longer = config_hash(config, but=LENGTH) if config.extend else None
-            typed = sorted(job, key=lambda line: order.get(line.partition("=")[0], -1))
-            found.append(Job(tuple(typed), tuple(job[len(own) :]), config_hash(config), longer))
-    return found
+            check_sought(engines.sweeper, config)
+            continue
+        if not takes_any_folder(engines.sweeper):
+            check_folder(config, number)
+        longer = config_hash(config, but=LENGTH) if config.extend else None
+        typed = sorted(job, key=lambda line: order.get(line.partition("=")[0], -1))
+        found.append(Job(tuple(typed), tuple(job[len(own) :]), config_hash(config), longer))
+    return Sweep(source.compose_sweep(overrides), found)
 
 
-def _hydras_own(overrides: Sequence[str], loader: ConfigLoader) -> DictConfig:
+def _hydras_own(overrides: Sequence[str], source: Source) -> DictConfig:
     """Hydra's own part of the configuration of a sweep: its sweeper and its launcher."""
-    chosen = _selections([override for override in parse(overrides) if not override.is_sweep_override()], loader)
+    fixed = [override for override in parse(overrides) if not override.is_sweep_override()]
+    chosen = check_selections(fixed, source)
     keys = [override for override in chosen if override.key_or_group.startswith("hydra.")]
-    plain = OmegaConf.create({"hydra": _hydra_compose(_lines(o for o in chosen if o not in keys), own=True)})
+    plain = OmegaConf.create({"hydra": source.compose(lines_of(o for o in chosen if o not in keys)).hydra})
     for override in keys:
         check_name(plain, override.key_or_group, override.is_add())
-    return _hydra_compose(_lines(chosen), own=True)
+    return source.compose(lines_of(chosen)).hydra

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from normlab.models.zoo import check_name, named
+from normlab.models.common.zoo import check_name, named
 from normlab.norms.common.base import Norm
 from normlab.norms.common.replace import replace_norms
 

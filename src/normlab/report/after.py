@@ -3,33 +3,19 @@
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
-
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
 
 from normlab.errors import ConfigError
 from normlab.report import write_report
 from normlab.report.runs import read_json
 
 
-class SweepFolder(Callback):
-    """Remembers the folder of the sweep that Hydra runs; where a job fails, Hydra tells its callbacks no end."""
-
-    path: Path | None = None
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        SweepFolder.path = Path(config.hydra.sweep.dir)
-
-
-def report_sweep(code: int) -> int:
-    """Writes and prints the report of the sweep that ends with an exit code; returns the code to end with.
+def report_sweep(folder: Path, code: int) -> int:
+    """Writes and prints the report of the sweep in `folder`, which ends with an exit code; returns the one to end with.
 
     A sweep that was interrupted is reported once a run of it has finished. A report that fails says so and makes 1
     of 0; nothing is written for what was refused, or did not begin.
     """
-    folder = SweepFolder.path
-    if folder is None or code not in (0, 1, 130) or not _begun(folder, code):
+    if code not in (0, 1, 130) or not _begun(folder, code):
         return code
     sys.stdout.flush()
     try:

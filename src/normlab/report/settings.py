@@ -86,7 +86,7 @@ def _value(key: str, typed: Settings, flat: Settings) -> str:
 
 def _option(group: str, part: Any) -> str:
     """The option of a group that has a part's class and most of its values; the class itself where none has."""
-    from normlab.config.compose import CONF  # with Hydra, which takes a while to import
+    from normlab.config.options import CONF  # with Hydra, which takes a while to import
 
     target = part.get("_target_") if isinstance(part, dict) else None
     files = sorted((CONF / group).glob("*.yaml")) if target else []
@@ -97,7 +97,7 @@ def _option(group: str, part: Any) -> str:
 
 @cache
 def _defaults() -> Settings:
-    from normlab.config.compose import CONF
+    from normlab.config.options import CONF
 
     listed = LOADER((CONF / "train.yaml").read_text()).get_single_data()["defaults"]
     return {key: str(value) for line in listed if isinstance(line, dict) for key, value in line.items()}

@@ -14,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from normlab.callbacks.record import Record
-from normlab.config import compose
 from normlab.config.inputs import input_path
 from normlab.config.instantiate import check_given, make, make_partial
+from normlab.config.options import options, read_option
 from normlab.data.common.base import DataModule
 from normlab.data.tables.embeddings import Encoded
 from normlab.distributed import devices
@@ -188,7 +188,7 @@ def _check_input_dims(config: DictConfig, input_shape: Sequence[int]) -> None:
 
     if fits(config.model._target_):
         return
-    fitting = [name for name in compose.options("model") if fits(compose.read_option("model", name)._target_)]
+    fitting = [name for name in options("model") if fits(read_option("model", name)._target_)]
     raise ConfigError(
         f"{config.model._target_} takes images (C, H, W), and this data has samples of shape {tuple(input_shape)}; "
         f"networks that fit: {', '.join(fitting)}"

@@ -8,7 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from normlab.config.space import Job, parse
+from normlab.config.overrides import parse
+from normlab.config.space import Job
 from normlab.errors import ConfigError
 from normlab.folder import place, reuse, writing
 from normlab.folder.files import holds_run, known_result, read_config
@@ -27,24 +28,20 @@ class GridSweeper(EngineSweeper):
     holds something else, and SweepError at the end if jobs failed.
     """
 
-    jobs: Sequence[Job] | None = None  # those that the check of the command line found
-
     def __init__(self, max_batch_size: int | None, params: DictConfig | None):
         self.max_batch_size, self.params = max_batch_size, params
 
     def sweep(self, arguments: list[str]) -> None:
-        if self.jobs is None:
-            raise ConfigError("hydra/sweeper=grid sweeps normlab's own configuration; with --config-name leave it out")
         path = Path(self.settings.hydra.sweep.dir)
         _check(path)
         path.mkdir(parents=True, exist_ok=True)
         with place.lock(path):
             writing.write_text(path / "multirun.yaml", OmegaConf.to_yaml(self.settings))
             begun = earlier(path)
-            places = by_folder(path, begun, self.jobs)
+            places = by_folder(path, begun, self.loader.known)
             todo = {n: job for n, job in places.items() if not _is_finished(begun.get(n, {}), job)}
-            keys = {line.partition("=")[0] for job in self.jobs for line in job.chosen}
-            with Watch(path, len(self.jobs), keys, places) as watch:
+            keys = {line.partition("=")[0] for job in self.loader.known for line in job.chosen}
+            with Watch(path, len(self.loader.known), keys, places) as watch:
                 if begun:
                     watch.say(_found(path, len(places) - len(todo), len(places), len(begun.keys() - places.keys())))
                 failed = [number for batch in self._batches(todo) for number in self._launch(batch, watch)]

@@ -1,0 +1,30 @@
+"""The jobs of a sweep as Hydra's sweepers and launchers ask for them: composed and checked as single runs are."""
+
+from collections.abc import Sequence
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from normlab.config.compose import compose_job
+from normlab.config.source import OURS
+from normlab.config.space import Job
+
+
+class CheckedJobs(ConfigLoaderImpl):
+    """Hydra's loader, which composes a job in whatever process it is to run, with our composer in place of Hydra's.
+
+    known: the jobs of a plain sweep, which were looked at before the first starts; a search has none.
+    """
+
+    def __init__(self, known: Sequence[Job]):
+        super().__init__(OURS.loader.get_search_path())
+        self.known = known
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """A job's configuration. Raises ConfigError."""
+        hydras: list[str] = OmegaConf.to_container(master_config.hydra.overrides.hydra)  # pyright: ignore
+        whole = compose_job([*hydras, *sweep_overrides]).for_hydra()
+        whole.hydra.mode = RunMode.MULTIRUN
+        OmegaConf.copy_cache(from_config=master_config, to_config=whole)  # ${now:…} stays that of the sweep
+        return whole
