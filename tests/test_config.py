@@ -159,7 +159,7 @@ def test_a_sweep_is_looked_at_whole():
 
 def test_refusals_import_no_torch_and_make_no_folder(tmp_path):
     code = (
-        "import sys; from normlab.config import check; from normlab.errors import ConfigError\n"
+        "import sys; from normlab.config.compose import check; from normlab.errors import ConfigError\n"
         "try: check(['trainer.max_epoch=3'])\n"
         "except ConfigError: print('torch' in sys.modules, 'lightning' in sys.modules)"
     )
