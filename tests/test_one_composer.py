@@ -74,12 +74,13 @@ def same(found, expected) -> bool:
     return repr(OmegaConf.to_container(found)) == repr(OmegaConf.to_container(expected))
 
 
-# The fixture's state is emptied in each example.
-@settings(
-    derandomize=True, deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(lines=command_lines())
-def test_the_configuration_that_was_checked_is_the_one_that_runs(lines, ran):
+@pytest.mark.parametrize("examples", [15, pytest.param(300, marks=pytest.mark.slow)])
+def test_the_configuration_that_was_checked_is_the_one_that_runs(examples, ran):
+    each = given(lines=command_lines())(lambda lines: assert_runs_as_checked(lines, ran))
+    settings(derandomize=True, deadline=None, database=None, max_examples=examples)(each)()
+
+
+def assert_runs_as_checked(lines, ran):
     ran.configs.clear()
     ran.composed = 0
     try:
