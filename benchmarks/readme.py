@@ -1,4 +1,4 @@
-"""The figures of the README, of the experiments' headers and of benchmarks/README.md, measured once more.
+"""The figures of the README, docs/, the experiments' headers and benchmarks/README.md, measured once more.
 
     python benchmarks/readme.py [--quick] [part …]
 
@@ -9,7 +9,8 @@ exit code 1 says that there are some. The parts, all of them where none is named
 - scores: the first table of the README, each command over all its seeds or splits, in single and in double precision.
 - times: the seconds in that table, each command from start to exit.
 - headers: the headers in conf/experiment whose figures are of several seeds (`experiments.py`).
-- tables: each table in benchmarks/README.md by its own script, and the README's sentences that quote one.
+- tables: each table in benchmarks/README.md by its own script, and the sentences of the README and docs/ that
+  quote one.
 
 Times are judged on an idle machine only. About an hour on two cores; with the data of NORMLAB_DATA_DIR, without which
 what needs it is left out. `--quick`, for every change: half the seeds of the first row, all splits of the tables, and a
@@ -81,11 +82,13 @@ WIDER = r"custom_model has ([\d.]+) ± [\d.]+ and ([\d.]+)"
 SENTENCES = (
     REFUSED,
     IMPORTED,
-    Sentence("README.md", r"`mynet` ([\d.]+) times as fast", "mynet", (ALLOCATED,), RATIO_NOISE),
-    Sentence("README.md", r"bfloat16: ([\d.]+) × the tutorial's loop", "mynet", (FAST_CPU,), RATIO_NOISE),
-    Sentence("README.md", BANK, "data", cells("experiment=bank", *SCORES), SCORE_NOISE),
-    Sentence("README.md", REGRESSION, "data", cells("logistic regression", *SCORES), SCORE_NOISE),
-    Sentence("README.md", SHORTENED, "data", cells("experiment=bank, without the duration", *SCORES), SCORE_NOISE),
+    Sentence("docs/speed.md", r"`mynet` ([\d.]+) times as fast", "mynet", (ALLOCATED,), RATIO_NOISE),
+    Sentence("docs/speed.md", r"bfloat16: ([\d.]+) × the tutorial's loop", "mynet", (FAST_CPU,), RATIO_NOISE),
+    Sentence("docs/your-data.md", BANK, "data", cells("experiment=bank", *SCORES), SCORE_NOISE),
+    Sentence("docs/your-data.md", REGRESSION, "data", cells("logistic regression", *SCORES), SCORE_NOISE),
+    Sentence(
+        "docs/your-data.md", SHORTENED, "data", cells("experiment=bank, without the duration", *SCORES), SCORE_NOISE
+    ),
     Sentence(
         "conf/experiment/bank.yaml", WIDER, "data", cells("experiment=bank model=custom_model", *SCORES), SCORE_NOISE
     ),

@@ -1,4 +1,4 @@
-""" "Make it yours" in the README: its two commands give a project of another name that trains."""
+""" "Make it yours" in docs/adding-parts.md: its two commands give a project of another name that trains."""
 
 import os
 import re
@@ -40,7 +40,7 @@ def test_a_renamed_copy_trains(tmp_path):
     for name in listed.stdout.decode().split():
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, copy / name)
-    section = (ROOT / "README.md").read_text().split("## Make it yours")[1]
+    section = (ROOT / "docs" / "adding-parts.md").read_text().split("## Make it yours")[1]
     commands = re.search(r"```sh\n(.*?)```", section, re.S).group(1)
     assert "mv src/normlab src/mylab" in commands
     subprocess.run(["bash", "-ec", commands], cwd=copy, check=True)

@@ -36,9 +36,8 @@ def check_read(config: DictConfig) -> None:
             raise ConfigError(f"{group} is missing: choose {group}=none")
         for name, part in (plain.get(group) or {}).items():
             _check_part(part, f"{group}.{name}")
-    for key in plain["trainer"]:
-        if key not in read_option("trainer", "auto"):
-            check_trainer_key(str(key))
+    for key in plain["trainer"].keys() - read_option("trainer", "auto").keys():
+        check_trainer_key(str(key))
 
 
 def check_trainer_key(name: str) -> None:
