@@ -18,7 +18,7 @@ from normlab.report.differences import behind
 
 CELLS = ((3, 3), (10, 3), (10, 5))  # configurations × seeds of the short form
 LONG = ((2, 2), (3, 3), (5, 5), (10, 3), (10, 5), (20, 2), (20, 5), (20, 10))
-SAMPLES, FEATURES = 120, 12  # of the learner's data set
+SAMPLES, FEATURES = 120, 12  # the size of the learner's data set
 
 Noise = Callable[[np.random.Generator, int, int], tuple[np.ndarray, float]]
 Procedure = Callable[[np.ndarray, int, float, float], list[bool]]
@@ -67,7 +67,7 @@ NOISES: dict[str, Noise] = {
 
 
 def ours(scores: np.ndarray, best: int, floor: float = 0.0, overlap: float = 0.0) -> list[bool]:
-    """Which configurations are told from the best one."""
+    """Whether each configuration is told from the best one."""
     return [found.told_apart for found in behind(scores, best, floor, overlap)]
 
 

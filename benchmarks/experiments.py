@@ -35,7 +35,10 @@ FIGURE = re.compile(r"(\S+/\S+) (-?\d+\.\d+)(?: ± (\d+\.\d+))?")
 
 @dataclass(frozen=True)
 class Expected:
-    """Of the jobs made with `overrides`, mean and standard deviation of each metric over seeds; of one seed None."""
+    """Each metric's mean and standard deviation over the seeds of the jobs made with `overrides`.
+
+    The deviation is None where there is one seed.
+    """
 
     overrides: tuple[str, ...]
     figures: dict[str, tuple[float, float | None]]

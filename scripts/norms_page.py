@@ -12,7 +12,7 @@ from normlab.norms.common.base import Norm
 from normlab.norms.common.declaration import Declaration, declaration
 from normlab.norms.common.replace import is_drop_in
 
-FEATURES = 64  # of the layers that are asked
+FEATURES = 64  # the channels of the layers that are asked
 
 HEAD = """\
 # The norms

@@ -113,7 +113,8 @@ class Record(Checkpoint):
     def _is_better(self, score: float) -> bool:
         if self.best is None or math.isnan(self.best["score"]):
             return True
-        # of equal scores the later, which trained longer and at a lower rate; small validation sets tie often
+        # Where scores are equal, as they often are on small validation sets, the later epoch is the best: it has
+        # trained longer, and at a lower rate.
         return score >= self.best["score"] if self.mode == "max" else score <= self.best["score"]
 
     def _make_last_the_best(self) -> None:

@@ -117,7 +117,7 @@ def check_folder(config: DictConfig, number: int | None = None, data_follows: bo
 
 
 def check_selections(parsed: Iterable[Override], source: Source) -> list[Override]:
-    """Those overrides that are Hydra's to compose, each option checked. Raises ConfigError."""
+    """The overrides that Hydra composes, with each option checked. Raises ConfigError."""
     selections = [override for override in parsed if is_selection(override) or is_hydras(override)]
     for override in selections:
         group, option = override.key_or_group, override.value()

@@ -171,7 +171,7 @@ def _check_fsdp(config: DictConfig) -> None:
     if config.trainer.get("num_nodes", 1) == 1:
         check_several(config, config.trainer.devices)
     for key, value, remedy in (
-        ("trainer.precision", "16-mixed", "bf16-mixed"),  # which scales gradients by what one process sees
+        ("trainer.precision", "16-mixed", "bf16-mixed"),  # 16-mixed scales gradients by what one process sees
         ("channels_last", True, "false"),  # fully_shard cuts contiguous parameters only
         ("compile", True, "false"),
         ("nonfinite", "skip", "raise"),

@@ -14,11 +14,11 @@ FACTS = ("score", "seconds", "parameters")  # keys of result.json; all others ar
 
 PARTS = ("train", "val", "test")
 
-LOWERED = ("seconds", "parameters", "loss", "mse", "mae")  # of these less is better
+LOWERED = ("seconds", "parameters", "loss", "mse", "mae")  # a lower value is better
 
 
 def direction(objective: str, score_mode: str | None) -> Literal["minimize", "maximize"]:
-    """Which way is better, in Optuna's words. score_mode: the score's; None: higher is better, as of a task's own."""
+    """The better direction, in Optuna's words. score_mode: the score's; None: higher is better, as in every task."""
     if objective == "score":
         return "minimize" if score_mode == "min" else "maximize"
     return "minimize" if objective.rpartition("/")[2] in LOWERED else "maximize"

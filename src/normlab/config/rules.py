@@ -15,7 +15,7 @@ NATURAL: Rules = (Number(0, whole=True),)
 SEED: Rules = (Number(0, 2**32 - 1, whole=True),)
 POSITIVE: Rules = (Number(0, open_low=True),)
 PART: Rules = (Number(0, 1, open_low=True, open_high=True),)  # a part of a whole: neither none nor all of it
-LIMIT: Rules = (*COUNT, Number(0, 1, open_low=True))  # so many batches, or that fraction of them
+LIMIT: Rules = (*COUNT, Number(0, 1, open_low=True))  # a number of batches, or a fraction of them
 STEP_OR_EPOCH: Rules = (Words(["step", "epoch"]),)
 MOMENTUM: Rules = (Number(0, 1), NULL)
 EPS = {"eps": POSITIVE}

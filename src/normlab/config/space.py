@@ -121,7 +121,7 @@ def _values(override: Override) -> Choices | Numbers:
     if isinstance(value, RangeSweep):
         ends = [_plain(number) for number in (values[0], values[-1])]
         return Numbers(min(ends), max(ends), step=abs(value.step))
-    strings = override.sweep_string_iterator()  # of true Hydra makes True
+    strings = override.sweep_string_iterator()  # Hydra writes true as True
     told = tuple(show(v) if isinstance(v, bool) else text for v, text in zip(values, strings, strict=True))
     kinds = [repr(each) for each in values]
     for number, each in enumerate(kinds):

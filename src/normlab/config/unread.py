@@ -15,7 +15,7 @@ from normlab.errors import ConfigError, did_you_mean
 
 PARTS = ("model", "norm", "data", "optimizer", "scheduler", "trainer")  # whose keys their constructors decide about
 
-SEVERAL = ("callbacks", "logger")  # of which there may be several parts, each under a name
+SEVERAL = ("callbacks", "logger")  # these groups may hold several parts, each under a name
 
 
 def check_read(config: DictConfig) -> None:

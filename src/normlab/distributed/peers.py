@@ -32,7 +32,7 @@ class Peers:
     end has taken their common store along, nobody can be asked.
     """
 
-    numbers = itertools.count()  # of the contexts in this process
+    numbers = itertools.count()  # numbers the contexts in this process
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer

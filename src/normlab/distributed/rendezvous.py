@@ -24,7 +24,7 @@ class Start:
     nothing for a process that stands alone. Entering raises ConfigError where the first process's node has no address.
     """
 
-    numbers = itertools.count()  # of the starts in this process
+    numbers = itertools.count()  # numbers the starts in this process
 
     def __init__(self, patience: timedelta):
         """`patience` is how long to wait until the others have built their parts."""
@@ -111,6 +111,6 @@ def check_gpus(gpus: Sequence[str | None]) -> None:
 
 def _own_gpu() -> str:
     """What tells the GPU of this process from every other."""
-    import torch  # which says so only here
+    import torch  # only here: this module is imported before torch is needed
 
     return str(torch.cuda.get_device_properties(0).uuid)

@@ -20,7 +20,7 @@ TRAINER_KEYS = (
     "overfit_batches",
 )
 REPLICATES = ("seed", "data.split_seed", "data.fold")  # chance: runs that differ in them alone repeat each other
-LENGTH = "trainer.max_epochs"  # which extend=true may raise
+LENGTH = "trainer.max_epochs"  # extend=true may raise it
 # Keys that runs may be older than, with the value that leaves everything as it was before them.
 NEUTRAL = {
     "data.folds": None,
@@ -31,7 +31,7 @@ NEUTRAL = {
     "optimizer.fused": False,
 }
 ELSEWHERE = ("data.root", "data.in_memory", "data.workers", "data.on_device")  # where files lie, and how they are read
-GRADIENT_CALLBACKS = ("agc",)  # those that change what the optimizer sees
+GRADIENT_CALLBACKS = ("agc",)  # they change what the optimizer sees
 
 
 def numbers(config: DictConfig) -> dict[str, Any]:

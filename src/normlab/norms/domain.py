@@ -20,7 +20,7 @@ class DomainLayer(SeveralNorms):
 
     def __init__(self, num_features: int, dims: int, num_domains: int, eps: float, momentum: float | None):
         super().__init__("domain", num_features, dims, num_domains, eps, momentum)
-        self.domain = 0  # of the batches to come
+        self.domain = 0  # the domain that the next batches come from
 
     @property
     def eps(self) -> Any:

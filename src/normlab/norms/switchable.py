@@ -30,7 +30,7 @@ class SwitchableLayer(RunningNorm):
         values = x.numel() // self.num_features
         if self.training and values < 2:
             raise ValueError(f"norm=switchable: Expected more than 1 value per channel, got shape {tuple(x.shape)}")
-        way, mean, var = moments(x, None)  # of each sample's channels, (N, C): the other two follow
+        way, mean, var = moments(x, None)  # instance statistics (N, C); layer and batch statistics follow from them
         layer_mean, layer_var = pooled(mean, var, 1)
         if self.training:
             batch_mean, batch_var = pooled(mean, var, 0)

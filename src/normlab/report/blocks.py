@@ -1,4 +1,4 @@
-"""Which scores are compared with each other: those of the seeds, or parts of the data, that configurations share."""
+"""Compares scores of the same seeds, or of the same parts of the data: a block holds one score a configuration."""
 
 import math
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence

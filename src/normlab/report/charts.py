@@ -102,7 +102,7 @@ def spec(chart: "alt.Chart | alt.LayerChart | alt.FacetChart", height: int) -> S
 
 
 def rows_height(rows: int) -> int:
-    """Of a chart with a line of text for each row and an axis below."""
+    """The height of a chart with a line of text for each row and an axis below."""
     return 26 * rows + 48
 
 

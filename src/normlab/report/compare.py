@@ -108,7 +108,7 @@ class Comparison:
 
     @property
     def replicates(self) -> list[str]:
-        """Those of REPLICATES that differ between runs."""
+        """The keys among REPLICATES that differ between runs."""
         values = zip(*(run.replicate for run in self.runs), strict=True)
         return [key for key, seen in zip(REPLICATES, values, strict=True) if len(set(seen)) > 1]
 
@@ -229,7 +229,7 @@ def _order(comparison: Comparison) -> None:
 
 
 def _front(comparison: Comparison, candidates: Sequence[Configuration]) -> list[bool]:
-    """Which of them are on the Pareto front of what a search had for objectives."""
+    """Whether each candidate is on the Pareto front of a search's objectives."""
     names = comparison.objectives
     reached = [[_mean([sought.value(r, name) for r in c.runs if counts(r)]) for name in names] for c in candidates]
     if len(names) < 2 or any(value is None for values in reached for value in values):

@@ -16,7 +16,7 @@ from scipy.special import chdtri, fdtrc
 
 CONFIDENCE = 0.95
 UNSTABLE = 3.0  # times the others' spread: pooled noise is too little for such a configuration
-FOUND = 0.75  # of the configurations with just that spread are found, by a limit below it
+FOUND = 0.75  # the share of configurations with just that spread that are found, by a limit below it
 APART = 4.5  # times the others' spread: such a configuration would drown the others in its noise, so it is not pooled
 BEYOND_CHANCE = 1e-4  # the level, in a whole sweep, at which that must be so
 NAN = float("nan")

@@ -11,7 +11,7 @@ from normlab.report.compare import Comparison
 from normlab.report.runs import Run, in_order, read_json, read_yaml
 from normlab.report.settings import common, shortened, spelled
 
-VALUES = 12  # of a swept key that are spelled out
+VALUES = 12  # how many values of a swept key are spelled out
 
 
 def facts(folders: Sequence[Path], comparisons: Sequence[Comparison]) -> list[tuple[str, str]]:
@@ -80,7 +80,7 @@ def _majority(comparison: Comparison) -> str:
 
 
 def _machine(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
-    """Of the first run that says so; how many others say otherwise."""
+    """When the first run started, in which environment most of them ran, and at which commits."""
     starts = [entry for run in runs if isinstance(entry := _last(read_json(run.folder / "environment.json")), dict)]
     if not starts:
         return

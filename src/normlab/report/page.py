@@ -17,7 +17,7 @@ from normlab.report.effects import effects
 from normlab.report.settings import label, shortened, spelled
 from normlab.report.study import study_charts
 
-ROWS = 100  # of a table; summary.csv has all
+ROWS = 100  # the most that a table shows; summary.csv has all
 
 
 def page(comparisons: Sequence[Comparison], facts: Sequence[tuple[str, str]], searches: Sequence[Path]) -> str:

@@ -16,7 +16,7 @@ import yaml
 from normlab.errors import ConfigError
 from normlab.folder.identity import REPLICATES
 
-FORMAT = 1  # of result.json: the newest that is understood
+FORMAT = 1  # the newest format of result.json that is understood
 ENDS = ("finished", "failed", "refused", "interrupted", "pruned")
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
 
@@ -110,7 +110,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 
 def _run_folders(top: Path) -> Iterator[Path]:
-    """Those with a result.json or a config.yaml. What lies in a run folder, such as test/, is no run of its own."""
+    """The folders with a result.json or a config.yaml; what lies in a run folder, such as test/, is no run itself."""
     for path, below, files in os.walk(top):
         below[:] = [name for name in below if not name.startswith(".")]
         if {"result.json", "config.yaml"} & set(files):

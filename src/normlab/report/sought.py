@@ -28,7 +28,7 @@ def value(run: Run, objective: str) -> float | None:
 
 
 def front(reached: Sequence[Sequence[float]]) -> list[bool]:
-    """Which of some points are not beaten: no other one is as good in everything and better in something."""
+    """Whether each point is unbeaten: no other one is as good in everything and better in something."""
 
     def beats(one: Sequence[float], other: Sequence[float]) -> bool:
         return all(a >= b for a, b in zip(one, other, strict=True)) and list(one) != list(other)

@@ -83,5 +83,5 @@ def _over_seeds(blocks: Blocks, value: str) -> list[float]:
 
 
 def _quantile(confidence: float, freedom: float) -> float:
-    """Of Student's t, the bound on both sides."""
+    """The two-sided bound of Student's t."""
     return float(stdtrit(freedom, (1 + confidence) / 2))

@@ -16,7 +16,7 @@ NOTHING = "–"
 
 
 def decimals(comparison: Comparison) -> int:
-    """So many that three digits of the differences between configurations show."""
+    """How many digits let three digits of the differences between configurations show."""
     means = [configuration.score.mean for configuration in comparison.ranked]
     spans = [max(means) - min(means), *(c.score.sd for c in comparison.ranked)] if means else []
     known = [span for span in spans if span > 0]
@@ -46,7 +46,7 @@ def interval(found: Estimate | Difference | None, places: int) -> str:
 
 
 def headline(comparison: Comparison) -> str:
-    """Which one won: the score that it was picked by, and beside it what the test part says."""
+    """Tells which one won: the score that it was picked by, and beside it what the test part says."""
     first, places = comparison.first, decimals(comparison)
     if not first:
         return "No run has a score yet."

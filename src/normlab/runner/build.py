@@ -34,7 +34,7 @@ from normlab.tasks.classify import Classify
 from normlab.tasks.regress import Regress
 from normlab.tasks.schedulers import Schedule, constant
 
-COMPILED_VERSIONS = 256  # of a function, in one process
+COMPILED_VERSIONS = 256  # how many compiled versions of a function one process may keep
 
 
 @dataclass
@@ -118,7 +118,7 @@ def _check_training(
     joint: dict[str, Tensor] = {}
     if processes > 1 and config.trainer.sync_batchnorm:
         synchronise = Synchronise()
-        synchronise.revert(synchronise.apply(network))  # which refuses layers that cannot be synchronised
+        synchronise.revert(synchronise.apply(network))  # refuses layers that cannot be synchronised
         joint = {name: x for name, x in norm_inputs.items() if _takes_joint_statistics(network.get_submodule(name))}
     check_batches(network, joint, sizes)
     parts = parts_of(sizes, processes)
@@ -199,7 +199,7 @@ def _compile(network: nn.Module) -> None:
     """Compiles the network, with the code of earlier jobs in this process where that fits."""
     from torch import _dynamo  # takes a second
 
-    # of each function torch keeps eight versions, three for a norm, and would run those of further jobs uncompiled
+    # By default torch keeps eight versions of a function, and a norm needs three: further jobs would run uncompiled.
     _dynamo.config.recompile_limit = _dynamo.config.accumulated_recompile_limit = COMPILED_VERSIONS
     _dynamo.config.fail_on_recompile_limit_hit = True
     network.compile()

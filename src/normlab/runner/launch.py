@@ -180,7 +180,7 @@ def _start(crew: Sequence[SpawnProcess]) -> None:
 
 def _interrupt(crew: Sequence[SpawnProcess], scratch: Path) -> None:
     """Passes Ctrl-C on, which has reached the processes already where it came from a terminal."""
-    _kill([each for rank, each in enumerate(crew) if load(scratch / f"sign{rank}") is None])  # which have not begun
+    _kill([each for rank, each in enumerate(crew) if load(scratch / f"sign{rank}") is None])  # they have not begun
     for each in crew:
         if each.is_alive() and each.pid is not None:
             with suppress(ProcessLookupError):

@@ -52,7 +52,7 @@ class Place:
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(self.port),
             "TORCHELASTIC_RUN_ID": "normlab",
-            "TORCHELASTIC_RESTART_COUNT": "0",  # of its own; each restart has a store of its own here
+            "TORCHELASTIC_RESTART_COUNT": "0",  # each restart has a new store here, and so nothing to count
             "TORCHELASTIC_USE_AGENT_STORE": "True",
             "TORCH_NCCL_ASYNC_ERROR_HANDLING": os.environ.get("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1"),
         }

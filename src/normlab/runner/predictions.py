@@ -19,7 +19,7 @@ from normlab.streams import printable
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-SHARES = 5  # of so many classes the summary tells
+SHARES = 5  # how many classes the summary names
 
 
 @dataclass

@@ -65,7 +65,7 @@ def make_trainer(config: DictConfig, folder: Path, record: Record, network: nn.M
     core: list[Callback] = [ModeGuard(), EpochSeed(config.seed), TrainingProgress()]
     added: list[Callback] = []
     loggers: list[Any] = []
-    every_step = int("lr_monitor" in config.callbacks)  # of our own metrics there are only an epoch's
+    every_step = int("lr_monitor" in config.callbacks)  # only lr_monitor logs steps; our own metrics are an epoch's
     settings = OmegaConf.create({"log_every_n_steps": every_step, **config.trainer})
     for key in ("overfit_batches", "sync_batchnorm", "max_restarts", "strategy", "timeout", "matmul_precision"):
         settings.pop(key, None)  # a folder from before these keys may be looked at

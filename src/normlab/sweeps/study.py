@@ -47,7 +47,7 @@ def hand_over(path: Path, number: int, pruned: bool) -> None:
     """
     file = path / str(number) / HANDED_OVER
     if not pruned:
-        file.unlink(missing_ok=True)  # of an earlier start
+        file.unlink(missing_ok=True)  # an earlier start may have left it
         return
     file.parent.mkdir(exist_ok=True)
     write_text(file, json.dumps({"study": f"../{FILE}", "trial": number}) + "\n")

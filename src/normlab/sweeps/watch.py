@@ -74,7 +74,7 @@ class Watch:
         console.print(text, markup=False)
 
     def failed(self, numbers: Iterable[int], returned: Iterable[JobReturn]) -> list[int]:
-        """Which of the jobs that were launched failed; tells of those whose result does not, as of one never begun."""
+        """The launched jobs that failed. Reports a failure that no result.json tells, as of a job that never began."""
         self._look()
         jobs = dict(zip(numbers, returned, strict=True))
         failed = {number: job for number, job in jobs.items() if job.status != JobStatus.COMPLETED}

@@ -65,8 +65,8 @@ class Task(LightningModule):
         self.majority: dict[str, float] = {}  # share of the most frequent class in val and test, as last measured
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes here which hook it calls, 48 times a step; nn.Module would look for parameters each time,
-        # which is a tenth of a small network's step (benchmarks/steps.py).
+        # Lightning notes here which hook it calls, 48 times a step. nn.Module would look for parameters each time:
+        # that takes a tenth of a small network's step (benchmarks/steps.py).
         if name == "_current_fx_name":
             object.__setattr__(self, name, value)
         else:
@@ -114,7 +114,7 @@ class Task(LightningModule):
         return self.network(x)
 
     def set_domain(self, domain: int | Tensor) -> None:
-        """Which domain the batches to come are of, for `norm=domain`: a number, or the same number of each sample.
+        """The domain that the next batches come from, for `norm=domain`: a number, or a number for each sample.
 
         Batches (x, target, domain) set it themselves. Raises ValueError for a batch of several domains.
         """
@@ -262,7 +262,7 @@ class Task(LightningModule):
         if len(target):
             output, loss = self._step(batch)
             meter.update(loss, output, self.label(target))
-        elif cut:  # of a last batch with fewer samples than processes
+        elif cut:  # a last batch with fewer samples than processes gives this one none
             x, loss = x.new_zeros(2, *x.shape[1:]), x.new_zeros(())
             self.network(x)
         else:

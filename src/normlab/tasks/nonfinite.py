@@ -180,7 +180,7 @@ def _first_layer(network: nn.Module, x: Tensor) -> tuple[int, tuple[str, nn.Modu
     """
     ended = 0
     found: list[tuple[str, nn.Module]] = []
-    inputs: list[bool] = []  # of the modules being in their forward pass; an in-place layer changes its input
+    inputs: list[bool] = []  # for each module in its forward pass; asked before, as in-place layers change theirs
 
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
         inputs.append(_is_finite((args, kwargs)))

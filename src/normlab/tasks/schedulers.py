@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-# Of a schedule's state, besides what its constructor was told: the plan that OneCycleLR makes of that.
+# A schedule's state holds its constructor's arguments, and OneCycleLR's also the plan that it makes of them.
 PLAN = ("_schedule_phases",)
 
 
@@ -55,7 +55,7 @@ class Schedule:
 
     def progress(self, state: dict[str, Any]) -> dict[str, Any]:
         """What of a scheduler's state is progress; the rest is its plan, which the configuration says anew."""
-        plan = {*self._parameters, *PLAN} - {"last_epoch"}  # which a constructor may take, and steps move
+        plan = {*self._parameters, *PLAN} - {"last_epoch"}  # a constructor may take last_epoch, but steps move it
         return {key: value for key, value in state.items() if key not in plan}
 
     @property

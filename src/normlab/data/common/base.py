@@ -34,7 +34,7 @@ class DataModule(LightningDataModule):
     """
 
     task: Literal["classify", "regress"]
-    input_shape: tuple[int, ...]  # of one sample: (C, H, W) or (features,)
+    input_shape: tuple[int, ...]  # the shape of one sample: (C, H, W) or (features,)
     out_features: int  # classes, or width of the target
     class_names: Sequence[str] = ()  # "0", "1", … where the set has none
     facts: ClassVar[Sequence[str]] = FACTS  # attributes that a run folder keeps
@@ -60,7 +60,7 @@ class DataModule(LightningDataModule):
         self.rank, self.processes = 0, 1
         self.room: int | None = None  # bytes of the GPU that splits may still take; None: nobody has asked yet
         self.splits: dict[str, tuple[Any, Tensor]] = {}
-        self.sample_names: dict[str, list[str]] = {}  # of each part, where samples are called anything
+        self.sample_names: dict[str, list[str]] = {}  # for each part, where its samples have names
 
     @abstractmethod
     def load(self) -> dict[str, tuple[Tensor | Source, Tensor]]:

@@ -57,7 +57,7 @@ class Draws:
         self.epoch, self.values = -1, torch.empty(0)
 
     def __call__(self, index: Tensor, epoch: int) -> Tensor:
-        """Those of the samples at `index`, on its device."""
+        """The numbers of the samples at `index`, on its device."""
         if epoch != self.epoch:
             self.epoch, self.values = epoch, self.draw(generator(self.name, self.seed, epoch)).to(index.device)
         return self.values[index]

@@ -43,7 +43,7 @@ class Fixed:
 
     def __init__(self, loader: Any, count: int):
         self.batches = list(islice(loader, count))
-        self.weight = getattr(loader, "weight", None)  # of a step, on several processes
+        self.weight = getattr(loader, "weight", None)  # what a step counts for, on several processes
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-AHEAD = 2  # so many batches are on their way while one is worked on
+AHEAD = 2  # how many batches are on their way while one is worked on
 
 
 class Sent:

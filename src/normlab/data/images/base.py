@@ -35,7 +35,7 @@ class Images(DataModule):
     task = "classify"
     facts: ClassVar[Sequence[str]] = (*FACTS, "mean", "std")
     how = Handling()  # sets of files may be read otherwise
-    mean: Sequence[float]  # of pixels from 0 to 1
+    mean: Sequence[float]  # of each channel, where pixels go from 0 to 1
     std: Sequence[float]
 
     def __init__(
@@ -142,7 +142,10 @@ def _pixel_sums(images: Tensor) -> tuple[Tensor, int]:
 
 
 def _mean_and_std(sums: Tensor, pixels: int) -> tuple[list[float], list[float]]:
-    """Of pixels from 0 to 1, from whole numbers: nothing cancels. A constant channel gets the deviation 1."""
+    """Mean and deviation of pixels from 0 to 1, by sums of whole numbers, in which nothing cancels.
+
+    A constant channel gets the deviation 1.
+    """
     mean, std = [], []
     for total, squares in sums.T.tolist():
         variance = pixels * squares - total**2  # exact

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 CHUNK = 64  # images that a thread decodes before it hands them over
 SAY_EVERY = 5.0  # seconds
 MEMORY_SHARE = 4  # images are held in memory where they take no more than one part in so many of it
-FORMAT = 1  # of the cache
+FORMAT = 1  # counts how the cache is written
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def gather(root: Path, names: Sequence[str], how: Handling) -> tuple[Tensor | Fi
 
 def channel_sums(x: Tensor) -> Tensor:
     """Sums of pixels (..., C, H, W) and of their squares in each channel, exact, int64 (2, C)."""
-    pixels = x.numpy()  # which keeps to one thread
+    pixels = x.numpy()  # numpy keeps to one thread
     axes = tuple(axis for axis in range(x.ndim) if axis != x.ndim - 3)
     squares = np.square(pixels, dtype=np.int32)
     return torch.from_numpy(np.stack([pixels.sum(axes, dtype=np.int64), squares.sum(axes, dtype=np.int64)]))
@@ -88,7 +88,7 @@ def _decode(reader: Reader, how: Handling) -> tuple[Tensor, Survey]:
         elif len(x) > images.shape[1]:  # grey ones, and now one in colour
             images = images.expand(-1, 3, -1, -1).contiguous()
         _check_size(reader, survey, images.shape[2:], place, x.shape[1:])
-        images[len(survey.readable)] = x  # which repeats a grey image in all channels
+        images[len(survey.readable)] = x  # a grey image is repeated in all channels
         survey.readable.append(place)
     survey.shape = tuple(images.shape[1:])
     return images[: len(survey.readable)], survey
@@ -200,7 +200,7 @@ def _cached_survey(reader: Reader, how: Handling) -> Survey:
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"images-{_fingerprint(reader)}.npz"
         lock = FileLock(file.with_suffix(".lock"))
-        lock.acquire()  # of several processes one decodes, and the others read what it found
+        lock.acquire()  # one process decodes, and the others read what it has written
     except OSError as error:
         log.warning(f"{folder} cannot be written to ({error.strerror}): every run decodes all images once more")
         return _survey(reader, how)

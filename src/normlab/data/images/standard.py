@@ -47,8 +47,8 @@ class Standard(Images):
             return
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.root / ".download.lock"):  # of several processes one downloads
-                if self._missing():  # still
+            with FileLock(self.root / ".download.lock"):  # one process downloads, and the others wait for it
+                if self._missing():  # no other process has downloaded it meanwhile
                     log.info(f"downloading {self.source.__name__} into {self.root}")
                     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # a bar, line after line
                         self.download()

@@ -17,7 +17,7 @@ from normlab.data.common.base import DataModule
 
 CHUNK = 512  # samples that are looked at at once; of large ones fewer,
 VALUES = 2**22  # with so many values
-SAMPLES = 8  # of each class that are kept to be shown
+SAMPLES = 8  # how many of each class are kept to be shown
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Moments:
 
     count: Tensor = field(default_factory=lambda: torch.zeros(()))
     mean: Tensor = field(default_factory=lambda: torch.zeros(()))
-    squares: Tensor = field(default_factory=lambda: torch.zeros(()))  # of deviations from the mean, summed
+    squares: Tensor = field(default_factory=lambda: torch.zeros(()))  # the sum of squared deviations from the mean
     low: float = float("inf")
     high: float = float("-inf")
     missing: int = 0
@@ -62,7 +62,7 @@ class Part:
     hashes: np.ndarray
     names: list[str]  # what each sample is called
     moments: Moments = field(default_factory=Moments)
-    frame: pd.DataFrame | None = None  # of a table
+    frame: pd.DataFrame | None = None  # what a table was read as
     shown: list[tuple[Tensor, int]] = field(default_factory=list)  # a few samples, with their classes
 
     @property

@@ -9,8 +9,8 @@ import torch
 from normlab.data.stats.measure import Match, Part, constant_columns, equal_columns
 from normlab.data.tables.columns import counts_rows
 
-ROWS = 40  # of a list; of longer ones the ends are told
-FIRST = 5  # so many of a kind are named
+ROWS = 40  # the longest list that is told whole; of a longer one both ends are
+FIRST = 5  # how many of a kind are named
 IMBALANCE = 3  # a largest class of so many times the smallest deserves a hint
 
 Equal = Mapping[tuple[str, str], Sequence[Match]]  # by earlier and later part, which may be the same

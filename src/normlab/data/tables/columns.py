@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 Frame = Any  # pandas.DataFrame and pandas.Series, by whose own annotations a frame's column may be anything
 Column = Any
 
-MOSTLY = 0.9  # a column of which so many values are numbers, or dates, is one, and the others are mistakes
-FEW = 20  # so many different values at most make classes of whole numbers, and categories of whatever text
+MOSTLY = 0.9  # where this share of a column is numbers, or dates, the column is, and its other values are mistakes
+FEW = 20  # up to this many different values, whole numbers are classes, and any text is categories
 LARGEST_FEATURE = float(np.finfo(np.float32).max)
 LARGEST_TARGET = 1e15  # its square is still to be summed in float32
 DATE = r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}( .*)?"

@@ -47,7 +47,7 @@ class FrameTable(DataModule):
     """
 
     decimal = "."
-    columns: Sequence[str] = ()  # of the training file
+    columns: Sequence[str] = ()  # the columns of the training file
     preprocessing: Preprocessing
 
     def __init__(

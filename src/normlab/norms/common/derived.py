@@ -27,7 +27,7 @@ def derived(function: type[Derived], *args: Any) -> Any:
 
 def again() -> bool:
     """Whether the backward pass that calls this is itself to be differentiated, as under `create_graph=True`."""
-    return torch.is_grad_enabled() and not torch.compiler.is_compiling()  # which supports no second derivatives
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()  # compiled code has no second derivatives
 
 
 def gradients(

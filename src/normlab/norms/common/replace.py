@@ -192,7 +192,7 @@ def _take_over(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
     new.train(old.training)
     wanted = [parameter.requires_grad for parameter in old.parameters(recurse=False)]
     if wanted and not any(wanted):
-        new.requires_grad_(False)  # of parameters that only the new layer has
+        new.requires_grad_(False)  # also freezes parameters that only the new layer has
     for key in STATE:
         value, place = getattr(old, key, None), getattr(new, key, None)
         if value is not None and place is not None and value.shape == place.shape:

@@ -37,7 +37,7 @@ def pooled(mean: Tensor, var: Tensor, axis: int) -> tuple[Tensor, Tensor]:
 def row_sums(g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Σ g and Σ g x (N, C) over space, of 32 bits at least; `g` and `x` (N, C, *space)."""
     dtype = torch.promote_types(x.dtype, torch.float32)
-    g, x = g.to(dtype), x.to(dtype)  # of 16 bits, a product may be too large for a number
+    g, x = g.to(dtype), x.to(dtype)  # a product of 16-bit numbers may overflow
     compiled = torch.compiler.is_compiling()  # the kernel's groups would be fixed, and with them the batch size
     if compiled or not (has_fast_rows(x) and g.is_contiguous()):
         axes = space_axes(x)

@@ -1,4 +1,4 @@
-"""Which GPUs the jobs of a sweep take."""
+"""Shares the GPUs among the jobs of a sweep."""
 
 import os
 from collections.abc import Sequence

@@ -20,7 +20,7 @@ class RayLauncher(Beside):
         self.settings: Any = OmegaConf.to_container(ray, resolve=True)
 
     def _launch(self, jobs: list[Job]) -> list[JobReturn]:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # which tells its makers of each start
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers of each start
         import ray
         from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError
 
