@@ -149,7 +149,7 @@ def test_a_refusal_ends_with_exit_code_2_before_torch_is_there(place):
     written(put(saved(), ("model", "_target_"), "foreign.Part"))
     done = train("action=test", "name=a", cwd=place, check=2)
     assert done.stderr.startswith("refused: outputs/a/config.yaml: model._target_=foreign.Part is neither")
-    assert done.stderr.endswith("trust=[foreign], typed or in conf/local/default.yaml\n")
+    assert "trust=[foreign], typed or in conf/local/default.yaml, or --config-dir=" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not Path("outputs/a/test").exists()
     code = "import sys, normlab\ntry:\n    normlab.compose(['action=test', 'name=a'])\nexcept ValueError:\n    "

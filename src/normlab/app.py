@@ -38,6 +38,7 @@ def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting with 1
     version.setbase("1.3")
     streams.keep_going()
+    _find_modules()
     ends: list[int] = []
     with interruptible():
         code = _guarded(lambda: ends.append(_run_command()))
@@ -46,35 +47,51 @@ def main() -> None:
 
 def _run_command() -> int:
     sys.argv[1:] = as_typed(sys.argv[1:])
-    arguments = get_args_parser().parse_args()
+    arguments = get_args_parser().parse_intermixed_args()  # --config-dir may stand between words
     plugins.register()
     if any((arguments.help, arguments.hydra_help, arguments.cfg, arguments.info, arguments.shell_completion)):
-        _show()
+        _show(arguments)
         return 0
     source = _source(arguments)
     if not arguments.multirun:
         return _run_once(check(arguments.overrides, source))
     starter.check_sweep()
-    if source != OURS:
+    if arguments.config_path is not None:
         raise ConfigError("-m with --config-path: the run that is replayed is a single one; leave out -m")
-    return _run_sweep(check_sweep(arguments.overrides))
+    return _run_sweep(check_sweep(arguments.overrides, source))
 
 
-def _show() -> None:
-    """Lets Hydra show its help or a configuration, which starts no job."""
+def _find_modules() -> None:
+    """Lets parts be imported from modules in the working folder, after all others, however the command was started."""
+    if not {"", os.getcwd()} & {*sys.path}:
+        sys.path.append(os.getcwd())
+
+
+def _show(arguments: Namespace) -> None:
+    """Lets Hydra show its help or a configuration, which starts no job.
+
+    The shell asks what completes a line by a variable, and what `--config-dir` in that line names is completed too.
+    """
+    if arguments.shell_completion:
+        line = get_args_parser().parse_known_args(os.environ.get("COMP_LINE", "").split())[0]
+        sys.argv += [] if line.config_dir is None else ["--config-dir", line.config_dir]
     hydra.main(config_path="pkg://normlab.conf", config_name=JOB_NAME, version_base="1.3")(lambda config: None)()
 
 
 def _source(arguments: Namespace) -> Source:
-    """What the command composes from: `conf/`, or the run that `--config-path` names. Raises ConfigError."""
+    """What the command composes from: `conf/`, or the run that `--config-path` names; `--config-dir` adds to it.
+
+    Raises ConfigError.
+    """
+    source = OURS if arguments.config_dir is None else OURS.also([arguments.config_dir], "--config-dir")
     if arguments.config_path is None and arguments.config_name is None:
-        return OURS
+        return source
     if arguments.config_path is None or arguments.config_name not in ("config", "config.yaml"):
         raise ConfigError(
             f"--config-path {arguments.config_path} --config-name {arguments.config_name}: these replay a run, as the "
-            "first line of its config.yaml says; options of your own stand in conf/"
+            "first line of its config.yaml says; options of your own stand in conf/, or in a folder for --config-dir"
         )
-    return check_replay(Path(arguments.config_path), arguments.overrides)
+    return check_replay(Path(arguments.config_path), arguments.overrides, source)
 
 
 def _run_once(composed: Composed) -> int:
@@ -104,7 +121,7 @@ def _run_sweep(sweep: Sweep) -> int:
     """Lets the sweeper run its jobs, and reports them however it ends."""
     settings = sweep.settings
     name = settings.hydra.job.config_name
-    context = HydraContext(config_loader=CheckedJobs(sweep.jobs), callbacks=Callbacks(settings))
+    context = HydraContext(config_loader=CheckedJobs(sweep.jobs, sweep.source), callbacks=Callbacks(settings))
 
     def go() -> None:
         context.callbacks.on_multirun_start(config=settings, config_name=name)

@@ -1,7 +1,7 @@
 """Composing a configuration, and refusing one that cannot work before torch is imported or a folder is made."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from normlab.config.conflicts import check_config
 from normlab.config.engines import check_engine
 from normlab.config.inputs import NEED_A_RUN
 from normlab.config.names import check_name, check_option
-from normlab.config.options import GROUPS, options, read_option, run_keys
+from normlab.config.options import GROUPS, run_keys
 from normlab.config.overrides import as_typed, is_hydras, is_selection, lines_of, parse, typed_value
 from normlab.config.rules import check_all, check_typed, rule
 from normlab.config.source import OURS, Source
-from normlab.config.unread import check_read
+from normlab.config.unread import PARTS, SEVERAL, check_read
 from normlab.config.values import check_value
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, show
 from normlab.folder import files, place, reuse, writing
 
 OmegaConf.register_new_resolver("normlab.folder", lambda *args: str(place.resolve(*args)), use_cache=True, replace=True)
@@ -67,33 +67,36 @@ def check(overrides: Sequence[str], source: Source = OURS, data_follows: bool = 
     return composed
 
 
-def check_replay(path: Path, overrides: Sequence[str]) -> Source:
+def check_replay(path: Path, overrides: Sequence[str], source: Source = OURS) -> Source:
     """Where the run is composed from that `--config-path <path> --config-name config` names.
 
+    source: whose options may name parts that the run has.
     Raises ConfigError where its configuration names what a run folder may not, or has Hydra do more than run it.
     """
     saved = files.read_config(path)
     if not writing.has_own_header(path):
         raise ConfigError(f"{place.shown(path)} is not replayed: its defaults or hydra parts are not those of a run")
-    trusted = _apply([o for o in parse(overrides) if o.key_or_group == "trust"], OURS)[0].trust
-    reading = _reading(path, saved, parse(overrides), trusted)
+    trusted = _apply([o for o in parse(overrides) if o.key_or_group == "trust"], source)[0].trust
+    reading = _reading(path, saved, parse(overrides), trusted, source)
     reading.check_names()
     reading.check_classes()
-    return Source(f"file://{path.absolute()}", "config")
+    return replace(source, folder=f"file://{path.absolute()}", primary="config")
 
 
 def compose_job(overrides: Sequence[str], source: Source = OURS) -> Composed:
     """One job's checked configuration. Raises ConfigError."""
     parsed = parse(overrides)
+    source = reach(parsed, source)
     if swept := [override.input_line for override in parsed if override.is_sweep_override()]:
         raise ConfigError(f"{swept[0]}: several values make a sweep, and that is started with -m")
     action, name = typed_value(parsed, "action", "fit"), typed_value(parsed, "name")
     check_value("action", action, "fit", rule("action", None))
     run_folder = place.resolve(name, action, _checkpoint(parsed))
     _check_place(run_folder, action)
-    saved = files.read_config(run_folder) if action != "fit" and files.holds_run(run_folder) else None
-    inherited = [] if saved is None else _inherited(saved, parsed)
-    config, hydra = _apply(parse(inherited) + parsed, source)
+    goes_on = action != "fit" or (name is not None and typed_value(parsed, "extend", False))
+    saved = files.read_config(run_folder) if goes_on and files.holds_run(run_folder) else None
+    inherited, kept = ([], {}) if saved is None else _inherited(saved, parsed, source)
+    config, hydra = _apply(inherited + parsed, source, kept)
     config.overrides = [line for line in overrides if not _is_of_sweep(line)]
     keep_typed(config)
     check_read(config)
@@ -101,7 +104,7 @@ def compose_job(overrides: Sequence[str], source: Source = OURS) -> Composed:
     if saved is None:
         check_config(config, run_folder)
         return Composed(config, hydra)
-    reading = _reading(run_folder, saved, parsed, config.trust)
+    reading = _reading(run_folder, saved, parsed, config.trust, source)
     reading.check_names()
     config = restore(config, overrides, saved)
     check_config(config, run_folder)
@@ -145,28 +148,54 @@ def restore(fresh: DictConfig, overrides: Iterable[str], saved: DictConfig) -> D
         saved.trainer.devices = saved.trainer.num_nodes = 1
     for override in parse(overrides):
         key = override.key_or_group
+        if key == "experiment" and override.input_line in saved.overrides:
+            continue  # the command that made the run is typed again
         if key == "experiment":
             raise ConfigError(f"experiment={override.value()}: an old run keeps its settings; change single keys")
         if not is_hydras(override):
             OmegaConf.update(saved, key, OmegaConf.select(fresh, key), merge=False, force_add=True)
+    if fresh.action == "fit":  # it goes on, and later looks at it inherit what was typed at any time
+        saved.overrides = _joined(saved.overrides, overrides)
     return saved
 
 
+def _joined(earlier: Iterable[str], later: Iterable[str]) -> list[str]:
+    """What was typed at two times, the later value of each key; how jobs are chosen is left out."""
+    lines = {o.get_key_element().lstrip("+"): o.input_line for o in parse([*earlier, *later])}
+    return [str(line) for line in lines.values() if not _is_of_sweep(str(line))]
+
+
 @cache
-def parts(group: str) -> list[tuple[str, Any]]:
+def parts(group: str, source: Source = OURS) -> list[tuple[str, Any]]:
     """What the options of a group name, and under which keys: ("callbacks.agc", "….AdaptiveGradientClipping")."""
     if group not in GROUPS:
         return []
-    trees = [OmegaConf.to_container(read_option(group, option)) for option in options(group)]
+    trees = [source.read(group, option) for option in source.options(group)]
     return [found for tree in trees for found in trust.targets(tree, group)]
 
 
-def _apply(parsed: list[Override], source: Source) -> tuple[DictConfig, DictConfig]:
-    """The composed options with the typed values put in, each name and value checked on the way; and Hydra's part."""
+def reach(parsed: Iterable[Override], source: Source) -> Source:
+    """The source with the folders of options that were typed as hydra.searchpath=[…]. Raises ConfigError."""
+    folders = typed_value(parsed, "hydra.searchpath", [])
+    if not isinstance(folders, list) or not all(isinstance(folder, str) for folder in folders):
+        raise ConfigError(
+            f"hydra.searchpath={show(folders)}: expected a list of folders, such as [file:///home/me/conf]"
+        )
+    return source.also(folders, "hydra.searchpath") if folders else source
+
+
+def _apply(
+    parsed: list[Override], source: Source, kept: Mapping[str, Any] | None = None
+) -> tuple[DictConfig, DictConfig]:
+    """The composed options with the typed values put in, each name and value checked on the way; and Hydra's part.
+
+    kept: parts that stand in place of options, by their groups.
+    """
     selections = check_selections(parsed, source)
     config = source.compose(lines_of(selections))
     with open_dict(config):
         hydra = config.pop("hydra")
+        config.update(kept or {})
     typed = [override for override in parsed if override not in selections]
     own = [override for override in parsed if not is_hydras(override)]
     hydra.overrides.task = [*lines_of(own)]
@@ -189,9 +218,11 @@ def _check_place(run_folder: Path, action: str) -> None:
     place.check_place(run_folder if action == "fit" else run_folder / action)
 
 
-def _reading(run_folder: Path, saved: DictConfig, parsed: list[Override], trusted: Sequence[str]) -> trust.Reading:
-    typed = {override.key_or_group for override in parsed}
-    return trust.Reading(str(place.shown(run_folder) / "config.yaml"), saved, typed, trusted, parts)
+def _reading(
+    run_folder: Path, saved: DictConfig, parsed: list[Override], trusted: Sequence[str], source: Source
+) -> trust.Reading:
+    typed, file = {override.key_or_group for override in parsed}, place.shown(run_folder) / "config.yaml"
+    return trust.Reading(str(file), saved, typed, trusted, lambda group: parts(group, source))
 
 
 def _is_of_sweep(line: str) -> bool:
@@ -207,8 +238,19 @@ def _checkpoint(parsed: list[Override]) -> str | None:
     return typed
 
 
-def _inherited(saved: DictConfig, parsed: list[Override]) -> list[str]:
-    """The options that a run was made with, but for those typed anew."""
+def _inherited(saved: DictConfig, parsed: list[Override], source: Source) -> tuple[list[Override], dict[str, Any]]:
+    """The options that a run was made with, but for those typed anew.
+
+    Where one of them is not among the options here, the run's own parts stand in place of all, by their groups.
+    """
     typed = {override.key_or_group for override in parsed}
     made_with = [o for o in parse(saved.overrides) if o.key_or_group not in typed and o.key_or_group in GROUPS]
-    return [o.input_line for o in made_with if is_selection(o) and not o.is_sweep_override() and o.input_line]
+    chosen = [o for o in made_with if is_selection(o) and not o.is_sweep_override()]
+    if all(o.is_delete() or {*_listed(o.value())} <= {*source.options(o.key_or_group)} for o in chosen):
+        return chosen, {}
+    return [], {group: saved[group] for group in (*PARTS, *SEVERAL) if group in saved and group not in typed}
+
+
+def _listed(chosen: Any) -> list[str]:
+    """The options that were typed for a group, one or a list of them."""
+    return [show(option) for option in (chosen if isinstance(chosen, list) else [chosen])]

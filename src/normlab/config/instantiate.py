@@ -60,5 +60,12 @@ def check_given(node: DictConfig, key: str, given: Iterable[str]) -> None:
 
 def offer(node: DictConfig, key: str, objects: Mapping[str, Any]) -> Any:
     """Builds a part with those of `objects` that its constructor has a parameter for."""
+    return make_node(node, key, **asked_for(node, objects))
+
+
+def asked_for(node: DictConfig, objects: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `objects` that the constructor of a part has a parameter for, or all where it takes any name."""
     parameters = inspect.signature(hydra.utils.get_object(node._target_)).parameters
-    return make_node(node, key, **{name: value for name, value in objects.items() if name in parameters})
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return dict(objects)
+    return {name: value for name, value in objects.items() if name in parameters}

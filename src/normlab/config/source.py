@@ -1,19 +1,28 @@
-"""What Hydra composes from: the files of `conf/`, or the config.yaml of a run that is replayed."""
+"""What Hydra composes from: the files of `conf/`, or the config.yaml of a run that is replayed.
+
+Folders of options that a person has beside ours, by `--config-dir` or `hydra.searchpath`, add to either.
+"""
 
 import copy
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.utils import create_config_search_path
-from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.object_type import ObjectType
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from normlab.config.options import GROUPS
 from normlab.errors import ConfigError
 
 JOB_NAME = "train"  # what Hydra calls a job where it names one, such as in SLURM's queue
@@ -21,14 +30,34 @@ JOB_NAME = "train"  # what Hydra calls a job where it names one, such as in SLUR
 
 @dataclass(frozen=True)
 class Source:
-    """A folder of configurations, as Hydra writes its address, and the file in it that composing begins with."""
+    """A folder of configurations, as Hydra writes its address, and the file in it that composing begins with.
+
+    added: the addresses of further folders, with options of a person's own.
+    """
 
     folder: str = "pkg://normlab.conf"
     primary: str = "train"
+    added: tuple[str, ...] = ()
 
     @property
-    def loader(self) -> ConfigLoader:
-        return _loader(self.folder)
+    def loader(self) -> ConfigLoaderImpl:
+        return _loader(self.folder, self.added)
+
+    def also(self, folders: Iterable[str], typed: str) -> "Source":
+        """This source with further folders of options. typed: the key that names them.
+
+        Raises ConfigError for a folder that is not there, and for an option in it that is called like one of ours.
+        """
+        new = tuple(_address(folder) for folder in folders)
+        for address, folder in zip(new, folders, strict=True):
+            _check_added(address, f"{typed}={folder}")
+        return replace(self, added=tuple(dict.fromkeys([*self.added, *new])))
+
+    def read(self, group: str, option: str) -> Any:
+        """The yaml file of an option as plain values, not composed; {} for an empty one."""
+        found = self.loader.repository.load_config(f"{group}/{option}")
+        assert found is not None
+        return OmegaConf.to_container(found.config)
 
     def options(self, group: str) -> list[str]:
         """The options of a group; each group is listed once, since that takes Hydra long."""
@@ -56,12 +85,33 @@ def forget() -> None:
 
 
 @cache
-def _loader(folder: str) -> ConfigLoader:
+def _loader(folder: str, added: tuple[str, ...]) -> ConfigLoaderImpl:
     setup_globals()
     if version.getbase() is None:  # another program's job may have chosen one
         version.setbase("1.3")
     JobRuntime.instance().set("name", JOB_NAME)
-    return ConfigLoaderImpl(create_config_search_path(folder))
+    path = create_config_search_path(folder)
+    for address in added:
+        path.prepend("added", address, anchor=SearchPathQuery(provider="schema"))  # the first that has a file is taken
+    return ConfigLoaderImpl(path)
+
+
+def _address(folder: str) -> str:
+    """A folder as Hydra writes it, the same from wherever it is looked at."""
+    scheme, separator, path = folder.rpartition("://")
+    return f"{scheme}{separator}{path}" if scheme not in ("", "file") else f"file://{os.path.abspath(path)}"
+
+
+def _check_added(address: str, typed: str) -> None:
+    path = create_config_search_path(None)
+    path.prepend("added", address, anchor=SearchPathQuery(provider="schema"))
+    folder = next(one for one in ConfigRepository(path).get_sources() if one.provider == "added")
+    if not folder.available():
+        raise ConfigError(f"{typed}: there is no such folder of options")
+    for group in GROUPS:
+        theirs = folder.list(group, ObjectType.CONFIG) if folder.is_group(group) else []
+        for option in sorted({*theirs} & {*OURS.options(group)}):
+            raise ConfigError(f"{typed}: normlab has a {group}={option} too; give {group}/{option}.yaml another name")
 
 
 @cache

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig, OmegaConf
 
-from normlab.config.compose import check_folder, check_selections, compose_job
+from normlab.config.compose import check_folder, check_selections, compose_job, reach
 from normlab.config.engines import (
     check_launcher,
     check_plain,
@@ -26,17 +26,19 @@ from normlab.folder.identity import LENGTH, config_hash
 class Sweep:
     """A sweep that was looked at. settings: what its jobs have in common, with Hydra's own part under `hydra`.
 
-    jobs: those of a plain sweep; a search chooses its jobs as it goes.
+    jobs: those of a plain sweep; a search chooses its jobs as it goes. source: what they are composed from.
     """
 
     settings: DictConfig
     jobs: list[Job]
+    source: Source
 
 
-def check_sweep(overrides: Sequence[str]) -> Sweep:
+def check_sweep(overrides: Sequence[str], source: Source = OURS) -> Sweep:
     """Looks at every job of a sweep before the first starts, and of a search at the ends. Raises ConfigError."""
     found: list[Job] = []
-    overrides, source = as_typed(overrides), OURS
+    overrides = as_typed(overrides)
+    source = reach(parse(overrides), source)
     engines = _hydras_own(overrides, source)
     fixed, space = search_space(overrides, engines.sweeper.get("params"), source.loader)
     if "sweep" in space:
@@ -51,7 +53,7 @@ def check_sweep(overrides: Sequence[str]) -> Sweep:
     own = [line for line in fixed if not is_hydras(parse([line])[0])]
     order = {override.get_key_element(): number for number, override in enumerate(parse(overrides))}
     for number, job in enumerate(probes(own, space) if searches else jobs(own, space)):
-        config = compose_job(job).config
+        config = compose_job(job, source).config
         check_launcher(engines.launcher, config)
         if searches:
             check_sought(engines.sweeper, config)
@@ -61,7 +63,7 @@ def check_sweep(overrides: Sequence[str]) -> Sweep:
         longer = config_hash(config, but=LENGTH) if config.extend else None
         typed = sorted(job, key=lambda line: order.get(line.partition("=")[0], -1))
         found.append(Job(tuple(typed), tuple(job[len(own) :]), config_hash(config), longer))
-    return Sweep(source.compose_sweep(overrides), found)
+    return Sweep(source.compose_sweep(overrides), found, source)
 
 
 def _hydras_own(overrides: Sequence[str], source: Source) -> DictConfig:

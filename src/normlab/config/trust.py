@@ -88,7 +88,7 @@ class Reading:
         package = str(target).partition(".")[0]
         return ConfigError(
             f"{self.file}: {key}._target_={target} {reason}, and a run folder may come from anybody. If you know what "
-            f"it does: trust=[{package}], typed or in conf/local/default.yaml"
+            f"it does: trust=[{package}], typed or in conf/local/default.yaml, or --config-dir=<folder with its option>"
         )
 
 

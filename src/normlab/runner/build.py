@@ -17,8 +17,6 @@ from normlab.callbacks.record import Record
 from normlab.config.inputs import input_path
 from normlab.config.instantiate import check_given, make, make_partial
 from normlab.config.options import options, read_option
-from normlab.data.common.base import DataModule
-from normlab.data.tables.embeddings import Encoded
 from normlab.distributed import devices
 from normlab.errors import ConfigError
 from normlab.norms.common.declaration import declaration
@@ -26,6 +24,7 @@ from normlab.norms.common.probe import check_forward
 from normlab.norms.common.synchronise import Synchronise
 from normlab.runner.data import _wrap_loaders, build_data
 from normlab.runner.guards import batch_sizes, check_batches, check_evaluation, parts_of
+from normlab.runner.network import make_network
 from normlab.runner.predictions import Inputs, read_inputs
 from normlab.runner.trainer import make_trainer, steps_per_call
 from normlab.runner.units import check_shardable
@@ -68,7 +67,7 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     _check_input_dims(config, data.input_shape)
 
     norm = make(config, "norm")
-    network = _network(config, data, norm)
+    network = make_network(config, data, norm)
     norm_inputs = check_forward(network, data.input_shape, data.out_features)
     if config.action == "fit":
         _check_training(config, network, norm_inputs, batch_sizes(data.train_dataloader(), processes), processes)
@@ -97,18 +96,6 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     # Lightning converts only after it has loaded a checkpoint, which 64-true would lose half of its digits by
     trainer.precision_plugin.convert_module(task)
     return Parts(task, data, trainer, record, inputs)
-
-
-def _network(config: DictConfig, data: Any, norm: Any) -> nn.Module:
-    """The configured network, behind the data's encoder where it has one."""
-    encoder = data.encoder() if isinstance(data, DataModule) else None
-    shape = data.input_shape if encoder is None else (encoder.out_features,)
-    network = make(config, "model", norm=norm, input_shape=shape, out_features=data.out_features)
-    if encoder is None:
-        return network
-    if config.trainer.precision == "bf16-true":  # counts to 256
-        raise ConfigError("data.categories=embed: trainer.precision=bf16-true rounds categories; use bf16-mixed")
-    return Encoded(encoder, network)
 
 
 def _check_training(

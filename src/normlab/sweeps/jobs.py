@@ -7,24 +7,25 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from normlab.config.compose import compose_job
-from normlab.config.source import OURS
+from normlab.config.source import OURS, Source
 from normlab.config.space import Job
 
 
 class CheckedJobs(ConfigLoaderImpl):
     """Hydra's loader, which composes a job in whatever process it is to run, with our composer in place of Hydra's.
 
-    known: the jobs of a plain sweep, which were looked at before the first starts; a search has none.
+    known: the jobs of a plain sweep, which were looked at before the first starts; a search has none. source: what
+    jobs are composed from.
     """
 
-    def __init__(self, known: Sequence[Job]):
-        super().__init__(OURS.loader.get_search_path())
-        self.known = known
+    def __init__(self, known: Sequence[Job], source: Source = OURS):
+        super().__init__(source.loader.get_search_path())
+        self.known, self.source = known, source
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """A job's configuration. Raises ConfigError."""
         hydras: list[str] = OmegaConf.to_container(master_config.hydra.overrides.hydra)  # pyright: ignore
-        whole = compose_job([*hydras, *sweep_overrides]).for_hydra()
+        whole = compose_job([*hydras, *sweep_overrides], self.source).for_hydra()
         whole.hydra.mode = RunMode.MULTIRUN
         OmegaConf.copy_cache(from_config=master_config, to_config=whole)  # ${now:…} stays that of the sweep
         return whole
