@@ -245,7 +245,7 @@ class Killer:
             known = {child.pid for child in started}
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_twenty_killed_processes_cost_nothing(tmp_path):
     """At random moments from their start to their end, also where a checkpoint is being written."""
     seed = int(os.environ.get("NORMLAB_KILLS", time.time_ns() % 10**6))

@@ -137,8 +137,8 @@ def difference(case: Case, folder: Path, rank: int) -> float:
     ("way", "cases"),
     [
         pytest.param("ddp_cpu", SOME, id="ddp_cpu-some", marks=pytest.mark.slow),
-        pytest.param("ddp_cpu", EVERY, id="ddp_cpu-every", marks=pytest.mark.slow),
-        pytest.param("torchrun", EVERY, id="torchrun-every", marks=pytest.mark.slow),
+        pytest.param("ddp_cpu", EVERY, id="ddp_cpu-every", marks=pytest.mark.endurance),
+        pytest.param("torchrun", EVERY, id="torchrun-every", marks=pytest.mark.endurance),
     ],
 )
 def test_two_processes_train_the_network_of_one(way, cases, tmp_path):

@@ -74,7 +74,7 @@ def same(found, expected) -> bool:
     return repr(OmegaConf.to_container(found)) == repr(OmegaConf.to_container(expected))
 
 
-@pytest.mark.parametrize("examples", [15, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [15, pytest.param(300, marks=pytest.mark.endurance)])
 def test_the_configuration_that_was_checked_is_the_one_that_runs(examples, ran):
     each = given(lines=command_lines())(lambda lines: assert_runs_as_checked(lines, ran))
     settings(derandomize=True, deadline=None, database=None, max_examples=examples)(each)()

@@ -73,7 +73,7 @@ def test_the_help_without_a_reader(output, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [[], ["trainer=ddp_cpu", "+trainer.limit_train_batches=2"]])
+@pytest.mark.parametrize("settings", [[], ["trainer=ddp_cpu", "trainer.limit_train_batches=2"]])
 def test_a_run_and_its_report_without_a_reader(settings, tmp_path):
     command = [*QUICK, *WINE, "data.batch_size=16", *settings, "trainer.max_epochs=2", "name=a"]
     done = nobody([sys.executable, str(ROOT / "train.py"), *command], "a broken pipe", tmp_path)

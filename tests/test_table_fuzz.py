@@ -83,7 +83,7 @@ def target(keys: dict, content: bytes) -> str:
     return "y" if keys["header"] else f"c{max(map(first.count, (b',', b';', b'|')))}"
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_two_thousand_files_are_read_or_refused(tmp_path):
     read = []
 

@@ -113,7 +113,7 @@ def assert_refused(config, path, target, action):
 ACTIONS = ("test", "validate", "predict", "stats", "lr_find")
 
 
-@pytest.mark.parametrize("part", [40, pytest.param(1, marks=pytest.mark.slow)], ids=["a fortieth", "all"])
+@pytest.mark.parametrize("part", [40, pytest.param(1, marks=pytest.mark.endurance)], ids=["a fortieth", "all"])
 def test_nothing_that_a_folder_names_is_run_wherever_it_stands(place, part):
     """In each place one of the hostile targets in turn, and beside a part's own keys each of them."""
     config = saved()

@@ -88,7 +88,7 @@ def test_the_walk_over_timms_files_finds_some():
     assert len(EACH) > 100
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize("name", EACH)
 def test_networks_of_every_file_run_with_their_norms_replaced(name):
     """On the meta device: whatever timm's code asks of a norm in the forward pass, the new layer has."""

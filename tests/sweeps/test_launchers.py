@@ -146,7 +146,7 @@ def test_a_worker_that_is_killed_after_its_last_job_is_replaced():
 
 
 @linux
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_ray_starts_a_killed_job_again(tmp_path):
     process = start(needs("ray"), "hydra.launcher.ray.init.num_cpus=2", cwd=tmp_path)
     sweep = tmp_path / "outputs" / "s"
@@ -186,7 +186,7 @@ def test_jobs_end_with_the_sweep_that_was_killed(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "ray"])
+@pytest.mark.parametrize("launcher", ["joblib", pytest.param("ray", marks=pytest.mark.endurance)])
 def test_a_job_may_start_processes_of_its_own(launcher, tmp_path):
     train("-m", needs(launcher), *SHORT, "trainer=ddp_cpu", "seed=1,2", "name=s", cwd=tmp_path)
     sweep = tmp_path / "outputs" / "s"
