@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import train
+from lightning import Callback
 from torch import nn
 
 from normlab import compose, run
@@ -17,7 +18,6 @@ from normlab.callbacks.record import Record
 from normlab.errors import ConfigError, DamagedError
 from normlab.folder.checkpoints import load_weights, read
 from normlab.folder.files import known_result
-from normlab.runner import build as build_module
 from normlab.sweeps.grid import earlier
 
 WINE = ["model=net", "data=wine", "logger=none", "trainer.max_epochs=5"]
@@ -37,26 +37,20 @@ def whole(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Record, "_is_better", lambda self, score: self.best is None or self.best["epoch"] < BEST)
         run(compose(WINE), folder=folder / "finished")
-        stop_at(patch, 4)
         with pytest.raises(InterruptedError):
-            run(compose(WINE), folder=folder / "stopped")
+            run(compose(WINE), folder=folder / "stopped", callbacks=[StopAt(4)])
     return folder
 
 
-def stop_at(patch, epoch):
-    original = build_module.make_trainer
+class StopAt(Callback):
+    """Interrupts training after the first batch of an epoch."""
 
-    def with_stop(*args):
-        trainer = original(*args)
+    def __init__(self, epoch):
+        self.epoch = epoch
 
-        def stop(*_):
-            if trainer.current_epoch == epoch:
-                raise InterruptedError
-
-        trainer.callbacks[0].on_train_batch_end = stop
-        return trainer
-
-    patch.setattr(build_module, "make_trainer", with_stop)
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.current_epoch == self.epoch:
+            raise InterruptedError
 
 
 def contents(folder):

@@ -43,13 +43,23 @@ def test_layer_norm_on_the_last_axis_counts_the_values_of_that():
     check_forward(nn.Sequential(nn.LayerNorm(6), nn.Flatten()), (1, 6), 6)
 
 
-def test_a_refusal_without_a_word_is_told_by_its_kind():
-    class Refuses(nn.Module):
-        def forward(self, x):
-            raise AssertionError
+class Refuses(nn.Module):
+    def forward(self, x):
+        raise AssertionError
 
+
+def test_a_refusal_without_a_word_is_told_by_its_kind(monkeypatch):
+    """As some of timm's networks refuse images of another size."""
+    monkeypatch.setattr(Refuses, "__module__", "timm.models")
     with pytest.raises(ValueError, match=r"cannot take samples of shape \(3,\): AssertionError"):
         probe(Refuses(), torch.zeros(2, 3), {})
+
+
+def test_a_mistake_in_a_network_of_ones_own_is_raised_as_it_is():
+    with pytest.raises(AssertionError) as told:
+        probe(Refuses(), torch.zeros(2, 3), {})
+    assert told.traceback[-1].name == "forward"
+    assert told.value.__notes__ == ["This came of samples of shape (3,), sent through before the training."]
 
 
 def test_processes_get_parts_as_equal_as_can_be():

@@ -5,13 +5,13 @@ import weakref
 
 import pytest
 import torch
+from lightning import Callback
 
 from normlab import compose, run
 from normlab.data.common import job_cache as shared
 from normlab.data.fake import Fake
 from normlab.data.wine import Wine
 from normlab.logs import quietly
-from normlab.runner import build as build_module
 
 WINE = ["model=net", "data=wine", "logger=none", "trainer.max_epochs=2"]
 CHANGED = ["data.label_noise=0.2", "data.mix=mixup", "data.crop=1", "data.flip=true", "data.cutout=2"]
@@ -33,10 +33,11 @@ def loads(monkeypatch):
     return counted
 
 
-def job(tmp_path, *overrides):
+def job(tmp_path, *overrides, callbacks=()):
     """A job of a sweep."""
     with quietly():
-        return run(compose(list(overrides)), folder=tmp_path / str(len(list(tmp_path.iterdir()))))
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        return run(compose(list(overrides)), folder=folder, callbacks=callbacks)
 
 
 @pytest.mark.parametrize("overrides", [WINE, IMAGES], ids=["table", "images"])
@@ -79,19 +80,16 @@ def test_other_data_is_loaded_and_takes_the_place_of_the_first(loads, tmp_path):
     assert first() is None
 
 
-def test_a_job_is_gone_when_the_next_has_run(monkeypatch, tmp_path):
+def test_a_job_is_gone_when_the_next_has_run(tmp_path):
     """Its network, optimizer and trainer: a sweep of many jobs does not grow."""
     built = []
-    original = build_module.make_trainer
 
-    def make_trainer(*parts):
-        trainer = original(*parts)
-        built.append((weakref.ref(parts[3]), weakref.ref(trainer)))
-        return trainer
+    class Notes(Callback):
+        def on_fit_start(self, trainer, task):
+            built.append((weakref.ref(task.network), weakref.ref(trainer)))
 
-    monkeypatch.setattr(build_module, "make_trainer", make_trainer)
     for seed in range(3):
-        job(tmp_path, *WINE, "logger=tensorboard", f"seed={seed}")
+        job(tmp_path, *WINE, "logger=tensorboard", f"seed={seed}", callbacks=[Notes()])
     gc.collect()
     assert len(built) == 3
     assert [(network(), trainer()) for network, trainer in built[:2]] == [(None, None)] * 2

@@ -37,8 +37,8 @@ def spy_on(parts) -> list[tuple[str, bool, int]]:
 def test_statistics_move_in_training_steps_only(tmp_path):
     parts = parts_of(tmp_path)
     seen = spy_on(parts)
-    parts.trainer.fit(parts.task, datamodule=parts.data)
-    parts.trainer.test(parts.task, datamodule=parts.data, verbose=False)
+    parts.trainer.fit(parts.task, datamodule=parts.loaders)
+    parts.trainer.test(parts.task, datamodule=parts.loaders, verbose=False)
     names = {name for name, _, _ in seen}
     assert {"on_sanity_check_start", "on_validation_batch_end", "on_test_batch_end", "on_train_batch_end"} <= names
     steps = 0
@@ -57,7 +57,7 @@ def test_statistics_move_in_training_steps_only(tmp_path):
 def test_a_frozen_submodule_stays_frozen(tmp_path):
     parts = parts_of(tmp_path)
     parts.task.network.bn1.eval()
-    parts.trainer.fit(parts.task, datamodule=parts.data)
+    parts.trainer.fit(parts.task, datamodule=parts.loaders)
     assert not parts.task.network.bn1.training
     assert int(parts.task.network.bn1.num_batches_tracked) == 0
     assert int(parts.task.network.bn2.num_batches_tracked) == parts.trainer.global_step
@@ -77,14 +77,14 @@ def test_train_mode_during_validation_is_found(tmp_path, hook):
     parts = parts_of(tmp_path)
     parts.trainer.callbacks.insert(0, Calls(hook, lambda task: task.train()))
     with pytest.raises(RuntimeError, match=r"train mode during evaluation.*\.train\(\)"):
-        parts.trainer.fit(parts.task, datamodule=parts.data)
+        parts.trainer.fit(parts.task, datamodule=parts.loaders)
 
 
 def test_train_mode_during_test_is_found(tmp_path):
     parts = parts_of(tmp_path)
     parts.trainer.callbacks.insert(0, Calls("on_test_epoch_start", lambda task: task.network.bn1.train()))
     with pytest.raises(RuntimeError, match=r"network.bn1 is in train mode during evaluation"):
-        parts.trainer.test(parts.task, datamodule=parts.data)
+        parts.trainer.test(parts.task, datamodule=parts.loaders)
 
 
 @pytest.mark.filterwarnings("ignore:Found 1 module")
@@ -94,7 +94,7 @@ def test_unfreezing_by_a_stray_train_is_found(tmp_path, hook):
     parts.task.network.bn1.eval()
     parts.trainer.callbacks.insert(0, Calls(hook, lambda task: task.train()))
     with pytest.raises(RuntimeError, match=r"network.bn1 was frozen.*\.train\(\)"):
-        parts.trainer.fit(parts.task, datamodule=parts.data)
+        parts.trainer.fit(parts.task, datamodule=parts.loaders)
     assert int(parts.task.network.bn1.num_batches_tracked) == 0
 
 
@@ -102,7 +102,7 @@ def test_a_stray_eval_during_training_is_found(tmp_path):
     parts = parts_of(tmp_path)
     parts.trainer.callbacks.insert(0, Calls("on_train_epoch_start", lambda task: task.eval()))
     with pytest.raises(RuntimeError, match=r"eval mode during training.*\.eval\(\)"):
-        parts.trainer.fit(parts.task, datamodule=parts.data)
+        parts.trainer.fit(parts.task, datamodule=parts.loaders)
 
 
 def test_evaluating_puts_every_mode_back():

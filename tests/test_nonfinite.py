@@ -14,7 +14,6 @@ from normlab import compose, run
 from normlab.data.common.base import DataModule
 from normlab.models.net import Net
 from normlab.norms.batch import Batch
-from normlab.runner import build as build_module
 from normlab.runner.build import build
 from normlab.tasks.base import Task
 from normlab.tasks.nonfinite import Guard, explain
@@ -56,19 +55,6 @@ class Before(Callback):
         self.network = task.network
 
 
-@pytest.fixture
-def watch(monkeypatch):
-    original, before = build_module.make_trainer, Before()
-
-    def trainer(*args):
-        made = original(*args)
-        made.callbacks.insert(0, before)
-        return made
-
-    monkeypatch.setattr(build_module, "make_trainer", trainer)
-    return before
-
-
 def result_of(folder):
     return json.loads((folder / "result.json").read_text())
 
@@ -78,16 +64,17 @@ def state(folder):
 
 
 @pytest.mark.parametrize("steps", [1, 4])
-def test_raise_names_the_batch_and_leaves_everything_as_before(tmp_path, watch, steps):
+def test_raise_names_the_batch_and_leaves_everything_as_before(tmp_path, steps):
+    watch = Before()
     where = r"train/loss is nan in epoch 0, step \d: 1 of the batch's 16 samples hold NaN or inf in x; clean the data"
     with pytest.raises(FloatingPointError, match=where + r".*nonfinite=skip leaves such batches out"):
-        run(compose([*SETTINGS, f"steps_per_execution={steps}"]), tmp_path, Table(a_nan))
+        run(compose([*SETTINGS, f"steps_per_execution={steps}"]), tmp_path, Table(a_nan), [watch] if steps == 1 else [])
     assert result_of(tmp_path)["status"] == "failed"
     assert "step" in result_of(tmp_path)["error"]
     if steps == 1:
         for key, value in watch.network.state_dict().items():
             assert torch.equal(value, watch.state[key]), key
-    assert torch.isfinite(watch.network.bn1.running_mean).all()
+        assert torch.isfinite(watch.network.bn1.running_mean).all()
 
 
 def test_the_last_checkpoint_stays_good_and_skip_may_go_on_from_it(tmp_path):
@@ -162,7 +149,7 @@ def test_skip_under_mixed_precision(tmp_path, monkeypatch, precision, optimizer,
 
     Of two processes each has a backward pass, of a loss that is 0, when they leave a batch out.
     """
-    original, training_step = build_module.make_trainer, Task.training_step
+    training_step = Task.training_step
 
     def step(task, batch, batch_idx):
         loss = training_step(task, batch, batch_idx)
@@ -171,16 +158,15 @@ def test_skip_under_mixed_precision(tmp_path, monkeypatch, precision, optimizer,
     if processes == 2:
         monkeypatch.setattr(Task, "training_step", step)
 
-    def trainer(*args):
-        made = original(*args)
-        if precision == "16-mixed":  # which Lightning has on GPUs only
-            made.strategy._precision_plugin = MixedPrecision(precision, "cpu", torch.amp.GradScaler("cpu"))
-        return made
+    class Scaled(Callback):
+        """float16 with a scaled loss, which Lightning has on GPUs only."""
 
-    monkeypatch.setattr(build_module, "make_trainer", trainer)
+        def setup(self, trainer, task, stage):
+            trainer.strategy._precision_plugin = MixedPrecision(precision, "cpu", torch.amp.GradScaler("cpu"))
+
     settings = [*SETTINGS, "nonfinite=skip", f"trainer.accumulate_grad_batches={accumulate}", f"optimizer={optimizer}"]
     settings += ["trainer.precision=bf16-mixed"] if precision == "bf16-mixed" else []
-    run(compose(settings), tmp_path, Table(a_nan))
+    run(compose(settings), tmp_path, Table(a_nan), [Scaled()] if precision == "16-mixed" else [])
     assert result_of(tmp_path)["skipped"] == 2
     saved = state(tmp_path)
     assert all(torch.isfinite(value).all() for value in saved["state_dict"].values())

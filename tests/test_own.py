@@ -125,6 +125,25 @@ def test_its_seed_stays_its_own(tmp_path):
     assert data.seed == "mine"
 
 
+@pytest.mark.parametrize("typed", ["steps_per_execution=3", "trainer.overfit_batches=1", "nonfinite=raise"])
+def test_it_is_used_and_not_changed(tmp_path, typed):
+    data = Mine()
+    data.setup("fit")
+    data.setup("test")
+    before = [*vars(data)]
+    run(compose([*SMALL, typed]), folder=tmp_path, data=data)
+    assert [*vars(data)] == before
+    assert [tuple(x.shape) for x, _ in data.train_dataloader()] == [(16, 5)] * 4
+
+
+def test_it_may_be_used_by_run_after_run(tmp_path):
+    data, plain = Mine(), [*SMALL, "seed=3"]
+    run(compose([*SMALL, "steps_per_execution=2"]), folder=tmp_path / "chunks", data=data)
+    run(compose([*SMALL, "trainer.overfit_batches=2"]), folder=tmp_path / "few", data=data)
+    again = run(compose(plain), folder=tmp_path / "again", data=data)
+    assert again.metrics == run(compose(plain), folder=tmp_path / "fresh", data=Mine()).metrics
+
+
 def test_it_resumes_and_tells_another_configuration_apart(tmp_path):
     typed = [*SMALL, "data._target_=test_own.Mine"]
     run(compose(typed), folder=tmp_path)

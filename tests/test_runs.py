@@ -16,7 +16,6 @@ from normlab import compose, run
 from normlab.callbacks.record import MetricsTable
 from normlab.errors import ConfigError
 from normlab.folder.checkpoints import load_weights
-from normlab.runner import build as build_module
 from normlab.runner.actions import steepest_fall
 
 WINE = ["model=net", "data=wine", "logger=none", "trainer.max_epochs=3"]
@@ -27,25 +26,17 @@ class Stop(Callback):
 
     def __init__(self, epoch: int, error: BaseException):
         self.epoch, self.error = epoch, error
+        self.on_train_batch_end = self._stop  # a method of this name is refused with steps_per_execution
 
-    def on_train_batch_end(self, trainer, task, *_):
+    def _stop(self, trainer, task, *_):
         if trainer.current_epoch == self.epoch:
             raise self.error
 
 
-def stopped(monkeypatch, tmp_path, overrides, error, epoch=1):
+def stopped(tmp_path, overrides, error, epoch=1):
     """A run that ends with `error` in the middle of an epoch."""
-    original = build_module.make_trainer
-
-    def with_stop(*args):
-        trainer = original(*args)
-        trainer.callbacks.insert(0, Stop(epoch, error))
-        return trainer
-
-    monkeypatch.setattr(build_module, "make_trainer", with_stop)
     with pytest.raises(type(error)):
-        run(compose(overrides), folder=tmp_path)
-    monkeypatch.undo()
+        run(compose(overrides), folder=tmp_path, callbacks=[Stop(epoch, error)])
 
 
 def result_of(folder):
@@ -106,7 +97,7 @@ def test_a_run_leaves_what_the_readme_says(tmp_path):
 def test_a_stopped_run_resumes_and_ends_on_the_same_weights(tmp_path, monkeypatch, overrides, error):
     run(compose(overrides), folder=tmp_path / "whole")
     part = tmp_path / "part"
-    stopped(monkeypatch, part, overrides, error)
+    stopped(part, overrides, error)
     assert result_of(part)["status"] == ("failed" if isinstance(error, RuntimeError) else "interrupted")
     run(compose(overrides), folder=part)
     whole, resumed = state(tmp_path / "whole"), state(part)
@@ -121,33 +112,24 @@ def test_a_stopped_run_resumes_and_ends_on_the_same_weights(tmp_path, monkeypatc
 class Looks(Callback):
     """Notes torch's own settings while a network trains."""
 
-    found = ()
-
     def on_train_start(self, trainer, task):
-        type(self).found = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
+        self.found = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
 
 
-def test_settings_of_torch_are_those_of_the_run_that_trains(tmp_path, monkeypatch):
+def test_settings_of_torch_are_those_of_the_run_that_trains(tmp_path):
     """As they are of the whole process, one job's would stay for the next."""
-    original = build_module.make_trainer
-
-    def with_look(*args):
-        trainer = original(*args)
-        trainer.callbacks.append(Looks())
-        return trainer
-
-    monkeypatch.setattr(build_module, "make_trainer", with_look)
+    looks = Looks()
     short = [*WINE, "trainer.max_epochs=1"]
     exact = [*short, "trainer.deterministic=true", "trainer.matmul_precision=high"]
     for name, overrides, expected in (("a", exact, ("high", True)), ("b", short, ("highest", False))):
-        run(compose(overrides), folder=tmp_path / name)
-        assert Looks.found == expected
+        run(compose(overrides), folder=tmp_path / name, callbacks=[looks])
+        assert looks.found == expected
         (start,) = json.loads((tmp_path / name / "environment.json").read_text())
         assert start["matmul_precision"] == expected[0]
 
 
-def test_another_precision_of_products_is_another_run(tmp_path, monkeypatch):
-    stopped(monkeypatch, tmp_path, WINE, RuntimeError())
+def test_another_precision_of_products_is_another_run(tmp_path):
+    stopped(tmp_path, WINE, RuntimeError())
     with pytest.raises(ConfigError, match="trainer.matmul_precision: null there, high here"):
         run(compose([*WINE, "trainer.matmul_precision=high"]), folder=tmp_path)
     older = OmegaConf.load(tmp_path / "config.yaml")
@@ -156,9 +138,9 @@ def test_another_precision_of_products_is_another_run(tmp_path, monkeypatch):
     assert run(compose(WINE), folder=tmp_path).score is not None
 
 
-def test_seconds_count_the_start_that_was_killed(tmp_path, monkeypatch):
+def test_seconds_count_the_start_that_was_killed(tmp_path):
     """Which nobody could write down: up to the last epoch that it saved."""
-    stopped(monkeypatch, tmp_path, WINE, RuntimeError())
+    stopped(tmp_path, WINE, RuntimeError())
     killed = {**result_of(tmp_path), "status": "running", "seconds": 1000.0}
     (tmp_path / "result.json").write_text(json.dumps(killed))
     os.utime(tmp_path / "result.json", (5000, 5000))
@@ -174,9 +156,7 @@ def test_dropout_draws_the_same_after_resuming(tmp_path, monkeypatch):
     dropped = lambda self, x: torch.nn.functional.dropout(original(self, x), 0.5, self.training)
     monkeypatch.setattr(net.Net, "forward", dropped)
     run(compose(WINE), folder=tmp_path / "whole")
-    with monkeypatch.context() as inner:
-        stopped(inner, tmp_path / "part", WINE, RuntimeError())
-    monkeypatch.setattr(net.Net, "forward", dropped)
+    stopped(tmp_path / "part", WINE, RuntimeError())
     run(compose(WINE), folder=tmp_path / "part")
     whole, part = state(tmp_path / "whole")["state_dict"], state(tmp_path / "part")["state_dict"]
     assert all(torch.equal(whole[key], part[key]) for key in whole)
@@ -217,7 +197,7 @@ def test_a_folder_of_another_run_is_refused_with_the_differences(tmp_path):
 
 
 def test_a_moved_folder_still_knows_its_best(tmp_path, monkeypatch):
-    stopped(monkeypatch, tmp_path / "old", WINE, RuntimeError(), epoch=2)
+    stopped(tmp_path / "old", WINE, RuntimeError(), epoch=2)
     best = state(tmp_path / "old", "best")["callbacks"]
     shutil.move(tmp_path / "old", tmp_path / "new")
     run(compose(WINE), folder=tmp_path / "new")
@@ -397,7 +377,7 @@ def test_overfit_learns_its_batch(tmp_path):
 
 def test_a_run_that_ended_no_epoch_does_not_keep_its_name(tmp_path, monkeypatch):
     """Another configuration may take it, and finds nothing of it in what it writes."""
-    stopped(monkeypatch, tmp_path, WINE, RuntimeError("stop"), epoch=0)
+    stopped(tmp_path, WINE, RuntimeError("stop"), epoch=0)
     assert (tmp_path / "config.yaml").is_file()
     (tmp_path / "table.json").write_text("{}")
     other = [*WINE, "optimizer.lr=0.001", "data=iris"]
@@ -411,7 +391,7 @@ def test_a_run_that_ended_no_epoch_does_not_keep_its_name(tmp_path, monkeypatch)
 @pytest.mark.parametrize("left", ["metrics.csv", "checkpoints"])
 def test_a_run_that_has_ended_an_epoch_keeps_its_name(tmp_path, monkeypatch, left):
     """Also where a person has removed its checkpoints, or its table."""
-    stopped(monkeypatch, tmp_path, WINE, RuntimeError("stop"), epoch=1)
+    stopped(tmp_path, WINE, RuntimeError("stop"), epoch=1)
     if left == "metrics.csv":
         shutil.rmtree(tmp_path / "checkpoints")
     else:

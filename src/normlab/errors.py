@@ -1,8 +1,13 @@
 """Errors that the end of a run tells apart."""
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+
+# Packages that know nothing of a person's classes: what they raise on being called tells of the values they were given.
+LIBRARIES = ("torch", "torchvision", "torchmetrics", "timm", "lightning")
 
 
 class ConfigError(ValueError):
@@ -46,3 +51,14 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
     """The end of a refusal: up to `most` of the known names nearest to `name`, if any is near."""
     near = difflib.get_close_matches(name, list(known), n=most)
     return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def was_refused(error: BaseException) -> bool:
+    """Whether a `raise` of normlab's ended it, which says what cannot work, and not a mistake somewhere in the code."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return Path(last.filename).is_relative_to(Path(__file__).parent) and (last.line or "").startswith("raise ")
+
+
+def is_library(part: Any) -> bool:
+    """Whether a class or function is one of a known library."""
+    return getattr(part, "__module__", "").partition(".")[0] in LIBRARIES

@@ -8,7 +8,7 @@ import hydra.utils
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, is_library
 
 # What normlab gives to a part, and what a person sets instead.
 GIVEN = {
@@ -33,7 +33,14 @@ def make(config: DictConfig, group: str, **objects: Any) -> Any:
 def make_node(node: DictConfig, key: str, **objects: Any) -> Any:
     """The object of a `_target_` that stands under `key`, from its keys and `objects`. Raises ConfigError as `make`."""
     partial = make_partial(node, key, **objects)
-    return partial if node.get("_partial_") else partial(**objects)
+    if node.get("_partial_"):
+        return partial
+    try:
+        return partial(**objects)
+    except (ValueError, TypeError) as error:
+        if is_library(partial.func):  # then it is about the values of the keys
+            raise ConfigError(f"{key}: {error}") from error
+        raise
 
 
 def make_partial(node: DictConfig, key: str, **objects: Any) -> Any:
@@ -42,6 +49,7 @@ def make_partial(node: DictConfig, key: str, **objects: Any) -> Any:
     try:
         partial = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
     except (InstantiationException, ImportError) as error:
+        _raise_inner(error)
         reason = str(error.__cause__ or error).splitlines()[-1]
         raise ConfigError(f"{key}._target_={node._target_} cannot be built: {reason}") from error
     try:
@@ -49,6 +57,23 @@ def make_partial(node: DictConfig, key: str, **objects: Any) -> Any:
     except TypeError as error:
         raise ConfigError(f"{key}: {node._target_} {error}") from error
     return partial
+
+
+def locate(target: str, key: str) -> Any:
+    """What a `_target_` under `key` names. Raises ConfigError, and what went wrong inside its module."""
+    try:
+        return hydra.utils.get_object(target)
+    except ImportError as error:
+        _raise_inner(error)
+        raise ConfigError(f"{key}._target_={target} cannot be imported: {str(error).splitlines()[-1]}") from error
+
+
+def _raise_inner(error: BaseException) -> None:
+    """Raises the mistake inside a module that kept it from being imported, if it was that."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if not isinstance(error, ImportError | AttributeError | InstantiationException):
+        raise error from None
 
 
 def check_given(node: DictConfig, key: str, given: Iterable[str]) -> None:
@@ -60,12 +85,12 @@ def check_given(node: DictConfig, key: str, given: Iterable[str]) -> None:
 
 def offer(node: DictConfig, key: str, objects: Mapping[str, Any]) -> Any:
     """Builds a part with those of `objects` that its constructor has a parameter for."""
-    return make_node(node, key, **asked_for(node, objects))
+    return make_node(node, key, **asked_for(node, key, objects))
 
 
-def asked_for(node: DictConfig, objects: Mapping[str, Any]) -> dict[str, Any]:
+def asked_for(node: DictConfig, key: str, objects: Mapping[str, Any]) -> dict[str, Any]:
     """Those of `objects` that the constructor of a part has a parameter for, or all where it takes any name."""
-    parameters = inspect.signature(hydra.utils.get_object(node._target_)).parameters
+    parameters = inspect.signature(locate(node._target_, key)).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return dict(objects)
     return {name: value for name, value in objects.items() if name in parameters}

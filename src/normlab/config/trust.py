@@ -11,9 +11,9 @@ from typing import Any
 from hydra.utils import get_class, get_object
 from omegaconf import DictConfig, OmegaConf
 
-from normlab.errors import ConfigError
+from normlab.errors import LIBRARIES, ConfigError
 
-PACKAGES = ("normlab", "torch", "torchvision", "torchmetrics", "timm", "lightning")
+PACKAGES = ("normlab", *LIBRARIES)
 
 # The places of parts, and the class that each expects; * stands for any name.
 PLACES = {

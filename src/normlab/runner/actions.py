@@ -58,9 +58,9 @@ def fit(parts: Parts, folder: Path) -> Outcome:
     last = record.path("last")
     if last.is_file():
         log.info(f"resuming from {shown(last)}, after its last finished epoch")
-    trainer.fit(parts.task, datamodule=parts.data, ckpt_path=last if last.is_file() else None, weights_only=True)
+    trainer.fit(parts.task, datamodule=parts.loaders, ckpt_path=last if last.is_file() else None, weights_only=True)
     if record.best is None:  # trainer.max_steps ended the run before its first validation
-        record.adopt_last(trainer, trainer.validate(parts.task, datamodule=parts.data, verbose=False)[0])
+        record.adopt_last(trainer, trainer.validate(parts.task, datamodule=parts.loaders, verbose=False)[0])
     trainer.strategy.barrier()  # the first process has just written the best
     best = record.best
     assert best is not None
@@ -70,19 +70,19 @@ def fit(parts: Parts, folder: Path) -> Outcome:
         log.info(f"pruned after {trainer.current_epoch} epochs, and not tested")
         return Outcome(best["score"], metrics, pruned=True, majority=parts.task.majority)
     if is_overridden("test_dataloader", parts.data):
-        metrics |= trainer.test(parts.task, datamodule=parts.data, verbose=False)[0]
+        metrics |= trainer.test(parts.task, datamodule=parts.loaders, verbose=False)[0]
     return Outcome(best["score"], metrics, majority=parts.task.majority)
 
 
 def validate(parts: Parts, folder: Path) -> Outcome:
     """Measures a checkpoint on the validation split."""
-    metrics = dict(parts.trainer.validate(parts.task, datamodule=parts.data, verbose=False)[0])
+    metrics = dict(parts.trainer.validate(parts.task, datamodule=parts.loaders, verbose=False)[0])
     return Outcome(metrics.get(parts.record.score), metrics, majority=parts.task.majority)
 
 
 def test(parts: Parts, folder: Path) -> Outcome:
     """Measures a checkpoint on the test split."""
-    metrics = dict(parts.trainer.test(parts.task, datamodule=parts.data, verbose=False)[0])
+    metrics = dict(parts.trainer.test(parts.task, datamodule=parts.loaders, verbose=False)[0])
     return Outcome(None, metrics, majority=parts.task.majority)
 
 
@@ -90,10 +90,9 @@ def predict(parts: Parts, folder: Path) -> Outcome:
     """Writes what the network says of new samples, or of the test part, to predictions.csv."""
     inputs, data = parts.inputs, parts.data
     assert inputs is not None
-    source: dict[str, Any] = {"dataloaders": inputs.loader}
-    if not isinstance(data, DataModule):  # whose own hooks the batches go through
-        data.predict_dataloader = lambda: inputs.loader
-        source = {"datamodule": data}
+    # Batches of own data go through its hooks; ours may have been restored from the folder and cannot be set up.
+    ours = isinstance(data, DataModule)
+    source: dict[str, Any] = {"dataloaders": inputs.loader} if ours else {"datamodule": parts.loaders}
     batches: Any = parts.trainer.predict(parts.task, **source)
     if not batches:
         raise ConfigError("action=predict: the data gives no samples")
@@ -119,7 +118,7 @@ def lr_find(parts: Parts, folder: Path) -> Outcome:
 
     with _quiet_unless_terminal():
         finder = Tuner(parts.trainer).lr_find(
-            parts.task, datamodule=parts.data, min_lr=1e-6, max_lr=10, update_attr=False
+            parts.task, datamodule=parts.loaders, min_lr=1e-6, max_lr=10, update_attr=False
         )
     assert finder is not None
     # Lightning's smoothing starts too low; the first fifth of its curve says nothing

@@ -5,24 +5,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra.utils
 import torch
-from lightning import LightningDataModule, Trainer, seed_everything
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from normlab.callbacks.record import Record
 from normlab.config.inputs import input_path
-from normlab.config.instantiate import check_given, make, make_partial
+from normlab.config.instantiate import check_given, locate, make, make_partial
 from normlab.config.options import options, read_option
 from normlab.distributed import devices
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, was_refused
 from normlab.norms.common.declaration import declaration
 from normlab.norms.common.probe import check_forward
 from normlab.norms.common.synchronise import Synchronise
-from normlab.runner.data import _wrap_loaders, build_data
+from normlab.runner.data import TrainerData, build_data
 from normlab.runner.guards import batch_sizes, check_batches, check_evaluation, parts_of
 from normlab.runner.network import make_network
 from normlab.runner.predictions import Inputs, read_inputs
@@ -42,24 +40,33 @@ class Parts:
 
     task: Task
     data: LightningDataModule
+    loaders: LightningDataModule  # the data as the trainer takes it
     trainer: Trainer
     record: Record
     inputs: Inputs | None = None  # what action=predict predicts
 
 
-def build(config: DictConfig, folder: Path, data: LightningDataModule | None = None, rank: int = 0) -> Parts:
+def build(
+    config: DictConfig,
+    folder: Path,
+    data: LightningDataModule | None = None,
+    rank: int = 0,
+    callbacks: Sequence[Callback] = (),
+) -> Parts:
     """Builds everything that the configuration names and checks that it fits together.
 
-    `data` replaces the configured data module. rank: which of several processes this is. Raises ConfigError; nothing
-    was trained then.
+    `data` replaces the configured data module. rank: which of several processes this is. callbacks: those that are not
+    configured. Raises ConfigError, and what a part's own class raises; nothing was trained then.
     """
     try:
-        return _build(config, folder, data, rank)
-    except (ValueError, TypeError, MisconfigurationException) as error:
-        raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
+        return _build(config, folder, data, rank, callbacks)
+    except ValueError as error:
+        if isinstance(error, ConfigError) or not was_refused(error):
+            raise
+        raise ConfigError(str(error)) from error
 
 
-def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
+def _build(config: DictConfig, folder: Path, data: Any, rank: int, callbacks: Sequence[Callback]) -> Parts:
     seed_everything(config.seed, verbose=False)
     torch.set_float32_matmul_precision(config.trainer.get("matmul_precision", "highest"))  # a folder may be older
     processes = devices.count(config)
@@ -89,13 +96,13 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int) -> Parts:
     record = Record(folder, score, config.score_mode or better, task.metric_names())
     if config.action == "fit":
         task.check_training()
-    _wrap_loaders(data, config)
-    trainer = make_trainer(config, folder, record, network, processes)
+    loaders = TrainerData(data, config, inputs and inputs.loader)
+    trainer = make_trainer(config, folder, record, network, processes, callbacks)
     if _uses_channels_last(config, network, trainer.strategy.root_device.type):
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     # Lightning converts only after it has loaded a checkpoint, which 64-true would lose half of its digits by
     trainer.precision_plugin.convert_module(task)
-    return Parts(task, data, trainer, record, inputs)
+    return Parts(task, data, loaders, trainer, record, inputs)
 
 
 def _check_training(
@@ -167,10 +174,7 @@ def _check_input_dims(config: DictConfig, input_shape: Sequence[int]) -> None:
     """Names the networks that fit where this one takes samples of another rank."""
 
     def fits(target: str) -> bool:
-        try:
-            network = hydra.utils.get_object(target)
-        except ImportError as error:
-            raise ConfigError(f"model._target_={target} cannot be imported: {str(error).splitlines()[-1]}") from error
+        network = locate(target, "model")
         return getattr(network, "input_dims", len(input_shape)) == len(input_shape)
 
     if fits(config.model._target_):

@@ -14,6 +14,7 @@ from normlab.data.common.base import DataModule
 from normlab.data.common.given import was_given
 from normlab.data.common.loaders import Chunks, Fixed
 from normlab.data.common.own import adopt
+from normlab.data.common.wrapped import Wrapped
 from normlab.errors import ConfigError
 from normlab.logs import is_quiet
 from normlab.runner.trainer import steps_per_call
@@ -31,9 +32,7 @@ STAGES = {
 MEASURED = {"fit": ("val", "test"), "validate": ("val",), "test": ("test",)}
 
 
-def build_data(
-    config: DictConfig, folder: Path, data: LightningDataModule | None = None, rank: int = 0, processes: int = 1
-) -> Any:
+def build_data(config: DictConfig, folder: Path, data: Any = None, rank: int = 0, processes: int = 1) -> Any:
     """The data, set up for the action: loaded and split, or, for new samples, restored from the run folder.
 
     Raises ConfigError.
@@ -62,16 +61,25 @@ def build_data(
     else:
         load()
     if not isinstance(data, DataModule):
-        adopt(data, MEASURED.get(config.action, ()))
+        data = adopt(data, MEASURED.get(config.action, ()))
     if config.action == "test" and not is_overridden("test_dataloader", data):
         raise ConfigError("action=test: this data has no test part")
     return data
 
 
-def _wrap_loaders(data: LightningDataModule, config: DictConfig) -> None:
-    if config.trainer.overfit_batches:
-        fixed = Fixed(data.train_dataloader(), config.trainer.overfit_batches)
-        data.train_dataloader = data.val_dataloader = lambda: fixed
-    if steps_per_call(config) > 1:
-        single, limit = data.train_dataloader, config.trainer.limit_train_batches
-        data.train_dataloader = lambda: Chunks(single(), steps_per_call(config), limit)
+class TrainerData(Wrapped):
+    """The data of a run as its trainer takes it: batches in chunks, the same few of them, or those to predict.
+
+    inputs: the batches to predict.
+    """
+
+    def __init__(self, data: LightningDataModule, config: DictConfig, inputs: Any = None):
+        super().__init__(data)
+        if config.trainer.overfit_batches:
+            fixed = Fixed(data.train_dataloader(), config.trainer.overfit_batches)
+            self.train_dataloader = self.val_dataloader = lambda: fixed
+        if (size := steps_per_call(config)) > 1:
+            single, limit = self.train_dataloader, config.trainer.limit_train_batches
+            self.train_dataloader = lambda: Chunks(single(), size, limit)
+        if inputs is not None:
+            self.predict_dataloader = lambda: inputs

@@ -4,11 +4,10 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import hydra.utils
 from omegaconf import DictConfig
 from torch import nn
 
-from normlab.config.instantiate import asked_for, make
+from normlab.config.instantiate import asked_for, locate, make
 from normlab.config.source import OURS
 from normlab.data.common.base import DataModule
 from normlab.data.tables.embeddings import Encoded
@@ -25,7 +24,7 @@ def make_network(config: DictConfig, data: Any, norm: Any) -> nn.Module:
     encoder = data.encoder() if isinstance(data, DataModule) else None
     shape = data.input_shape if encoder is None else (encoder.out_features,)
     offered = {"norm": norm, "input_shape": shape, "out_features": data.out_features}
-    given = asked_for(config.model, offered)
+    given = asked_for(config.model, "model", offered)
     _check_complete(config, given)
     network = make(config, "model", **given)
     if not isinstance(network, nn.Module):
@@ -42,7 +41,7 @@ def make_network(config: DictConfig, data: Any, norm: Any) -> nn.Module:
 def _check_complete(config: DictConfig, given: Mapping[str, Any]) -> None:
     """Raises ConfigError where the constructor needs more than it gets, or takes no norm though one was chosen."""
     target = config.model._target_
-    parameters = inspect.signature(hydra.utils.get_object(target)).parameters.values()
+    parameters = inspect.signature(locate(target, "model")).parameters.values()
     needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if missing := [name for name in needed if name not in given and name not in config.model]:
         raise ConfigError(f"model: {target} needs {', '.join(missing)}: set model.{missing[0]}=; {CONTRACT}")

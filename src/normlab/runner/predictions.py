@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
@@ -97,7 +96,7 @@ def summary(table: "DataFrame", classes: Sequence[str]) -> str:
 
 
 def _own_part(data: Any) -> Inputs:
-    if type(data).predict_dataloader is not LightningDataModule.predict_dataloader:
+    if is_overridden("predict_dataloader", data):
         return Inputs(data.predict_dataloader())
     if is_overridden("test_dataloader", data):
         names = data.sample_names.get("test") if isinstance(data, DataModule) else None

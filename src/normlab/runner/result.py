@@ -138,8 +138,8 @@ def _samples(parts: Parts) -> dict[str, int]:
     for part in ("train", "val", "test"):
         limit = getattr(parts.trainer, f"limit_{part}_batches")
         whole = isinstance(limit, float) and limit == 1  # the integer is a single batch
-        if whole and is_overridden(f"{part}_dataloader", parts.data):
-            dataset = getattr(getattr(parts.data, f"{part}_dataloader")(), "dataset", None)
+        if whole and is_overridden(f"{part}_dataloader", parts.loaders):
+            dataset = getattr(getattr(parts.loaders, f"{part}_dataloader")(), "dataset", None)
             if hasattr(dataset, "__len__"):
                 found[part] = len(dataset)  # pyright: ignore[reportArgumentType]
     return found

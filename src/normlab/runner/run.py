@@ -3,14 +3,14 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning import LightningDataModule
+from lightning import Callback, LightningDataModule
 from omegaconf import DictConfig
 
 from normlab.config.inputs import checkpoint_path
@@ -52,25 +52,31 @@ class Result:
 
 
 def run(
-    config: DictConfig, folder: str | Path | None = None, data: LightningDataModule | Datasets | None = None
+    config: DictConfig,
+    folder: str | Path | None = None,
+    data: LightningDataModule | Datasets | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Result:
     """Does what `config.action` says; `config` comes from `normlab.compose`.
 
     folder: the run folder; None takes `outputs/<name>`, or a new one without a name. data: a LightningDataModule, or
-    (train, val[, test]) in place of the configured data, each a dataset, a DataLoader or a pair of arrays. Raises
-    ConfigError where something cannot work, before any training, and KeyboardInterrupt on Ctrl-C and SIGTERM; the
-    folder's result.json tells the end in any case. Of processes that torchrun or srun started the first one writes it
-    and all else, and the others train with it.
+    (train, val[, test]) in place of the configured data, each a dataset, a DataLoader or a pair of arrays. callbacks:
+    Lightning's, beside the configured ones; they act in this process, and so not with several that the run starts.
+    Raises ConfigError where something cannot work, before any training, and KeyboardInterrupt on Ctrl-C and SIGTERM;
+    the folder's result.json tells the end in any case. Of processes that torchrun or srun started the first one writes
+    it and all else, and the others train with it.
     """
     if not isinstance(config, DictConfig):
         raise ConfigError(f'config is a {type(config).__name__}; expected normlab.compose(["model=net", …])')
     check_read(config)
     check_all(config)
     with interruptible(), Start(timeout(config)) as start:
-        return _run(config, folder, data, start)
+        return _run(config, folder, data, callbacks, start)
 
 
-def _run(config: DictConfig, folder: str | Path | None, data: Any, start: Start) -> Result:
+def _run(
+    config: DictConfig, folder: str | Path | None, data: Any, callbacks: Sequence[Callback], start: Start
+) -> Result:
     path = Path(folder) if folder is not None else place.resolve(config.name, config.action, config.ckpt)
     if data is not None:
         config = config.copy()
@@ -93,12 +99,12 @@ def _run(config: DictConfig, folder: str | Path | None, data: Any, start: Start)
     if here is not None:
         torch.set_num_threads(threads(here.local))
     if here is not None and here.rank > 0:
-        return _follow(config, path, out, checkpoint, data, here.rank, start)
+        return _follow(config, path, out, checkpoint, data, callbacks, here.rank, start)
     (path / "checkpoints" if config.action == "fit" else out).mkdir(parents=True, exist_ok=True)
     with place.lock(out), logging_to(out / "train.log"), Recorded(config, out) as recorded:
         quiet_lightning()
         set_allocator(config.allocator)
-        parts = build(config, out, data)
+        parts = build(config, out, data, callbacks=callbacks)
         if checkpoint is not None:
             load_weights(parts.task, checkpoint)
         if config.action == "fit":
@@ -110,6 +116,11 @@ def _run(config: DictConfig, folder: str | Path | None, data: Any, start: Start)
         environment.write_environment(out, _devices(parts))
         start.ready(config)
         if parts.trainer.world_size > 1 and here is None:
+            if callbacks:
+                raise ConfigError(
+                    f"callbacks given from Python act in one process, and this run starts {parts.trainer.world_size}: "
+                    "name them in a yaml file of conf/callbacks, or set trainer.devices=1"
+                )
             from normlab.runner.launch import Launcher  # torch may be built without it
 
             launcher = Launcher(config, out, checkpoint, parts.trainer.world_size)
@@ -138,13 +149,20 @@ def _look_at_data(config: DictConfig, path: Path, out: Path, data: Any) -> Resul
 
 
 def _follow(
-    config: DictConfig, path: Path, out: Path, checkpoint: Path | None, data: Any, rank: int, start: Start
+    config: DictConfig,
+    path: Path,
+    out: Path,
+    checkpoint: Path | None,
+    data: Any,
+    callbacks: Sequence[Callback],
+    rank: int,
+    start: Start,
 ) -> Result:
     """What another process than the first does: its part of the training, and nothing that is seen."""
     with no_logging(), closing_wandb():
         quiet_lightning()
         set_allocator(config.allocator)
-        parts = build(config, out, data, rank)
+        parts = build(config, out, data, rank, callbacks)
         if checkpoint is not None:
             load_weights(parts.task, checkpoint)
         start.ready(config)

@@ -59,8 +59,18 @@ def stop_probing() -> None:
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
 
 
-def make_trainer(config: DictConfig, folder: Path, record: Record, network: nn.Module, processes: int) -> Trainer:
-    """The trainer of a run, with its callbacks, loggers and strategy. Raises ConfigError."""
+def make_trainer(
+    config: DictConfig,
+    folder: Path,
+    record: Record,
+    network: nn.Module,
+    processes: int,
+    callbacks: Sequence[Callback] = (),
+) -> Trainer:
+    """The trainer of a run, with its callbacks, loggers and strategy.
+
+    callbacks: those that are not configured, which are called before the others. Raises ConfigError.
+    """
     stop_probing()
     core: list[Callback] = [ModeGuard(), EpochSeed(config.seed), TrainingProgress()]
     added: list[Callback] = []
@@ -81,7 +91,7 @@ def make_trainer(config: DictConfig, folder: Path, record: Record, network: nn.M
         settings.check_val_every_n_epoch = 1001  # it looks at the training loss alone
     if steps_per_call(config) > 1:
         settings.limit_train_batches = 1.0  # Chunks keeps the limit, in batches
-        _refuse_per_batch(added, config.steps_per_execution)
+        _refuse_per_batch([*callbacks, *added], config.steps_per_execution)
     plugins: list[Any] = [devices.environment()]
     if processes > 1:
         core.append(SameConfig(config_hash(config)))
@@ -96,7 +106,7 @@ def make_trainer(config: DictConfig, folder: Path, record: Record, network: nn.M
         "strategy": _strategy(config, network, processes),
         "plugins": plugins,
         "use_distributed_sampler": False,  # our data has parts of its own
-        "callbacks": core + added,
+        "callbacks": [*callbacks, *core, *added],
         "logger": loggers,
         "default_root_dir": folder,
         "enable_progress_bar": False,

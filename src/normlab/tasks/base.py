@@ -15,7 +15,7 @@ from torchmetrics import Metric, MetricCollection
 from normlab.data.common.loaders import Chunks
 from normlab.distributed.collectives import everywhere
 from normlab.distributed.shards import is_cut
-from normlab.errors import PeerError
+from normlab.errors import PeerError, is_library
 from normlab.norms.domain import set_domain
 from normlab.tasks.meter import ClassCounts, Meter
 from normlab.tasks.nonfinite import REMEDY, Guard, Policy, explain, first_cause
@@ -203,6 +203,8 @@ class Task(LightningModule):
         try:
             self.schedule.build(optimizer, total_steps=1000, direction=self.direction)
         except (TypeError, ValueError, RuntimeError) as error:
+            if not is_library(self.schedule.made):
+                raise
             raise ValueError(f"scheduler: {error}".replace("scheduler: scheduler.", "scheduler.")) from error
 
     def configure_optimizers(self) -> Any:

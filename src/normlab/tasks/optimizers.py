@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from normlab.errors import is_library
 from normlab.norms.common.declaration import declaration
 
 
@@ -35,6 +36,8 @@ def try_optimizer(make: Callable[..., Any], network: nn.Module) -> Optimizer:
     try:
         optimizer = make(parameter_groups(network))
     except (TypeError, ValueError, RuntimeError) as error:
+        if not is_library(made):
+            raise
         raise ValueError(f"optimizer: {error}") from error
     if not isinstance(optimizer, Optimizer):
         raise ValueError(f"optimizer: {type(optimizer).__name__} is no optimizer of torch")

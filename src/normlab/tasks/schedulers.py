@@ -44,7 +44,7 @@ class Schedule:
     @property
     def looks(self) -> bool:
         """Whether its steps take a metric."""
-        return "metrics" in inspect.signature(getattr(self._made, "step", lambda: None)).parameters
+        return "metrics" in inspect.signature(getattr(self.made, "step", lambda: None)).parameters
 
     def build(self, optimizer: Optimizer, total_steps: int, direction: Callable[[str], str]) -> Any:
         """The scheduler. direction: `max` or `min` of a metric. Raises ValueError or TypeError."""
@@ -59,12 +59,12 @@ class Schedule:
         return {key: value for key, value in state.items() if key not in plan}
 
     @property
-    def _made(self) -> Callable[..., Any]:
+    def made(self) -> Callable[..., Any]:
         return getattr(self.make, "func", self.make)
 
     @property
     def _parameters(self) -> set[str]:
-        return set(inspect.signature(self._made).parameters)
+        return set(inspect.signature(self.made).parameters)
 
 
 def cosine(optimizer: Optimizer, total_steps: int, warmup: float) -> LambdaLR:

@@ -28,8 +28,6 @@ class OfDatasets(LightningDataModule):
     def __init__(self, datasets: Datasets, batch_size: int):
         super().__init__()
         self.datasets, self.batch_size = datasets, batch_size
-        if len(datasets) == 3:
-            self.test_dataloader = lambda: self._loader(2)
 
     def train_dataloader(self) -> DataLoader[Any]:
         return self._loader(0, shuffle=hasattr(self.datasets[0], "__len__"))  # an iterable dataset has its own order
@@ -40,6 +38,13 @@ class OfDatasets(LightningDataModule):
     def _loader(self, place: int, **options: Any) -> DataLoader[Any]:
         given = self.datasets[place]
         return given if isinstance(given, DataLoader) else DataLoader(given, self.batch_size, **options)
+
+
+class WithTest(OfDatasets):
+    """Datasets of which the third is the test part; Lightning takes a part to be there that has a method."""
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self._loader(2)
 
 
 def take(data: Any, config: DictConfig) -> tuple[LightningDataModule, dict[str, Any]]:
@@ -55,7 +60,8 @@ def take(data: Any, config: DictConfig) -> tuple[LightningDataModule, dict[str, 
     datasets = list(_datasets(data))
     loaders = any(isinstance(dataset, DataLoader) for dataset in datasets)
     _check_typed(config, () if loaders else ("data.batch_size",))
-    module = OfDatasets(datasets, config.data.get("batch_size", 64))
+    kind = WithTest if len(datasets) == 3 else OfDatasets
+    module = kind(datasets, config.data.get("batch_size", 64))
     recorded = {} if loaders else {"batch_size": module.batch_size}
     named = zip(PARTS, datasets, strict=False)
     recorded |= {name: told for name, dataset in named if (told := _fingerprint(dataset))}

@@ -5,49 +5,93 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from lightning import LightningDataModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from normlab.data.common.labels import check_finite, check_labels, check_varies
 from normlab.data.common.loaders import Chunk
+from normlab.data.common.wrapped import Wrapped
 from normlab.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
 
-def adopt(data: Any, measured: Sequence[str]) -> None:
-    """Gives own data, already set up, the facts that normlab needs, and says which guarantees end.
+def adopt(module: LightningDataModule, measured: Sequence[str]) -> "Adopted":
+    """Own data, already set up, with the facts that normlab needs; says which guarantees end.
 
-    Facts that the data module has as attributes are taken: `task` (classify or regress), `input_shape`,
-    `out_features`, and `target_statistics()` or `class_counts()` where they are asked for. Others are read off its
-    training batches, which must be pairs (x, y), or triples (x, y, domain) for `norm=domain`: integer y (N,) are
-    classes, floating-point y (N, width) or (N,) a target to regress. Every batch is looked at before it is used, and
-    the first of the `measured` parts right away.
-    Raises ConfigError for data that cannot be trained on, naming the part.
+    The first batch of the `measured` parts is looked at right away. Raises ConfigError for data that cannot be trained
+    on, naming the part.
     """
     for part in ("train", "val"):
-        if not is_overridden(f"{part}_dataloader", data):
-            raise ConfigError(f"own data: {type(data).__name__} has no {part}_dataloader; a fit needs train and val")
-        if isinstance(getattr(data, f"{part}_dataloader")(), list | tuple | dict):
+        if not is_overridden(f"{part}_dataloader", module):
+            raise ConfigError(f"own data: {type(module).__name__} has no {part}_dataloader; a fit needs train and val")
+        if isinstance(getattr(module, f"{part}_dataloader")(), list | tuple | dict):
             raise ConfigError(f"own data: {part}_dataloader gives several loaders; expected one")
-    if getattr(data, "task", None) not in (None, "classify", "regress"):
-        raise ConfigError(f"own data: task={data.task}; expected classify or regress")
     for part in measured:
-        _check_first(data, part)
-    targets = _Targets(data)
-    if getattr(data, "input_shape", None) is None:
-        data.input_shape = targets.input_shape
-    if getattr(data, "task", None) is None:
-        data.task = "regress" if targets.all.is_floating_point() else "classify"
-    if getattr(data, "out_features", None) is None:
-        data.out_features = targets.width(data.task)
-    if data.task == "classify":
-        data.class_counts = getattr(data, "class_counts", lambda: targets.counts(data.out_features))
-    else:
-        data.target_statistics = getattr(data, "target_statistics", targets.statistics)
-    if not hasattr(data.on_before_batch_transfer, "looks"):  # of an earlier run in this process
-        data.on_before_batch_transfer = _looking(data, data.on_before_batch_transfer)
+        _check_first(module, part)
+    adopted = Adopted(module)
     log.warning("own data: splits, order and augmentation are yours, so resuming bit by bit is not guaranteed")
+    return adopted
+
+
+class Adopted(Wrapped):
+    """A person's own data module as normlab takes data; the module itself stays as it is.
+
+    Facts that the module has as attributes are taken: `task` (classify or regress), `input_shape`, `out_features`, and
+    `target_statistics()` or `class_counts()` where they are asked for. Others are read off its training batches, which
+    must be pairs (x, y), or triples (x, y, domain) for `norm=domain`: integer y (N,) are classes, floating-point y
+    (N, width) or (N,) a target to regress. Every batch is looked at before it is used. Raises ConfigError.
+    """
+
+    def __init__(self, module: LightningDataModule):
+        super().__init__(module)
+        self.targets = _Targets(module)
+        self.task = self._stated("task", lambda: "regress" if self.targets.all.is_floating_point() else "classify")
+        if self.task not in ("classify", "regress"):
+            raise ConfigError(f"own data: task={self.task}; expected classify or regress")
+        self.input_shape = self._stated("input_shape", lambda: self.targets.input_shape)
+        self.out_features = self._stated("out_features", lambda: self.targets.width(self.task))
+
+    def class_counts(self) -> Tensor:
+        """How many samples of each class the training part has, (classes,)."""
+        return getattr(self.module, "class_counts", lambda: self.targets.counts(self.out_features))()
+
+    def target_statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (out_features,) of the training part's target."""
+        return getattr(self.module, "target_statistics", self.targets.statistics)()
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """The module's own hook, followed by a look at the batch. Raises ConfigError."""
+        if isinstance(batch, Chunk):
+            return Chunk([self.on_before_batch_transfer(single, dataloader_idx) for single in batch])
+        batch = self.module.on_before_batch_transfer(batch, dataloader_idx)
+        assert self.trainer is not None
+        if self.trainer.predicting:
+            self._check_samples(batch if isinstance(batch, Tensor) else batch[0], "samples to predict")
+            return batch
+        x, y, *domain = _pair(batch)
+        where = "training part" if self.trainer.training else "validation or test part"
+        self._check_samples(x, where)
+        if self.task == "classify":
+            check_labels(y, self.out_features, f"own data, {where}")
+        else:
+            y = y.reshape(len(y), -1).to(x.dtype)
+        return (x, y, *domain)
+
+    def _stated(self, name: str, read: Callable[[], Any]) -> Any:
+        stated = getattr(self.module, name, None)
+        return read() if stated is None else stated
+
+    def _check_samples(self, x: Tensor, where: str) -> None:
+        if is_overridden("on_after_batch_transfer", self.module):
+            return  # which may still change them
+        assert self.trainer is not None
+        if not x.is_floating_point() or (x.dtype == torch.float64 and self.trainer.precision != "64-true"):
+            kind = str(x.dtype).removeprefix("torch.")
+            raise ConfigError(
+                f"own data, {where}: samples are {kind}; networks take float32: x.float(), of pixels / 255"
+            )
 
 
 class _Targets:
@@ -118,34 +162,3 @@ def _pair(batch: Any) -> Sequence[Tensor]:
     if not isinstance(batch, Sequence) or len(batch) not in (2, 3):
         raise ConfigError(f"own data: batches must be pairs (x, y), or (x, y, domain); got {type(batch).__name__}")
     return batch
-
-
-def _looking(data: Any, given: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
-    """The data module's hook before a batch travels to the device, followed by a look at the batch."""
-
-    def look(batch: Any, dataloader_idx: int) -> Any:
-        if isinstance(batch, Chunk):
-            return Chunk([look(single, dataloader_idx) for single in batch])
-        batch = given(batch, dataloader_idx)
-        if data.trainer.predicting:
-            _check_samples(batch if isinstance(batch, Tensor) else batch[0], data, "samples to predict")
-            return batch
-        x, y, *domain = _pair(batch)
-        where = "training part" if data.trainer.training else "validation or test part"
-        _check_samples(x, data, where)
-        if data.task == "classify":
-            check_labels(y, data.out_features, f"own data, {where}")
-        else:
-            y = y.reshape(len(y), -1).to(x.dtype)
-        return (x, y, *domain)
-
-    look.looks = True  # pyright: ignore[reportFunctionMemberAccess]
-    return look
-
-
-def _check_samples(x: Tensor, data: Any, where: str) -> None:
-    if is_overridden("on_after_batch_transfer", data):
-        return  # which may still change them
-    if not x.is_floating_point() or (x.dtype == torch.float64 and data.trainer.precision != "64-true"):
-        kind = str(x.dtype).removeprefix("torch.")
-        raise ConfigError(f"own data, {where}: samples are {kind}; networks take float32: x.float(), of pixels / 255")

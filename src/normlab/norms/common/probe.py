@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from normlab.errors import is_library, was_refused
 from normlab.norms.common.declaration import declaration
 
 
@@ -42,11 +43,21 @@ def probe(network: nn.Module, sample: Tensor, layers: Mapping[str, nn.Module]) -
             return network(sample), seen
     except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
         _check_single_values(layers, seen)
+        if not was_refused(error) and any(map(_is_persons, network.modules())):
+            error.add_note(
+                f"This came of samples of shape {tuple(sample.shape[1:])}, sent through before the training."
+            )
+            raise
         shape, reason = tuple(sample.shape[1:]), str(error) or type(error).__name__
         raise ValueError(f"the network cannot take samples of shape {shape}: {reason}") from error
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _is_persons(module: nn.Module) -> bool:
+    """Whether a module is of a person's own class, whose mistakes need their traceback."""
+    return not is_library(type(module)) and not type(module).__module__.startswith("normlab.")
 
 
 def _check_single_values(layers: Mapping[str, nn.Module], seen: Mapping[str, Tensor]) -> None:
