@@ -36,11 +36,11 @@ class Wrapped(LightningDataModule):
                 setattr(self, name, getattr(module, name))
 
     @property
-    def trainer(self) -> Trainer | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def trainer(self) -> Trainer | None:
         return self.module.trainer
 
     @trainer.setter
-    def trainer(self, trainer: Trainer | None) -> None:
+    def trainer(self, trainer: Trainer | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self.module.trainer = trainer
 
     def __getattr__(self, name: str) -> Any:
