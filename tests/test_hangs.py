@@ -117,7 +117,7 @@ def test_a_stopped_process_counts_as_killed(tmp_path, whole):
     with_mischief(tmp_path / "run", "stop")
     log = (tmp_path / "run" / "train.log").read_text()
     assert "rank 0 of 2 waited in vain for the others' statistics in " in log
-    assert "; rank 1 gives no answer. What only takes longer needs more trainer.timeout; restart 1 of 3" in log
+    assert "; rank 1 gives no answer. If it only takes longer, raise trainer.timeout; restart 1 of 3" in log
     assert_same(tmp_path / "run", whole)
 
 

@@ -113,13 +113,15 @@ def test_the_kind_of_error(said, name):
         ("layer", r"rank 0 of 2 waited in vain for the others' statistics in 0: .*Timed out"),
         ("gradients", r"rank 0 of 2 waited in vain in test_peers.gradients, line \d+ \(Timed out waiting 2000ms"),
         ("barrier", r"rank 0 of 2 waited in vain in test_peers.one, line \d+ \(Timed out waiting 2000ms"),
-        ("objects", r"rank 0 of 2 waited in vain in test_peers\.\w+, line \d+ \(Timed out waiting 2000ms"),
+        ("objects", r"rank 0 of 2 waited in vain in test_peers\.<lambda>, line \d+ \(Timed out waiting 2000ms"),
         ("metric", r"rank 0 of 2 waited in vain in torchmetrics.\S+gather\S*, line \d+ \(Timed out waiting 2000ms"),
     ],
 )
 def test_who_waits_where_and_who_is_where_instead(said, name, place):
     message = str(said[0][name])
-    other = r"\), epoch 7, step 9; rank 1 is in test_peers.oversleep, line \d+, epoch 7, step 9. What only takes longer"
+    other = (
+        r"\), epoch 7, step 9; rank 1 is in test_peers.oversleep, line \d+, epoch 7, step 9. If it only takes longer"
+    )
     assert re.search(f"^{place}.*{other}", message, re.DOTALL), message
     assert said[1][name] is None
 

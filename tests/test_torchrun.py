@@ -142,11 +142,11 @@ def test_a_process_that_never_comes_is_not_waited_for(tmp_path):
     assert "WaitError: rank 0 of 2 waited in vain for the others to build the parts of the run (" in done.stderr
     result = json.loads((tmp_path / "outputs" / "a" / "result.json").read_text())
     assert result["status"] == "failed"
-    assert result["error"].endswith("What only takes longer needs more trainer.timeout")
+    assert result["error"].endswith("If it only takes longer, raise trainer.timeout")
 
 
 def test_a_world_is_told_by_the_environment(monkeypatch):
-    assert starter.found() is None
+    assert starter.world() is None
     for key, value in {
         "SLURM_STEP_ID": "0",
         "SLURM_NTASKS": "4",
@@ -155,20 +155,20 @@ def test_a_world_is_told_by_the_environment(monkeypatch):
         "SLURM_JOB_ID": "7",
     }.items():
         monkeypatch.setenv(key, value)
-    here = starter.found()
+    here = starter.world()
     assert (here.starter, here.rank, here.processes, here.nodes, here.local) == ("srun", 3, 4, 2, 2)
     monkeypatch.setenv("SLURM_NNODES", "3")
     with pytest.raises(ConfigError, match="srun started 4 processes on 3 nodes: each node must have as many"):
         starter.check(compose(["trainer=slurm"]))
     for key, value in (RANKS | {"RANK": "1"}).items():  # torchrun inside of srun
         monkeypatch.setenv(key, value)
-    assert starter.found() == starter.World("torchrun", 1, 2, 1)
+    assert starter.world() == starter.World("torchrun", 1, 2, 1)
     for key in RANKS:
         monkeypatch.delenv(key)
     for name, value in (("SLURM_JOB_NAME", "interactive"), ("SLURM_NTASKS", "1")):
         with monkeypatch.context() as inner:
             inner.setenv(name, value)
-            assert starter.found() is None
+            assert starter.world() is None
 
 
 def test_several_nodes_need_a_starter(tmp_path):

@@ -1,4 +1,4 @@
-"""Messages: normlab's own and every warning on the console, all of them and Lightning's in train.log."""
+"""Messages: the console shows normlab's own and every warning; train.log holds these and Lightning's too."""
 
 import logging
 import os
@@ -41,14 +41,14 @@ def logging_to(file: Path) -> Iterator[None]:
 
 @contextmanager
 def on_console() -> Iterator[None]:
-    """Sends messages to the console: those of a sweep, which are of no single run."""
+    """Sends the messages of a sweep, which belong to no single run, to the console."""
     with _handlers(ConsoleHandler()):
         yield
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Keeps a job of a sweep off the console, with the processes that it starts: the sweep tells of it."""
+    """Keeps a job of a sweep and the processes that it starts off the console: the sweep reports what they do."""
     os.environ[QUIET] = "1"
     try:
         yield
@@ -62,7 +62,7 @@ def is_quiet() -> bool:
 
 @contextmanager
 def no_logging() -> Iterator[None]:
-    """Keeps quiet: of several processes the first one's messages are enough, and errors are raised."""
+    """Drops all messages: the first of several processes writes them for all, and errors are raised anyway."""
     with _handlers(logging.NullHandler()):
         yield
 
@@ -100,11 +100,11 @@ def quiet_lightning() -> None:
     """Takes Lightning's own handlers away: each of its lines would appear twice. Call after importing it."""
     # Lightning 2.6 with torch 2.15, 2026-11: its own use of a deprecated torch class, nothing a user can change
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-    # the meter of each stage has summed over all processes by itself
+    # The meter of each stage has already summed over all processes.
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
-    # one process on a machine that has SLURM is no mistake
+    # One process on a machine that has SLURM is no mistake.
     warnings.filterwarnings("ignore", message="The `srun` command is available")
-    # nonfinite=skip returns no loss for a batch that it leaves out, and says so itself
+    # nonfinite=skip returns no loss for a batch that it leaves out, and reports that itself.
     warnings.filterwarnings("ignore", message=".*`training_step` returned `None`.*")
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logger = logging.getLogger(name)

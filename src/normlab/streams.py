@@ -8,12 +8,12 @@ from typing import IO, Any
 
 
 def keep_going() -> None:
-    """Lets what this process prints be lost where it cannot be written: to a closed output, a pipe without a reader."""
+    """Drops what this process prints where it cannot be written, as to a closed output or a pipe without a reader."""
     sys.stdout, sys.stderr = _lossy(sys.stdout), _lossy(sys.stderr)
 
 
 def printable(text: str) -> str:
-    """The same text, with escapes for what is no text: of a file's name the bytes that are no UTF-8."""
+    """The same text with escapes for what is no text, such as bytes of a file's name that are no UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -31,9 +31,9 @@ class _Lossy(io.FileIO):
 
 
 def _lossy(stream: Any) -> IO[str]:
-    """The same stream, but for what happens when it cannot be written; a person's own stream stays as it is."""
-    if stream is None:  # closed; a file opened later would take its place
-        return open(os.devnull, "w")  # for as long as the process lives
+    """The same stream, except that it drops what cannot be written. A stream that a person has set stays as it is."""
+    if stream is None:  # it was closed, and a file that is opened later would take its place
+        return open(os.devnull, "w")  # stays open as long as the process lives
     if type(stream) is not io.TextIOWrapper or not isinstance(stream.buffer, io.BufferedWriter | io.FileIO):
         return stream
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What processes say to each other in the midst of a run; each of them must take part."""
+"""What processes exchange during a run. Every process must call each of these functions."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -21,16 +21,16 @@ def everywhere(condition: bool, device: torch.device) -> bool:
 
 
 def of_all(own: T) -> list[T]:
-    """What each of the processes has, in their order; all of them must ask."""
+    """The values of all processes, by rank; all of them must ask."""
     if not several():
         return [own]
-    found: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(found, own)
-    return found
+    values: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, own)
+    return values
 
 
 class Sent:
-    """What this process sent last, for those who ask where it is: NCCL's collectives return before they are done.
+    """What this process sent last, as NCCL's collectives return before they are done.
 
     layer: the name of the layer whose statistics or gradients it sent.
     """
@@ -63,7 +63,7 @@ def _sum(own: Tensor, layer: str) -> Tensor:
 
 
 def _naming(layer: str, collective: Callable[[], Any]) -> None:
-    """Says in which layer and rank a collective failed, as it does where another rank does not come to it."""
+    """Runs a collective; where it fails because another rank does not come, the error names the layer and the rank."""
     Sent.layer = layer
     try:
         collective()

@@ -1,4 +1,4 @@
-"""The processes of a run: how many there are to be, and what one of them can know of all."""
+"""The processes of a run: how many there will be, and what each of them knows about all."""
 
 import os
 from datetime import timedelta
@@ -19,7 +19,7 @@ from normlab.errors import ConfigError
 def count(config: DictConfig) -> int:
     """How many processes a configuration asks for. Raises ConfigError for devices or processes that are not there."""
     starter.check(config)
-    here = starter.found()
+    here = starter.world()
     devices = config.trainer.devices if here is None else here.local
     return _on_this_node(devices, config.trainer) * nodes()
 
@@ -31,7 +31,7 @@ def timeout(config: DictConfig) -> timedelta:
 
 def nodes() -> int:
     """How many machines take part."""
-    here = starter.found()
+    here = starter.world()
     return 1 if here is None else here.nodes
 
 
@@ -56,17 +56,17 @@ def _on_this_node(devices: int | str, trainer: DictConfig) -> int:
 
 
 def has_own_gpu(trainer: DictConfig) -> bool:
-    """Whether this process is one of several on its node and sees a single GPU, as srun --gpus-per-task=1 shows it.
+    """Whether this process is one of several on its node and sees a single GPU, as under srun --gpus-per-task=1.
 
-    That it is no other process's GPU too is known once they meet (see start.py).
+    Whether another process has the same GPU is only known once they meet (see rendezvous.py).
     """
-    here = starter.found()
+    here = starter.world()
     several_here = here is not None and here.local > 1
     return several_here and trainer.accelerator in ("auto", "gpu") and torch.cuda.device_count() == 1
 
 
 class OwnGpu(CUDAAccelerator):
-    """For Lightning, which takes the local rank for the number of the GPU: here every process's own is number 0."""
+    """Tells Lightning, which takes the local rank for the GPU's number, that every process's own GPU is number 0."""
 
     @staticmethod
     def parse_devices(devices: Any) -> list[int]:
@@ -78,11 +78,11 @@ class OwnGpu(CUDAAccelerator):
 
 
 def environment() -> ClusterEnvironment:
-    """Where Lightning learns of this process's place.
+    """What tells Lightning this process's rank and how many there are.
 
-    Named instead of left to Lightning, which takes any process in a SLURM job for one of srun's.
+    Lightning's own choice takes any process in a SLURM job for one that srun has started.
     """
-    here = starter.found()
+    here = starter.world()
     if here is None:
         return LightningEnvironment()
     if here.starter == "torchrun":

@@ -5,12 +5,12 @@ import signal
 
 
 def die_with(parent: int) -> None:
-    """Lets this process be killed with the one that started it, on Linux: the same command resumes its run.
+    """Has the kernel kill this process when its parent is killed (Linux).
 
-    A process without a parent would go on to write into the folder, which a second start takes for its own.
+    Without its parent it would go on writing into the run folder while the same command resumes the run there.
     """
     from torch.multiprocessing import _prctl_pr_set_pdeathsig  # pyright: ignore
 
-    _prctl_pr_set_pdeathsig(signal.SIGKILL)  # torch has set SIGINT, which a process that waits does not hear
-    if os.getppid() != parent:  # it was killed just before
+    _prctl_pr_set_pdeathsig(signal.SIGKILL)  # torch has set SIGINT, which a waiting process does not hear
+    if os.getppid() != parent:  # the parent was killed just before
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What processes tell each other when one of them waits in vain: who did not come, and where it is instead."""
+"""Processes tell each other where they are when one of them waits in vain for another."""
 
 import itertools
 import json
@@ -19,17 +19,17 @@ from normlab.errors import LostError, PeerError, WaitError
 
 LOOK = 1.0  # seconds between two looks for somebody who asks
 PATIENCE = 6.0  # seconds to wait for answers, of processes that may be short of time
-SLACK = 2.0  # and for our own threads, which nothing but a store whose host was stopped holds up
+SLACK = 2.0  # seconds to wait for our own threads; only a store whose host was stopped holds them up
 
 
 class Peers:
-    """Completes the error of a collective with the processes that did not come to it, and where they are.
+    """Adds to the error of a collective which processes did not come to it, and where they are.
 
-    Use as a context around what processes do together; alone it does nothing. In place of an error that says no more
-    than that somebody did not come it raises WaitError, LostError where one of the others gives no answer, and
-    PeerError where one has failed, also in place of an interruption: torchrun interrupts the others then. A step costs
-    nothing: a thread looks now and then whether somebody asks. Before the processes have met, and where the first one's
-    end has taken their common store along, nobody can be asked.
+    Use it as a context around what processes do together; for a single process it does nothing. An error that only
+    says that somebody did not come is replaced: by WaitError, by LostError where another process gives no answer, and
+    by PeerError where one has failed. PeerError also replaces an interruption, since torchrun interrupts the others
+    when one fails. This costs a step no time: a thread looks now and then whether somebody asks. Nobody can be asked
+    before the processes have met, or once the first process has ended and taken their common store along.
     """
 
     numbers = itertools.count()  # numbers the contexts in this process
@@ -55,9 +55,9 @@ class Peers:
             self.answering.join(LOOK + SLACK)
             return
         answers: dict[int, dict[str, Any]] = {}
-        with suppress(KeyboardInterrupt):  # by torchrun, which ends the processes that another's failure leaves behind
+        with suppress(KeyboardInterrupt):  # torchrun ends the processes that another's failure leaves behind
             self.answering.join(LOOK + SLACK)
-            # aside, where a store that does not answer cannot hold us up
+            # In a thread, so that a store that does not answer cannot hold us up.
             telling = threading.Thread(target=self._tell, args=(error, answers), daemon=True)
             telling.start()
             telling.join(PATIENCE + SLACK)
@@ -65,7 +65,7 @@ class Peers:
             raise completed from error
 
     def _answer(self) -> None:
-        """Says where this process is, once another asks."""
+        """Waits until another process asks, and says where this one is."""
         store: Any = None
         with suppress(RuntimeError):  # the store has ended with its host
             while not self.over.wait(LOOK):
@@ -77,7 +77,7 @@ class Peers:
                     return
 
     def _tell(self, error: BaseException, answers: dict[int, dict[str, Any]]) -> None:
-        """Says how this process ended, and hears what the others say, unless it knows the cause itself."""
+        """Says how this process ended. Unless it knows the cause itself, it also hears what the others say."""
         with suppress(RuntimeError):
             if not distributed.is_initialized():
                 return
@@ -94,7 +94,7 @@ class Peers:
                 self._say(store, f"was interrupted {_place_of(error)}, {moment(self.trainer)}", failed=False)
 
     def _hear(self, store: Any, answers: dict[int, dict[str, Any]], patience: float) -> None:
-        """Collects what the others say, until all have or for `patience` seconds."""
+        """Collects what the others say, for `patience` seconds at most."""
         missing = set(range(self.trainer.world_size)) - {self.trainer.global_rank}
         deadline = time.monotonic() + patience
         while missing:
@@ -109,7 +109,7 @@ class Peers:
         store.set(f"{self.prefix}/{self.trainer.global_rank}", json.dumps({"what": what, "failed": failed}))
 
     def _completed(self, error: BaseException, answers: dict[int, dict[str, Any]]) -> Exception | None:
-        """The error to raise in place of this one; None where it says enough."""
+        """The error to raise in place of this one; None where this one says enough."""
         own, processes = self.trainer.global_rank, self.trainer.world_size
         others = [rank for rank in range(processes) if rank != own]
         failed = next((f"rank {r} {answers[r]['what']}" for r in others if r in answers and answers[r]["failed"]), None)
@@ -124,25 +124,25 @@ class Peers:
             return PeerError(f"{failed}; {message}")
         if not distributed.is_initialized():
             return WaitError(f"{message}; the processes have not met")
-        told = "; ".join(f"rank {r} {answers[r]['what'] if r in answers else 'gives no answer'}" for r in others)
+        where = "; ".join(f"rank {r} {answers[r]['what'] if r in answers else 'gives no answer'}" for r in others)
         kind = WaitError if len(answers) == len(others) else LostError
-        return kind(f"{message}, {moment(self.trainer)}; {told}. What only takes longer needs more trainer.timeout")
+        return kind(f"{message}, {moment(self.trainer)}; {where}. If it only takes longer, raise trainer.timeout")
 
 
 def _store() -> Any:
-    """What the processes have met through, with a connection of its own."""
+    """The store through which the processes have met, over a connection of its own."""
     return distributed.distributed_c10d._get_default_store().clone()
 
 
 def in_vain(error: BaseException) -> bool:
-    """Whether an error says that others did not come; gloo's errors have no class of their own."""
+    """Whether an error says that other processes did not come; gloo's errors have no class of their own."""
     return isinstance(error, WaitError | distributed.DistError) or (
         isinstance(error, RuntimeError) and "/gloo/" in str(error)
     )
 
 
 def _reason(error: BaseException) -> str:
-    """What a collective says, without the line of C++ that says it."""
+    """A collective's message without the line of C++ code that it came from."""
     return re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0]) if str(error) else type(error).__name__
 
 

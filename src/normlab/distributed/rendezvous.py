@@ -20,16 +20,17 @@ from normlab.errors import ConfigError, PeerError, WaitError
 class Start:
     """Lets processes that torchrun or srun started begin together, or none of them.
 
-    Use as a context around all that a process does: leaving it by an error before `ready` tells the others of it. Does
-    nothing for a process that stands alone. Entering raises ConfigError where the first process's node has no address.
+    Use it as a context around all that a process does. An error that leaves it before `ready` is told to the others.
+    For a process that stands alone it does nothing. Entering raises ConfigError where the first process's node has no
+    address.
     """
 
     numbers = itertools.count()  # numbers the starts in this process
 
     def __init__(self, patience: timedelta):
-        """`patience` is how long to wait until the others have built their parts."""
+        """patience: how long to wait until the others have built their parts."""
         self.patience = patience
-        self.told = starter.found() is None
+        self.told = starter.world() is None  # a process that stands alone has nobody to tell
 
     def __enter__(self) -> "Start":
         if not self.told:
@@ -66,7 +67,7 @@ class Start:
         check_gpus([said["gpu"] for said in heard])
 
     def _tell(self, own: dict[str, Any]) -> list[dict[str, Any]]:
-        """Tells the others how far this process came, and hears it of each."""
+        """Tells the others how far this process came, and returns what each of them said, by rank."""
         from torch.distributed import DistError  # torch may be built without it
         from torch.distributed.rendezvous import rendezvous
 
@@ -84,22 +85,22 @@ class Start:
                 awaited = f"rank {other}"
                 heard.append(json.loads(store.get(f"{start}/said/{other}")))
             store.set(f"{start}/heard/{rank}", "")
-            if rank == 0:  # the store may end with the first process
+            if rank == 0:  # the store may end with the first process, so it waits until all have read
                 for other in range(processes):
                     awaited = f"rank {other}"
                     store.wait([f"{start}/heard/{other}"])
         except DistError as failure:
             raise WaitError(
                 f"rank {rank} of {processes} waited in vain for {awaited} to build the parts of the run ({failure}). "
-                "What only takes longer needs more trainer.timeout"
+                "If it only takes longer, raise trainer.timeout"
             ) from failure
         return heard
 
 
 def check_gpus(gpus: Sequence[str | None]) -> None:
-    """Raises ConfigError where two processes share a GPU; `gpus` has that of each rank, None for one that sees several.
+    """Raises ConfigError where two processes share a GPU, which NCCL would refuse too, but much later.
 
-    NCCL would refuse it too, much later.
+    gpus: the GPU of each rank; None for a process that sees several.
     """
     for rank, gpu in enumerate(gpus):
         if gpu is not None and gpu in gpus[:rank]:
@@ -110,7 +111,7 @@ def check_gpus(gpus: Sequence[str | None]) -> None:
 
 
 def _own_gpu() -> str:
-    """What tells the GPU of this process from every other."""
+    """The id of this process's GPU, which no other GPU has."""
     import torch  # only here: this module is imported before torch is needed
 
     return str(torch.cuda.get_device_properties(0).uuid)

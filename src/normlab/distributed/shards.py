@@ -1,6 +1,7 @@
-"""Networks that are cut over processes, and the piece of a tensor that one process has.
+"""Networks that are cut over processes, and the shard of a tensor that one process has.
 
-Imports nothing of torch.distributed, which torch may be built without: a DTensor is known by what it offers."""
+It imports nothing of torch.distributed, which torch may be built without; a DTensor is known by its attributes.
+"""
 
 from typing import Any
 
@@ -13,12 +14,12 @@ def is_cut(network: nn.Module) -> bool:
 
 
 def own_part(tensor: Tensor) -> Tensor:
-    """What this process has of a tensor; the tensor itself where it is whole."""
+    """This process's shard of a tensor; the tensor itself where it is whole."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def cut_like(value: Any, held: Any) -> Any:
-    """The part of `value` that this process has of a tensor of the same shape that is cut; else `value` itself."""
+    """The shard of `value` for this process, cut as the tensor `held` is; `value` itself where `held` is whole."""
     if not hasattr(held, "device_mesh") or not isinstance(value, Tensor) or value.shape != held.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
@@ -28,6 +29,6 @@ def cut_like(value: Any, held: Any) -> Any:
 
 
 def beneath(kind: type) -> type:
-    """The class that fully_shard has put its own on top of; `kind` itself where it has not."""
+    """The class of a layer before fully_shard put its own class on top; `kind` itself where it has not."""
     top, *below = kind.__bases__
     return below[0] if top.__name__ == "FSDPModule" else kind  # by its name: torch may be built without it

@@ -1,7 +1,7 @@
-"""Signs of life: where each process of a run is, told every second to the one that has started them.
+"""Signs of life: every second each process of a run tells the launcher where it is.
 
-NCCL's collectives return at once, and its watchdog ends a process that waits in vain without a word: then only the
-launcher can say who did not come, and where that one is instead.
+NCCL's collectives return at once, and its watchdog ends a process that waits in vain without a message. Only the
+launcher can then say which process did not come, and where it was instead.
 """
 
 import pickle
@@ -25,7 +25,7 @@ SILENCE = 5.0  # seconds without a sign, after which a process counts as stopped
 
 @dataclass(frozen=True)
 class Sign:
-    """What a process told last: when, in seconds as time.time gives them, and in words where it was."""
+    """The last sign of a process. time: as time.time gives it, in seconds. where: where the process was, in words."""
 
     time: float
     where: str
@@ -58,16 +58,16 @@ class Signs:
                 return
 
     def _where(self) -> str:
-        told = [place(traceback.walk_stack(sys._current_frames()[self.watched]))]
+        words = [place(traceback.walk_stack(sys._current_frames()[self.watched]))]
         if self.trainer is not None:
-            told.append(moment(self.trainer))
+            words.append(moment(self.trainer))
         if collectives.Sent.layer is not None:
-            told.append(f"after it sent the statistics of {collectives.Sent.layer}")
-        return ", ".join(told)
+            words.append(f"after it sent the statistics of {collectives.Sent.layer}")
+        return ", ".join(words)
 
 
 def place(frames: Iterable[tuple[FrameType, int]]) -> str:
-    """Where a program is: in a layer that waits for others, or in the innermost function that is not torch's."""
+    """Where a program is: in the layer that waits for others, or else in the innermost function outside of torch."""
     for frame, line in frames:
         module = frame.f_globals.get("__name__", "")
         if module == collectives.__name__ and "layer" in frame.f_locals:
@@ -90,5 +90,5 @@ def save(file: Path, value: Any) -> None:
 
 
 def load(file: Path) -> Any:
-    """What `save` wrote; None where it has not."""
+    """What `save` wrote; None where there is no file yet."""
     return pickle.loads(file.read_bytes()) if file.is_file() else None

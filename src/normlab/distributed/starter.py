@@ -1,4 +1,4 @@
-"""The world that is already there: processes that torchrun or srun started around this one, told without torch."""
+"""The world that is already there: the processes that torchrun or srun started, known without torch."""
 
 import os
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from normlab.errors import ConfigError
 
-INTERACTIVE = ("bash", "interactive")  # names of SLURM jobs in which a person types; Lightning goes by the same
+INTERACTIVE = ("bash", "interactive")  # names of SLURM jobs in which a person types; Lightning uses the same
 
 
 @dataclass(frozen=True)
@@ -25,43 +25,43 @@ class World:
         return self.processes // self.nodes
 
 
-def found() -> World | None:
-    """The world that the environment tells of; None where this process stands alone and may start others itself."""
-    told = os.environ
-    if "TORCHELASTIC_RUN_ID" in told:  # before SLURM's, which may have started torchrun on each node
-        return World("torchrun", *(int(told[key]) for key in ("RANK", "WORLD_SIZE", "GROUP_WORLD_SIZE")))
-    if "SLURM_STEP_ID" not in told or told.get("SLURM_JOB_NAME") in INTERACTIVE or int(told["SLURM_NTASKS"]) == 1:
+def world() -> World | None:
+    """The world that environment variables describe; None where this process stands alone and may start others."""
+    env = os.environ
+    if "TORCHELASTIC_RUN_ID" in env:  # asked before SLURM's variables, since SLURM may start torchrun on each node
+        return World("torchrun", *(int(env[key]) for key in ("RANK", "WORLD_SIZE", "GROUP_WORLD_SIZE")))
+    if "SLURM_STEP_ID" not in env or env.get("SLURM_JOB_NAME") in INTERACTIVE or int(env["SLURM_NTASKS"]) == 1:
         return None
-    return World("srun", *(int(told[key]) for key in ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_NNODES")))
+    return World("srun", *(int(env[key]) for key in ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_NNODES")))
 
 
 def is_first() -> bool:
-    """Whether this process speaks and writes for all; one that stands alone does."""
-    here = found()
+    """Whether this process prints and writes for all; a process that stands alone does."""
+    here = world()
     return here is None or here.rank == 0
 
 
 def run_name() -> str | None:
-    """The name of a run that was given none: SLURM's job; None where this process stands alone.
+    """The name of a run that was given none: the id of SLURM's job, or None where this process stands alone.
 
-    Raises ConfigError under torchrun, which gives its processes nothing that a restart would bring back.
+    Raises ConfigError under torchrun, which gives its processes no name that would be the same after a restart.
     """
-    here = found()
+    here = world()
     if here is not None and here.starter == "torchrun":
         raise ConfigError("under torchrun set name=: its processes share the folder of that name, and resume from it")
     return here and os.environ["SLURM_JOB_ID"]
 
 
 def check_sweep() -> None:
-    """Raises ConfigError for a sweep in processes that belong to one run."""
-    here = found()
+    """Raises ConfigError where a sweep is started in processes that belong to one run."""
+    here = world()
     if here is not None:
         raise ConfigError(f"-m under {here.starter}: launchers do that job; start python train.py -m without it")
 
 
 def check(config: DictConfig) -> None:
-    """Raises ConfigError where a configuration asks for another world than the one that is there."""
-    here, devices = found(), config.trainer.devices
+    """Raises ConfigError where a configuration asks for a world other than the one that is there."""
+    here, devices = world(), config.trainer.devices
     nodes = config.trainer.get("num_nodes", 1)  # a run folder may be older than the key
     if here is None:
         if nodes != 1:

@@ -1,4 +1,4 @@
-"""Reads the files of a run folder, which may be cut off, empty or of another program: then one line says so."""
+"""Reads the files of a run folder. One that is cut off, empty or another program's is refused in one line."""
 
 import csv
 import json
@@ -15,13 +15,13 @@ from normlab.folder.place import shown
 
 PARTS = {"task", "model", "norm", "data", "optimizer", "scheduler", "trainer", "callbacks", "logger"}
 
-HEADER = {"defaults", "hydra"}  # what of config.yaml lets Hydra replay the run
+HEADER = {"defaults", "hydra"}  # the keys of config.yaml that let Hydra replay the run
 
 NUMBER = (int, float, type(None))
 
 TEXT = (str, type(None))
 
-# What result.json holds, with the types of its values.
+# The keys of result.json, with the types of their values.
 RESULT: dict[str, tuple[type, ...]] = {
     "format": (int,),
     "action": (str,),
@@ -44,9 +44,9 @@ def holds_run(path: Path) -> bool:
 
 
 def read_config(path: Path) -> DictConfig:
-    """The configuration of a run, without what Hydra takes of it.
+    """The configuration of a run, without Hydra's own keys.
 
-    Raises DamagedError, and ConfigError for interpolations, which may fetch what lies outside the file.
+    Raises DamagedError, and ConfigError for interpolations, since they could read what lies outside the file.
     """
     file = path / "config.yaml"
     config = load_config(file)
@@ -89,7 +89,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def known_result(path: Path) -> dict[str, Any]:
-    """The folder's result.json; empty where it is missing or damaged, so that one bad job of a sweep stops no other."""
+    """The folder's result.json; empty where it is missing or damaged, since one bad job must not stop a sweep."""
     try:
         return read_result(path)
     except DamagedError:
@@ -106,7 +106,7 @@ def read_environment(path: Path) -> list[dict[str, Any]]:
 
 
 def read_facts(file: Path, names: Collection[str] = ()) -> dict[str, Any]:
-    """What a data set keeps in a JSON file of the run folder, `names` among it. Raises DamagedError."""
+    """What a data set has written to a JSON file of the run folder; it must hold `names`. Raises DamagedError."""
     facts = _read_json(file)
     if not isinstance(facts, dict) or not facts.keys() >= set(names):
         raise damaged(file)
@@ -116,7 +116,7 @@ def read_facts(file: Path, names: Collection[str] = ()) -> dict[str, Any]:
 def read_rows(file: Path) -> list[dict[str, str]]:
     """The rows of metrics.csv, one an epoch; none where there is no file yet.
 
-    A last row without its end, as a kill may leave it, is left out. Raises DamagedError.
+    A last row that is cut off, as a killed process may leave it, is left out. Raises DamagedError.
     """
     if not file.is_file():
         return []
@@ -134,7 +134,7 @@ def read_rows(file: Path) -> list[dict[str, str]]:
 
 
 def check_files(path: Path) -> None:
-    """Raises DamagedError where a file that a run in this folder would write anew is damaged or of another program."""
+    """Raises DamagedError where a file is damaged, or another program's, that a run here would write anew."""
     if holds_run(path):
         load_config(path / "config.yaml")
     read_result(path)

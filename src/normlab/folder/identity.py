@@ -1,4 +1,4 @@
-"""What decides the trained weights, and so whether two configurations are the same run."""
+"""The keys that decide the trained weights, and so whether two configurations are the same run."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-# Not `nonfinite`: until a batch fails under `raise` both policies are the same run, and `skip` may go on with it.
+# `nonfinite` is left out: until a batch fails, both policies are the same run, and `skip` may then go on with it.
 RUN_KEYS = ("model", "norm", "data", "task", "optimizer", "scheduler", "seed", "steps_per_execution")
 TRAINER_KEYS = (
     "devices",
@@ -19,9 +19,9 @@ TRAINER_KEYS = (
     "limit_train_batches",
     "overfit_batches",
 )
-REPLICATES = ("seed", "data.split_seed", "data.fold")  # chance: runs that differ in them alone repeat each other
+REPLICATES = ("seed", "data.split_seed", "data.fold")  # runs that differ in these alone repeat each other
 LENGTH = "trainer.max_epochs"  # extend=true may raise it
-# Keys that runs may be older than, with the value that leaves everything as it was before them.
+# Newer keys, which an older run folder lacks, with the value under which a run is as it was without the key.
 NEUTRAL = {
     "data.folds": None,
     "data.fold": 0,
@@ -43,7 +43,7 @@ def numbers(config: DictConfig) -> dict[str, Any]:
         trainer["num_nodes"] = plain["trainer"]["num_nodes"]
     if trainer["devices"] != 1 or "num_nodes" in trainer:
         trainer["sync_batchnorm"] = plain["trainer"].get("sync_batchnorm")
-    if plain["trainer"].get("strategy", "ddp") != "ddp":  # likewise
+    if plain["trainer"].get("strategy", "ddp") != "ddp":  # it may be older than this key, too
         trainer["strategy"] = plain["trainer"]["strategy"]
     if plain["trainer"].get("matmul_precision", "highest") != "highest":
         trainer["matmul_precision"] = plain["trainer"]["matmul_precision"]
@@ -53,7 +53,7 @@ def numbers(config: DictConfig) -> dict[str, Any]:
 
 
 def config_hash(config: DictConfig, but: str | None = None) -> str:
-    """Twelve hex digits that tell configurations with different `numbers` apart; `but` is a key that does not count."""
+    """Twelve hex digits that tell configurations with different `numbers` apart. but: a key that is left out."""
     counting = {key: value for key, value in numbers(config).items() if key != but}
     return hashlib.sha256(json.dumps(counting, sort_keys=True).encode()).hexdigest()[:12]
 

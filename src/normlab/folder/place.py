@@ -22,10 +22,11 @@ LONGEST = 255  # bytes of a folder's name, on the file systems in use
 
 
 def resolve(name: object, action: str = "fit", ckpt: str | None = None) -> Path:
-    """The run folder: `outputs/<name>`, that of the checkpoint looked at, or else a new one.
+    """The run folder: `outputs/<name>`, or the folder of the checkpoint `ckpt`, or else a new one.
 
-    Under SLURM the new one is called as the job, in all its processes. Raises ConfigError for a name that is no path
-    under `outputs`, for an action that is told no run, and under torchrun without a name.
+    Under SLURM a new folder is named after the job, and so the same in all its processes. Raises ConfigError for a
+    name that is no path under `outputs`, for an action that needs a run and is given none, and under torchrun without
+    a name.
     """
     if name is not None:
         if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", str(name)) or ".." in str(name).split("/"):

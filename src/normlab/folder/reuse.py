@@ -11,12 +11,12 @@ from normlab.folder.files import check_files, holds_run, read_config, read_resul
 from normlab.folder.identity import LENGTH, config_hash, numbers
 from normlab.folder.place import shown
 
-# What a run that was refused, or not started yet, leaves; the next one may take its place.
+# What a run leaves that was refused or has not started yet; the next run may take its place.
 UNTRAINED = {"lr_find", "stats", "result.json", "train.log", ".lock", "checkpoints", "trial.json"}
 
 
 def check_fit(path: Path, config: DictConfig, data_follows: bool = False) -> None:
-    """Raises ConfigError where `path` holds something else than an earlier part of this run, or a damaged file.
+    """Raises ConfigError where `path` holds anything but an earlier part of this run, or holds a damaged file.
 
     data_follows: whether data may still be given from Python in place of the configured one.
     """
@@ -28,42 +28,42 @@ def check_fit(path: Path, config: DictConfig, data_follows: bool = False) -> Non
         raise ConfigError(f"{shown(path)} exists and holds no run; choose another name=")
     if not has_trained(path):
         return
-    found, wanted = numbers(read_config(path)), numbers(config)
+    saved, wanted = numbers(read_config(path)), numbers(config)
     if data_follows:
-        found, wanted = ({k: v for k, v in all_.items() if not k.startswith("data.")} for all_ in (found, wanted))
-    lines = differences(found, wanted)
-    fewer = isinstance(found[LENGTH], int) and found[LENGTH] < wanted[LENGTH]
-    longer = fewer and not differences(found | {LENGTH: wanted[LENGTH]}, wanted)
+        saved, wanted = ({k: v for k, v in all_.items() if not k.startswith("data.")} for all_ in (saved, wanted))
+    lines = differences(saved, wanted)
+    fewer = isinstance(saved[LENGTH], int) and saved[LENGTH] < wanted[LENGTH]
+    longer = fewer and not differences(saved | {LENGTH: wanted[LENGTH]}, wanted)
     if lines and not (longer and config.extend):
         remedy = "extend=true trains on" if longer else "to train this one, choose another name="
         raise ConfigError("\n".join([f"{shown(path)} holds another run; {remedy}", *lines]))
 
 
 def has_trained(path: Path) -> bool:
-    """Whether the run in a folder has ended an epoch; what has not may be replaced by another run."""
+    """Whether the run in a folder has ended an epoch; otherwise another run may replace it."""
     table = path / "metrics.csv"
     rows = len(table.read_text().splitlines()) if table.is_file() else 0
     return rows > 1 or any((path / "checkpoints").glob("*.ckpt"))
 
 
 def clear_untrained(path: Path, config: DictConfig) -> None:
-    """Removes what another run has left in `path` that never ended an epoch, but for its logs."""
+    """Removes the files, but not the logs, of another run in `path` that never ended an epoch."""
     if not (path / "config.yaml").is_file() or has_trained(path) or numbers(read_config(path)) == numbers(config):
         return
     for name in ("config.yaml", "data.json", "table.json", "environment.json", "metrics.csv", "result.json"):
         (path / name).unlink(missing_ok=True)
 
 
-def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+def differences(saved: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """The keys that differ, a line each, as a refusal shows them."""
-    differing = [key for key in sorted(found | wanted) if found.get(key) != wanted.get(key)]
-    return [f"  {key}: {show(found.get(key))} there, {show(wanted.get(key))} here" for key in differing]
+    differing = [key for key in sorted(saved | wanted) if saved.get(key) != wanted.get(key)]
+    return [f"  {key}: {show(saved.get(key))} there, {show(wanted.get(key))} here" for key in differing]
 
 
 def finished(path: Path, config: DictConfig) -> dict[str, Any] | None:
     """The result of a fit that has finished in `path` with this configuration; None where there is something to do.
 
-    A search's pruned run has too, unless `extend` is to train it to its end.
+    A pruned run of a search counts as finished, unless `extend` asks to train it to its end.
     """
     result = read_result(path)
     over = ("finished",) if config.extend else ("finished", "pruned")
@@ -71,7 +71,7 @@ def finished(path: Path, config: DictConfig) -> dict[str, Any] | None:
 
 
 def tell_finished(path: Path, result: dict[str, Any]) -> None:
-    """Says that a finished run is left alone; of several processes the first one says it."""
+    """Says that a finished run is left alone; only the first of several processes says it."""
     if not starter.is_first():
         return
     score = "" if result["score"] is None else f": {result['score_name']} {result['score']:.4g}"
@@ -90,7 +90,7 @@ def check_action(path: Path, action: str) -> None:
 
 
 def seconds(path: Path, result: dict[str, Any]) -> float:
-    """How long the earlier starts of a fit took; of one that was killed, up to the last epoch that it saved."""
+    """How long the earlier starts of a fit took, in seconds; a killed start counts up to the last epoch it saved."""
     before = result.get("seconds") or 0.0
     last = path / "checkpoints" / "last.ckpt"
     if result.get("status") == "running" and last.is_file():

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from normlab.folder.files import HEADER, load_config
 
-# Lets `python train.py -cp <folder> -cn config name=<new>` replay a run.
+# The beginning of config.yaml, by which `python train.py -cp <folder> -cn config name=<new>` replays the run.
 REPLAY = """\
 # Replay: python train.py --config-path {path} --config-name config name={name}-replay
 defaults:
@@ -29,11 +29,11 @@ def write_config(path: Path, config: DictConfig) -> None:
 
 
 def has_own_header(path: Path) -> bool:
-    """Whether Hydra does with a run's config.yaml what normlab has written, and nothing else."""
+    """Whether a run's config.yaml tells Hydra just what normlab wrote there, so that a replay does nothing else."""
     written: Any = OmegaConf.to_container(OmegaConf.create(REPLAY.format(path="", name="")))
-    found: Any = OmegaConf.to_container(load_config(path / "config.yaml"))
-    same = all(found.get(key) == written[key] for key in HEADER)
-    return same and not (path / "hydra").exists()  # where Hydra would look for its own options first
+    config: Any = OmegaConf.to_container(load_config(path / "config.yaml"))
+    same = all(config.get(key) == written[key] for key in HEADER)
+    return same and not (path / "hydra").exists()  # Hydra would look for its own options there first
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
@@ -42,7 +42,7 @@ def write_result(path: Path, result: dict[str, Any]) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Writes a file whole or not at all; names of files in it may be no UTF-8."""
+    """Writes a file whole or not at all; bytes of file names that are no UTF-8 are written as escapes."""
     part = file.with_name(f".{file.name}.part")
     part.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(part, file)

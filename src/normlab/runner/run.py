@@ -83,7 +83,7 @@ def _run(
         data, config.data = take(data, config)
     checkpoint = checkpoint_path(config, path)
     out = path / config.action
-    here = starter.found()
+    here = starter.world()
     place.check_place(path if config.action == "fit" else out)
     if config.action == "fit":
         reuse.check_fit(path, config)

@@ -1,4 +1,4 @@
-"""How the jobs of a sweep stand, as their run folders tell it."""
+"""How the jobs of a sweep stand, read from their run folders."""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -13,16 +13,16 @@ ENDED = ("finished", "pruned", *FAILED)
 
 
 class Board:
-    """The results of a sweep's jobs, by the number of their folder; `look` reads those that have changed.
+    """The results of a sweep's jobs, by the number of their folder; `look` reads the results that have changed.
 
-    path: the sweep's folder. keys: what the jobs differ in. numbers: the folders that count; None: all.
+    path: the sweep's folder. keys: the keys that the jobs differ in. numbers: the folders that count; None: all.
     """
 
     def __init__(self, path: Path, keys: Collection[str], numbers: Collection[int] | None):
         self.path, self.keys = path, set(keys)
         self.numbers = None if numbers is None else set(numbers)
         self.results: dict[int, dict[str, Any]] = {}
-        self.stamps: dict[int, int] = {}  # when each result was written; 0: not yet
+        self.stamps: dict[int, int] = {}  # when each result was written, in ns; 0: not yet
         self.look()
         self.before = dict(self.stamps)
 
@@ -37,11 +37,11 @@ class Board:
         return changed
 
     def status(self, number: int) -> str | None:
-        """As result.json has it; None before there is one."""
+        """The status in a job's result.json; None before there is one."""
         return self.results.get(number, {}).get("status")
 
     def is_new(self, number: int) -> bool:
-        """Whether a job was begun since the first look; an older result may be that of a killed process."""
+        """Whether a job was begun since the first look; a killed process may have left an older result."""
         return self.stamps.get(number) != self.before.get(number)
 
     def running(self) -> list[int]:
@@ -51,9 +51,9 @@ class Board:
         return sum(self.status(number) in statuses for number in self.results)
 
     def best(self) -> str:
-        """The best score and what was chosen for it; nothing where scores cannot be compared.
+        """The best score and the values that gave it, in words; empty where scores cannot be compared.
 
-        Of a sweep over seeds it is the highest mean over seeds, among the configurations that have run most of them.
+        In a sweep over seeds it is the best mean over seeds, among the configurations that have run most seeds.
         """
         finished = {n: self.results[n] for n in sorted(self.results) if self.status(n) == "finished"}
         scored = {number: result for number, result in finished.items() if result["score"] is not None}
@@ -77,7 +77,7 @@ class Board:
         return f"best {name} {means[best]:.4g} {chosen}".strip()
 
     def chosen(self, number: int, but: Collection[str] = ()) -> str:
-        """What a job has of the keys that the jobs differ in, `but` for some."""
+        """A job's overrides of the keys that the jobs differ in, without the keys in `but`."""
         overrides = self.results.get(number, {}).get("overrides", [])
         return " ".join(line for line in overrides if line.partition("=")[0] in self.keys.difference(but))
 

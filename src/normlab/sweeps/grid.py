@@ -19,13 +19,13 @@ from normlab.sweeps.watch import Watch
 
 
 class GridSweeper(EngineSweeper):
-    """Runs those jobs of the command line that have not finished in the sweep's folder.
+    """Runs the jobs of the command line that have not finished in the sweep's folder.
 
     max_batch_size: how many are launched together; None: all. params: values to sweep that are not typed.
 
-    A job is known by its configuration's hash, and has a numbered folder: its own if it was begun before, where it goes
-    on, and else the next free one. Other jobs in the sweep's folder are left alone. Raises ConfigError where the folder
-    holds something else, and SweepError at the end if jobs failed.
+    A job is known by its configuration's hash. One that was begun before goes on in its numbered folder, and a new one
+    gets the next free number. Other jobs in the sweep's folder are left alone. Raises ConfigError where the folder
+    holds no such sweep, and SweepError at the end if jobs failed.
     """
 
     def __init__(self, max_batch_size: int | None, params: DictConfig | None):
@@ -43,7 +43,7 @@ class GridSweeper(EngineSweeper):
             keys = {line.partition("=")[0] for job in self.loader.known for line in job.chosen}
             with Watch(path, len(self.loader.known), keys, places) as watch:
                 if begun:
-                    watch.say(_found(path, len(places) - len(todo), len(places), len(begun.keys() - places.keys())))
+                    watch.say(_resumed(path, len(places) - len(todo), len(places), len(begun.keys() - places.keys())))
                 failed = [number for batch in self._batches(todo) for number in self._launch(batch, watch)]
         if failed:
             raise watch.error(failed)
@@ -67,7 +67,7 @@ def earlier(path: Path) -> dict[int, dict[str, Any]]:
 
 
 def by_folder(path: Path, begun: dict[int, dict[str, Any]], jobs: Sequence[Job]) -> dict[int, Job]:
-    """The jobs by the number of their folder: the one in which a job was begun before, or the next free one."""
+    """The jobs by the number of their folder: where a job was begun before, or the next free number."""
     sharing = Counter(job.config_hash for job in jobs)
     known = _numbers_by({number: result["config_hash"] for number, result in begun.items()})
     shorter = _numbers_by({number: _shorter(path / str(number)) for number in begun if any(job.longer for job in jobs)})
@@ -75,7 +75,7 @@ def by_folder(path: Path, begun: dict[int, dict[str, Any]], jobs: Sequence[Job])
     new = []
     for job in jobs:
         own = [number for number in known.get(job.config_hash, []) if number not in places]
-        if sharing[job.config_hash] > 1:  # they differ in what the hash leaves out, such as compile=
+        if sharing[job.config_hash] > 1:  # these jobs differ in what the hash leaves out, such as compile=
             own = [number for number in own if _values(job.chosen) <= _values(begun[number]["overrides"])]
         own = own or [number for number in shorter.get(job.longer, []) if number not in places]
         if own:
@@ -88,27 +88,27 @@ def by_folder(path: Path, begun: dict[int, dict[str, Any]], jobs: Sequence[Job])
 
 
 def _values(lines: Sequence[str]) -> set[tuple[str, str]]:
-    """Keys and values of overrides, however they are typed."""
+    """The keys and values of overrides, the same for every way to type them."""
     return {(override.get_key_element(), repr(override.value())) for override in parse(lines)}
 
 
 def _numbers_by(hashes: dict[int, str | None]) -> dict[str | None, list[int]]:
-    found: dict[str | None, list[int]] = {}
+    numbers: dict[str | None, list[int]] = {}
     for number, each in hashes.items():
-        found.setdefault(each, []).append(number)
-    return found
+        numbers.setdefault(each, []).append(number)
+    return numbers
 
 
 def _shorter(path: Path) -> str | None:
-    """What a run has in common with a longer one."""
+    """The hash that a run has in common with one of more epochs; None where there is no run, or a damaged one."""
     try:
         return config_hash(read_config(path), but=LENGTH) if holds_run(path) else None
-    except ConfigError:  # a damaged one, which its own job refuses
+    except ConfigError:  # the job itself refuses a damaged folder
         return None
 
 
 def _is_free(path: Path) -> bool:
-    """Whether a folder is not there, or was made for a job that has not begun."""
+    """Whether a folder is missing, or was made for a job that has not begun."""
     return not path.exists() or ({entry.name for entry in path.iterdir()} <= reuse.UNTRAINED - {"result.json"})
 
 
@@ -123,8 +123,8 @@ def _check(path: Path) -> None:
             raise ConfigError(f"{place.shown(path)} holds {what}; choose another name=")
 
 
-def _found(path: Path, finished: int, total: int, others: int) -> str:
-    """What a sweep's folder holds of this command's jobs, and what else."""
+def _resumed(path: Path, finished: int, total: int, others: int) -> str:
+    """A line on how many of this command's jobs a sweep's folder already holds, and how many others."""
     left = "" if finished == total else f", {total - finished} to run"
     there = f"; {others} of other commands stay as they are" if others else ""
     return f"{place.shown(path)}: {finished} of {total} jobs were finished before{left}{there}"

@@ -1,4 +1,4 @@
-"""How long the jobs of a sweep take, and so how long the others will."""
+"""Estimates how long the rest of a sweep will take, from how long its jobs have taken."""
 
 import heapq
 from collections.abc import Collection
@@ -6,26 +6,26 @@ from statistics import fmean
 
 
 class Pace:
-    """Learns from looks at which jobs run and which have ended; times are seconds of any one clock."""
+    """Learns by repeated looks at the jobs that run and that have ended; times are seconds of any one clock."""
 
     def __init__(self, now: float):
         self.begun: dict[int, float] = {}
         self.took: list[float] = []
-        self.most, self.last = 1, now  # jobs that were seen side by side; when the last one ended
+        self.most, self.last = 1, now  # the most jobs seen side by side, and when the last one ended
 
     def look(self, running: Collection[int], ended: Collection[int], now: float) -> None:
         """running: the jobs that run now. ended: those that have ended since the last look."""
         for number in running:
             self.begun.setdefault(number, now)
-        for number in ended:  # one that was never seen to run began when the last one ended
+        for number in ended:  # a job that was never seen to run is taken to have begun when the last one ended
             self.took.append(now - self.begun.pop(number, self.last))
             self.last = now
         self.most = max(self.most, len(running))
 
     def left(self, waiting: int, now: float) -> float | None:
-        """Seconds until all have ended, `waiting` jobs not having begun; None before one has ended.
+        """Seconds until all jobs have ended, of which `waiting` have not begun; None before one has ended.
 
-        As many run side by side as did, each for as long as those that have ended did.
+        It supposes that as many jobs run side by side as before, each for the mean time of those that have ended.
         """
         if not self.took:
             return None

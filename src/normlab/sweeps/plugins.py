@@ -12,10 +12,10 @@ PREFIX = "hydra_plugins.normlab."  # Hydra takes no plugin whose name starts oth
 
 
 def register() -> None:
-    """Makes them known under the names that conf/hydra/ has.
+    """Makes our plugins known to Hydra under the names in conf/hydra/.
 
-    Hydra looks into a package hydra_plugins by itself, but finds none in an editable installation, and two projects
-    made of this one would overwrite each other's.
+    Hydra itself would look into a package hydra_plugins. It finds none in an editable installation, and two projects
+    made from this one would overwrite each other's.
     """
     for plugin in (GridSweeper, OptunaSweeper, JoblibLauncher, RayLauncher, SubmititLauncher):
         Plugins.instance().class_name_to_class[f"{PREFIX}{plugin.__name__}"] = plugin

@@ -9,27 +9,28 @@ from lightning import Callback, LightningModule, Trainer
 from normlab.callbacks.record import Record
 from normlab.sweeps.study import load_trial
 
-if TYPE_CHECKING:  # it is an extra
+if TYPE_CHECKING:  # Optuna is an extra
     from optuna.trial import Trial
 
-DECIDED = "pruned_after"  # the epoch, among the trial's attributes: some pruners give their answer once only
+DECIDED = "pruned_after"  # the trial's attribute with the epoch; it is kept, as some pruners give an answer only once
 
 
 class Pruning(Callback):
-    """Tells the trial of the score at the end of each epoch, and stops training where the study's pruner says so.
+    """Reports the score to the trial at the end of each epoch, and stops training where the study's pruner says so.
 
-    Epochs without validation are left out, and of the last one the pruner is not asked: nothing is saved by it. The
-    first of several processes asks, and all stop together. A report comes before the epoch is saved, so that each
-    saved one has its own; one that is trained again after a kill is not reported again, and a decision stands.
+    Epochs without validation are left out. After the last epoch the pruner is not asked, since stopping then saves
+    nothing. The first of several processes asks, and all stop together. A score is reported before its epoch is saved,
+    so every saved epoch has its report. An epoch that is trained again after a kill is not reported again, and a
+    decision stands.
 
-    Not optuna-integration's, which raises within the validation, before the epoch's row and checkpoint are written.
+    optuna-integration's callback raises during the validation, before the epoch's row and checkpoint are written.
     """
 
     def __init__(self, record: Record):
         self.record = record
         self.trial: Trial | None = None
-        self.reported: Container[int] = ()  # epochs, by an earlier start
-        self.pruned = False  # whether the run was ended
+        self.reported: Container[int] = ()  # the epochs that an earlier start has reported
+        self.pruned = False  # whether this callback ended the run
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -47,7 +48,7 @@ class Pruning(Callback):
             trainer.should_stop = self.pruned = True
 
     def _asked(self, trainer: Trainer) -> bool:
-        """What the pruner says after this epoch."""
+        """Whether the pruner wants the run to end after this epoch."""
         if self.trial is None:
             return False
         epoch = trainer.current_epoch
@@ -64,5 +65,5 @@ class Pruning(Callback):
         return True
 
     def _decided(self, epoch: int) -> bool:
-        """Whether an earlier start was to end after this epoch."""
+        """Whether an earlier start decided to end after this epoch, or before."""
         return self.trial is not None and epoch >= self.trial.user_attrs.get(DECIDED, math.inf)

@@ -20,7 +20,7 @@ from normlab.sweeps.study import distribution, given, hand_over, open_study, sum
 from normlab.sweeps.sweeper import EngineSweeper
 from normlab.sweeps.watch import Watch
 
-if TYPE_CHECKING:  # it is an extra
+if TYPE_CHECKING:  # Optuna is an extra
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.study import Study
@@ -28,21 +28,21 @@ if TYPE_CHECKING:  # it is an extra
 
 log = logging.getLogger(__name__)
 
-N_TRIALS = 20  # where nobody says how many
+N_TRIALS = 20  # used where n_trials is null
 
 
 class OptunaSweeper(EngineSweeper):
     """Searches the space of the command line and of `hydra.sweeper.params` for the best objectives.
 
-    sampler: one of Optuna's, without its seed. pruner: one of Optuna's, which the jobs make anew for themselves; none:
-    NopPruner. objectives: what is raised or lowered, see objectives.py. seed: each trial is drawn with a seed of its
-    own, made of this one and its number, so that a sweep that was stopped goes on as if it had not been. n_trials: how
-    many; None: 20, of a grid all. n_jobs: how many are launched together; their values are chosen without each other's
-    objectives.
+    sampler: one of Optuna's, without its seed. pruner: one of Optuna's, which each job makes anew; NopPruner prunes
+    nothing. objectives: what is raised or lowered, see config/objectives.py. seed: each trial is drawn with a seed of
+    its own, made from this one and its number, so a sweep that was stopped goes on as if it had not been. n_trials:
+    how many; None: 20, or for a grid all. n_jobs: how many are launched together; their values are chosen without each
+    other's objectives.
 
     The study is `study.db`, an SQLite file in the sweep's folder, and job k is its trial k. A trial that was
-    interrupted, or whose process was killed, is run again, in its folder; one that failed or was pruned counts, and one
-    that was refused before training does not, as long as these are no more than n_trials. Raises ConfigError where the
+    interrupted, or whose process was killed, is run again in its folder. A trial that failed or was pruned counts. A
+    trial that was refused before training does not count, for up to n_trials of them. Raises ConfigError where the
     folder holds another sweep, and SweepError at the end if jobs failed, in this start or before.
     """
 
@@ -82,11 +82,11 @@ class OptunaSweeper(EngineSweeper):
         return Path(self.settings.hydra.sweep.dir)
 
     def _study(self, space: Space) -> "Study":
-        """The study in the sweep's folder, begun there or gone on with."""
+        """The study in the sweep's folder, new or gone on with. Raises ConfigError for another sweep's."""
         study = open_study(self._path(), [direction(name, self.settings.score_mode) for name in self.objectives])
         wanted = self._identity(space)
-        found = {"objectives": ["score"]} | study.user_attrs.get("sweep", wanted)  # a study may be older than the key
-        if lines := reuse.differences(found, wanted):
+        saved = {"objectives": ["score"]} | study.user_attrs.get("sweep", wanted)  # a study may be older than the key
+        if lines := reuse.differences(saved, wanted):
             where = place.shown(self._path())
             raise ConfigError("\n".join([f"{where} holds another sweep; choose another name=", *lines]))
         pruner = OmegaConf.to_container(self.settings.hydra.sweeper.pruner, resolve=True)
@@ -95,14 +95,14 @@ class OptunaSweeper(EngineSweeper):
         return study
 
     def _identity(self, space: Space) -> dict[str, Any]:
-        """What must not change between two starts: the jobs' common configuration, the space and what is sought."""
+        """What must not change between two starts: the jobs' common configuration, the space and the objectives."""
         own = OmegaConf.masked_copy(self.settings, [str(key) for key in self.settings if key != "hydra"])
         searched = {key: str(values) for key, values in space.items()}
         sought = {"score": own.score, "score_mode": own.score_mode, "objectives": self.objectives}
         return numbers(own) | searched | sought | {"grid": self._is_grid()}
 
     def _is_grid(self) -> bool:
-        """Whether each combination is taken in turn: Optuna's own sampler for it works in Optuna's own loop only."""
+        """Whether combinations are taken in turn, which is done here: Optuna's GridSampler needs Optuna's own loop."""
         return self.make_sampler.func.__name__ == "GridSampler"
 
     def _batches(self, study: "Study", space: Space, watch: Watch) -> Iterator[Sequence["Trial | FrozenTrial"]]:
@@ -113,7 +113,7 @@ class OptunaSweeper(EngineSweeper):
         for trial in study.get_trials(states=(TrialState.RUNNING,)):
             if trial.params.keys() == space.keys():
                 interrupted.append(trial)
-            else:  # its values were not chosen yet
+            else:  # the trial was interrupted before all of its values were chosen
                 study.tell(trial.number, state=TrialState.FAIL)
         yield from _in_a_row(interrupted, self.n_jobs)
 
@@ -139,16 +139,18 @@ class OptunaSweeper(EngineSweeper):
         """The trials that failed, in this start or an earlier one, and so were not run again."""
         from optuna.trial import TrialState
 
-        told = [t.number for t in study.get_trials(states=(TrialState.FAIL,)) if t.params.keys() == space.keys()]
-        # one that has finished without a score is no success of the search, and no failure of its job
-        return [number for number in told if files.read_result(self._path() / str(number)).get("status") != "finished"]
+        failed = [t.number for t in study.get_trials(states=(TrialState.FAIL,)) if t.params.keys() == space.keys()]
+        # A job that finished without a score is a failed trial, but no failed job.
+        return [
+            number for number in failed if files.read_result(self._path() / str(number)).get("status") != "finished"
+        ]
 
     def _total(self, space: Space) -> int:
-        """How many trials there are to be."""
+        """How many trials the search will have."""
         return int(min(self.n_trials or math.inf, len(grid(space)))) if self._is_grid() else self.n_trials or N_TRIALS
 
     def _ask(self, study: "Study", space: Space, position: int) -> "Trial":
-        """A new trial. position: how many went before it, without those that have no values."""
+        """A new trial. position: how many trials with values went before it."""
         import numpy as np
 
         if self._is_grid():
@@ -172,7 +174,7 @@ class OptunaSweeper(EngineSweeper):
         returned = self.engine.launch(jobs, initial_job_idx=first)
         for trial, job in zip(batch, returned, strict=True):
             if isinstance(job._return_value, LostJobError):  # .return_value would raise it
-                continue  # the trial is one that was interrupted
+                continue  # the trial stays open, as one that was interrupted
             result = known_result(self._path() / str(trial.number)) if job.status == JobStatus.COMPLETED else {}
             if result.get("status") == "pruned":
                 study.tell(trial.number, state=TrialState.PRUNED)

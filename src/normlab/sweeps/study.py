@@ -1,4 +1,4 @@
-"""The study of a search, an SQLite file: begun by the sweeper, and told of each epoch by the jobs of a pruned one."""
+"""The study of a search, an SQLite file that the sweeper begins; where trials are pruned, jobs report each epoch."""
 
 import json
 from collections import Counter
@@ -13,7 +13,7 @@ from normlab.config.trust import targets
 from normlab.errors import ConfigError
 from normlab.folder.writing import write_text
 
-if TYPE_CHECKING:  # it is an extra
+if TYPE_CHECKING:  # Optuna is an extra
     from optuna.distributions import BaseDistribution
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
@@ -30,7 +30,7 @@ PATIENCE = 60  # seconds that a process waits while others write
 
 
 def open_study(path: Path, directions: Sequence[Literal["minimize", "maximize"]]) -> "Study":
-    """The study in a sweep's folder, begun there or gone on with."""
+    """The study in a sweep's folder: the one that is there, or a new one."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -40,10 +40,10 @@ def open_study(path: Path, directions: Sequence[Literal["minimize", "maximize"]]
 
 
 def hand_over(path: Path, number: int, pruned: bool) -> None:
-    """Lets job `number` of the sweep in `path` know its trial, where trials are pruned.
+    """Tells job `number` of the sweep in `path` which trial it is, where trials are pruned.
 
-    By a file in the job's folder, which reaches it however it is launched, and each of its processes, and it still
-    does where a person goes on with the job by hand.
+    A file in the job's folder tells it: that reaches every process of the job with every launcher, and also a person
+    who goes on with the job by hand.
     """
     file = path / str(number) / HANDED_OVER
     if not pruned:
@@ -59,19 +59,19 @@ def handed_over(run_folder: Path) -> bool:
 
 
 def load_trial(run_folder: Path) -> "Trial | None":
-    """The trial of a run that was handed over, with the study's pruner; None where it is over already."""
+    """The trial of a run that may be pruned, with the study's pruner; None where the trial is already over."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    told = json.loads((run_folder / HANDED_OVER).read_text())
-    study = optuna.load_study(study_name="study", storage=_storage(run_folder / told["study"], new=False))
+    address = json.loads((run_folder / HANDED_OVER).read_text())
+    study = optuna.load_study(study_name="study", storage=_storage(run_folder / address["study"], new=False))
     study.pruner = _pruner(study.user_attrs["pruner"])
-    found = study.get_trials(deepcopy=False)[told["trial"]]
-    return None if found.state.is_finished() else optuna.Trial(study, found._trial_id)
+    trial = study.get_trials(deepcopy=False)[address["trial"]]
+    return None if trial.state.is_finished() else optuna.Trial(study, trial._trial_id)
 
 
 def summary(study: "Study", objectives: Sequence[str]) -> str:
-    """The best trial, or of several objectives those on the Pareto front; empty where none came to its end."""
+    """The best trial in words, or with several objectives the Pareto front; empty where no trial was completed."""
     from optuna.trial import TrialState
 
     ended = Counter(trial.state for trial in study.trials)
@@ -85,7 +85,7 @@ def summary(study: "Study", objectives: Sequence[str]) -> str:
 
 
 def given(chosen: dict[str, Any]) -> "BaseSampler":
-    """A sampler of these very values."""
+    """A sampler that chooses exactly these values."""
     from optuna.samplers import RandomSampler
 
     class Given(RandomSampler):
@@ -96,7 +96,7 @@ def given(chosen: dict[str, Any]) -> "BaseSampler":
 
 
 def distribution(values: Choices | Numbers) -> "BaseDistribution":
-    """What Optuna draws a key's values from."""
+    """The distribution from which Optuna draws a key's values."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(values, Choices):
@@ -107,24 +107,24 @@ def distribution(values: Choices | Numbers) -> "BaseDistribution":
 
 
 def _line(trial: "FrozenTrial", objectives: Sequence[str]) -> str:
-    """A trial's number, what it has reached, and with which values."""
+    """A trial's number, the objectives that it reached, and its values."""
     reached = [f"{name} {value:.4g}" for name, value in zip(objectives, trial.values, strict=True)]
     return ", ".join([str(trial.number), *reached, *(f"{key}={value}" for key, value in trial.params.items())])
 
 
-def _pruner(told: dict[str, Any]) -> "BasePruner":
-    """The study's pruner. Raises ConfigError for what is none of Optuna's: a study may come from anybody."""
+def _pruner(node: dict[str, Any]) -> "BasePruner":
+    """The study's pruner. Raises ConfigError for a class that is no pruner of Optuna's: a study may be anybody's."""
     import optuna
 
     known = [f"{PRUNERS}.{name}" for name in optuna.pruners.__all__]
-    for key, target in targets(told):
+    for key, target in targets(node):
         if target not in known:
             raise ConfigError(f"{FILE}: {f'pruner.{key}'.removesuffix('.')}._target_={target} is no pruner of Optuna's")
-    return instantiate(told)
+    return instantiate(node)
 
 
 def _storage(file: Path, new: bool = True) -> "RDBStorage":
-    """new: whether it may have no tables yet, or those of another Optuna, which takes a while to look for."""
+    """new: whether to look for missing tables, or for those of another version of Optuna, which takes a while."""
     from optuna.storages import RDBStorage
 
     return RDBStorage(

@@ -1,6 +1,6 @@
-"""Progress of a sweep: one live line on a terminal, plain lines elsewhere, and what its jobs warn of and fail by.
+"""Shows the progress of a sweep and its jobs' warnings and failures: a live line on a terminal, else plain lines.
 
-The process that sweeps looks into the run folders, so that it is alike for jobs that run in other processes.
+The process that sweeps reads the run folders, so it does not matter in which process a job runs.
 """
 
 import re
@@ -22,22 +22,22 @@ from normlab.sweeps.board import ENDED, FAILED, Board
 from normlab.sweeps.pace import Pace
 
 LOOK, LINE = 0.5, 10.0  # seconds between two looks, and between two lines where there is no terminal
-SHOWN = 10  # folders of failed jobs in one line
+SHOWN = 10  # how many folders of failed jobs one line names
 WARNING = re.compile(rb"^\d{4}-\d\d-\d\d [\d:,]+ (?:WARNING|ERROR|CRITICAL) [\w.]+: *(.+)", re.M)  # as logs.py writes
 
 
 class Watch:
-    """Tells of a sweep's jobs while the body of the context runs, and at its end in one line.
+    """Reports a sweep's jobs while the body of the context runs, and at its end in one line.
 
-    path: the sweep's folder. total: how many jobs it is to have. keys: what they differ in. numbers: the folders that
-    count; None: all. Ctrl-C is raised again with the way to go on.
+    path: the sweep's folder. total: how many jobs it will have. keys: the keys that they differ in. numbers: the
+    folders that count; None: all. Ctrl-C is raised again with a message on how to go on.
     """
 
     def __init__(self, path: Path, total: int, keys: Collection[str], numbers: Collection[int] | None = None):
         self.path, self.total = path, total
         self.board = Board(path, keys, numbers)
-        self.read = {number: _size(self._log(number)) for number in self.board.results}  # how far each train.log
-        self.told: set[str] = set()
+        self.read = {number: _size(self._log(number)) for number in self.board.results}  # bytes read of each train.log
+        self.warned: set[str] = set()
         self.looking = threading.Lock()
         self.ended = self.board.count(*ENDED)
         self.start = self.last_end = self.last_line = time.monotonic()
@@ -85,7 +85,7 @@ class Watch:
         return list(failed)
 
     def error(self, failed: Sequence[int]) -> SweepError:
-        """What a sweep with failed jobs ends with."""
+        """The error that a sweep with failed jobs ends with."""
         shown = ", ".join(str(place.shown(self.path / str(number))) for number in failed[:SHOWN])
         more = f" and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
         return SweepError(f"{len(failed)} of {self.total} jobs failed: {shown}{more}")
@@ -100,11 +100,11 @@ class Watch:
                 self.say(self._state())
 
     def _look(self) -> None:
-        """Tells of the warnings and failures since the last look."""
+        """Reports the warnings and failures since the last look."""
         with self.looking:
             changed = self.board.look()
             for number in {*changed, *self.board.running()}:
-                self._tell_warnings(number)
+                self._report_warnings(number)
             for number in changed:
                 if (status := self.board.status(number)) in FAILED:
                     error = _first_line(self.board.results[number]["error"])
@@ -114,8 +114,8 @@ class Watch:
             if (ended := self.board.count(*ENDED)) != self.ended:
                 self.ended, self.last_end = ended, time.monotonic()
 
-    def _tell_warnings(self, number: int) -> None:
-        """Tells of what a job has logged since the last look; the same of several jobs once."""
+    def _report_warnings(self, number: int) -> None:
+        """Prints the warnings that a job has logged since the last look; one that several jobs give is printed once."""
         log, start = self._log(number), self.read.get(number, 0)
         if _size(log) <= start:
             return
@@ -124,11 +124,11 @@ class Watch:
             text = file.read()
         whole = text.rfind(b"\n") + 1
         self.read[number] = start + whole
-        for found in WARNING.findall(text[:whole]):
-            said = found.decode(errors="replace").strip()
-            if said not in self.told:
-                self.told.add(said)
-                _complain(f"{self.board.name(number)}: {said}")
+        for line in WARNING.findall(text[:whole]):
+            warning = line.decode(errors="replace").strip()
+            if warning not in self.warned:
+                self.warned.add(warning)
+                _complain(f"{self.board.name(number)}: {warning}")
 
     def _log(self, number: int) -> Path:
         return self.path / str(number) / "train.log"
@@ -137,11 +137,11 @@ class Watch:
         """How the sweep stands, in one line."""
         counts = [(self.board.count("pruned"), "pruned"), (len(self.board.running()), "running")]
         counts.append((self.board.count(*FAILED), "failed"))
-        parts = [f"{self.board.count('finished')}/{self.total} done", *_told(counts), self._left(), self.board.best()]
+        parts = [f"{self.board.count('finished')}/{self.total} done", *_words(counts), self._left(), self.board.best()]
         return ", ".join(filter(None, parts))
 
     def _left(self) -> str:
-        """The time that the other jobs will take; nothing before one has ended, and after all have."""
+        """The time that the other jobs will take; empty before one has ended, and after all have."""
         waiting = self.total - self.ended - len(self.board.running())
         left = self.pace.left(max(waiting, 0), time.monotonic())
         return "" if left is None or self.ended >= self.total else f"{duration(left)} left"
@@ -153,23 +153,23 @@ class Watch:
         counts.append((self.total - sum(count for count, _ in counts), "not finished"))
         time_taken, where = duration(time.monotonic() - self.start), str(place.shown(self.path))
         jobs = "1 job" if self.total == 1 else f"{self.total} jobs"
-        return f"{jobs}: " + ", ".join(filter(None, [*_told(counts), self.board.best(), time_taken, where]))
+        return f"{jobs}: " + ", ".join(filter(None, [*_words(counts), self.board.best(), time_taken, where]))
 
 
 def duration(seconds: float) -> str:
-    """12 s, 3 min 12 s, 2 h 5 min"""
+    """Seconds in words: 12 s, 3 min 12 s, 2 h 5 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _told(counts: list[tuple[int, str]]) -> list[str]:
+def _words(counts: list[tuple[int, str]]) -> list[str]:
     return [f"{count} {status}" for count, status in counts if count > 0]
 
 
 def _complain(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # above the live line, which takes stderr over
+    print(text, file=sys.stderr, flush=True)  # appears above the live line, which redirects stderr
 
 
 def _first_line(error: object) -> str:

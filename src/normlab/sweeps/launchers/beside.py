@@ -1,4 +1,4 @@
-"""The jobs of a sweep in processes beside this one: what the launchers joblib, ray and submitit have in common."""
+"""Runs the jobs of a sweep in other processes; the launchers joblib, ray and submitit have this in common."""
 
 import os
 import sys
@@ -19,12 +19,12 @@ from normlab.errors import LostJobError
 from normlab.folder import writing
 from normlab.folder.files import known_result
 
-LEAVING = 30.0  # seconds that jobs may take to end on Ctrl-C
+LEAVING = 30.0  # seconds that jobs may take to end after Ctrl-C
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a sweep. overrides: all that composes it."""
+    """One job of a sweep. overrides: all that it is composed from."""
 
     number: int
     overrides: tuple[str, ...]
@@ -32,7 +32,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What the jobs of a sweep have in common. Other processes compose them, which takes longer than a short training.
+    """What the jobs of a sweep have in common. The process that runs a job also composes it, which takes a while.
 
     settings: the sweep's own configuration. singletons: Hydra's, which a new process does not have. folder: where the
     sweep was started.
@@ -47,7 +47,7 @@ class Sweep:
     def run(self, job: Job) -> JobReturn:
         """Runs a job in this process, which does nothing else."""
         os.chdir(self.folder)
-        sys.modules["__main__"] = ModuleType("__main__")  # the worker's own, which processes of trainer=ddp would start
+        sys.modules["__main__"] = ModuleType("__main__")  # else processes of trainer=ddp would start the worker's main
         Singleton.set_state(self.singletons)
         setup_globals()
         version.setbase("1.3")
@@ -58,11 +58,11 @@ class Sweep:
             job_subdir_key="hydra.sweep.subdir",
             hydra_context=self.context,
         )
-        returned.cfg = returned.hydra_cfg = None  # long on the way, and read by nobody
+        returned.cfg = returned.hydra_cfg = None  # nobody reads them, and sending them takes long
         return returned
 
     def lost(self, job: Job, how: str) -> JobReturn:
-        """The return of a job that has none of its own, since its process is gone; its result.json says so too."""
+        """The return of a job whose process is gone; its result.json then says so too. how: what happened to it."""
         place = self._compose(job).hydra.sweep
         path = Path(place.dir, str(place.subdir))
         if (result := known_result(path)).get("status") == "running":
@@ -80,7 +80,7 @@ class Sweep:
 
 
 class Beside(Launcher):
-    """A launcher that calls `Sweep.run` of each job in another process."""
+    """A launcher that calls `Sweep.run` for each job in another process."""
 
     sweep: Sweep
 
@@ -93,5 +93,5 @@ class Beside(Launcher):
         return self._launch([Job(number, (*line,)) for number, line in enumerate(job_overrides, initial_job_idx)])
 
     def _launch(self, jobs: list[Job]) -> list[JobReturn]:
-        """What the jobs return, in their order."""
+        """Runs the jobs, and returns what each of them returns, in their order."""
         raise NotImplementedError

@@ -17,12 +17,12 @@ _sweep: Sweep  # in a worker process, its own
 
 
 class JoblibLauncher(Beside):
-    """Runs jobs side by side on the cores of this machine, by joblib's process pool (loky).
+    """Runs jobs side by side on the cores of this machine, with joblib's process pool (loky).
 
-    n_jobs: how many at a time; -1: as many as there are cores, or GPUs where jobs train on these, each with
-    `trainer.devices` processes. The cores are shared out among them, unless OMP_NUM_THREADS says how many threads each
-    has; of the GPUs each sees its own, and with more jobs than GPUs some see the same. A worker process does one job
-    after another; when one is killed, its job has failed, and the others go on.
+    n_jobs: how many at a time; -1: as many as the cores are enough for, or the GPUs where jobs train on these, when
+    each job has `trainer.devices` processes. The cores are shared out among the jobs, unless OMP_NUM_THREADS says how
+    many threads each has. Each job sees GPUs of its own; with more jobs than GPUs some see the same. A worker process
+    does one job after another. When one is killed, its job has failed, and the others go on.
     """
 
     def __init__(self, n_jobs: int):
@@ -64,7 +64,7 @@ class JoblibLauncher(Beside):
 class _Worker:
     """A process that does one job after another; a killed one is replaced.
 
-    gpus: those that it sees; None: all that this process sees.
+    gpus: the GPUs that it sees; None: all that this process sees.
     """
 
     def __init__(self, threads: int, sweep: Sweep, gpus: list[str] | None = None):
@@ -83,7 +83,7 @@ class _Worker:
     def start(self, job: Job) -> "Future[JobReturn]":
         try:
             self.pid = self.pool.submit(os.getpid)  # loky may have replaced the process
-        except BrokenExecutor:  # it was killed after its last job
+        except BrokenExecutor:  # the process was killed after its last job
             self._begin()
         return self.pool.submit(_run, job)
 
@@ -96,19 +96,19 @@ class _Worker:
 
 
 def _start(launcher: int, sweep: Sweep) -> None:
-    """What a worker process does before its first job."""
+    """Prepares a worker process for its jobs."""
     from normlab.distributed.orphans import die_with
 
     die_with(launcher)
     if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)  # Ctrl-C reaches the launcher alone, which passes it on once
+        os.setpgid(0, 0)  # then Ctrl-C reaches the launcher alone, which passes it on once
     multiprocessing.set_start_method(None, force=True)  # loky's own cannot start the processes of trainer=ddp
     global _sweep  # a worker process has one, and unpickles it once
     _sweep = sweep
-    import lightning.pytorch  # noqa: F401  # all jobs need it, and it takes seconds
+    import lightning.pytorch  # noqa: F401  # every job needs it, and importing takes seconds
 
-    gc.freeze()  # loky looks for garbage every second, and takes 0.2 s among what was imported
-    atexit.register(gc.unfreeze)  # or triton's modules complain at the end of the process
+    gc.freeze()  # loky collects garbage every second, and would take 0.2 s to look through what was imported
+    atexit.register(gc.unfreeze)  # otherwise triton's modules complain when the process ends
 
 
 def _run(job: Job) -> JobReturn:
@@ -116,7 +116,7 @@ def _run(job: Job) -> JobReturn:
 
 
 def _stop(running: "dict[Future[JobReturn], tuple[_Worker, Job]]") -> None:
-    """Passes Ctrl-C on to the jobs, which note it in their folders."""
+    """Passes Ctrl-C on to the jobs, so that they record it in their folders."""
     for worker, _ in running.values():
         if worker.pid.done() and worker.pid.exception() is None:
             with suppress(ProcessLookupError):  # it has just been killed

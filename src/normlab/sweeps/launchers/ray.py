@@ -10,10 +10,11 @@ from normlab.sweeps.launchers.beside import LEAVING, Beside, Job, Sweep
 
 
 class RayLauncher(Beside):
-    """Runs jobs as tasks of a Ray cluster, which is started here if there is none.
+    """Runs jobs as tasks of a Ray cluster; if there is none, one is started here.
 
-    ray: `init`, what ray.init takes; `remote`, what each job needs: processors, GPUs. Other machines need this project
-    and the working folder under the same paths. Ray runs a job again whose process was killed, up to three times.
+    ray: `init` has the arguments of ray.init, and `remote` what each job needs, such as processors and GPUs. Other
+    machines need this project and the working folder under the same paths. Ray runs a job whose process was killed
+    again, up to three times.
     """
 
     def __init__(self, ray: DictConfig):

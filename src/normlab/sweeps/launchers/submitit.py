@@ -1,4 +1,4 @@
-"""`hydra/launcher=slurm`, `submitit_slurm` and `submitit_local`: each job of a sweep is one of SLURM's, by submitit."""
+"""`hydra/launcher=slurm`, `submitit_slurm` and `submitit_local`: submitit makes each job of a sweep a SLURM job."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,10 +7,10 @@ from hydra.core.utils import JobReturn
 from normlab.folder.place import shown
 from normlab.sweeps.launchers.beside import Beside, Job, Sweep
 
-if TYPE_CHECKING:  # it is an extra
+if TYPE_CHECKING:  # submitit is an extra
     from submitit.helpers import DelayedSubmission
 
-# parameters of all clusters; the others begin with the name of theirs
+# Parameters that all clusters have; the others begin with the name of their cluster.
 SHARED = {
     "name",
     "timeout_min",
@@ -24,11 +24,12 @@ SHARED = {
 
 
 class SubmititLauncher(Beside):
-    """Submits jobs, all of them one array, and waits for them; one that the cluster ends has failed, the others go on.
+    """Submits all jobs as one array and waits for them. A job that the cluster ends has failed, and the others go on.
 
-    cluster: slurm, or local, which starts all at once on this machine. submitit_folder: for what the jobs say.
-    max_num_timeout: how often a job that ran into its time limit, or was preempted, goes on by itself. parameters:
-    submitit's, of a job: https://github.com/facebookincubator/submitit/blob/main/docs/examples.md
+    cluster: slurm, or local, which starts all jobs at once on this machine. submitit_folder: where the jobs' output
+    goes. max_num_timeout: how often a job that ran into its time limit, or was preempted, goes on by itself.
+    parameters: what submitit takes for a job:
+    https://github.com/facebookincubator/submitit/blob/main/docs/examples.md
     """
 
     def __init__(self, cluster: str, submitit_folder: str, max_num_timeout: int = 0, **parameters: Any):
@@ -53,7 +54,7 @@ class SubmititLauncher(Beside):
 
 
 class _Resumed:
-    """What submitit calls, and calls again with the same job after a time limit: its run goes on in its folder."""
+    """submitit calls this with a job, and calls it again after a time limit: the run then goes on in its folder."""
 
     def __init__(self, sweep: Sweep):
         self.sweep = sweep
