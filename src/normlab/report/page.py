@@ -55,6 +55,7 @@ def _section(comparison: Comparison, place: Any) -> dict[str, Any]:
     best, places = comparison.best, text.decimals(comparison)
     tests = comparison.tests[:2]
     shown = comparison.configurations[:COLOURED]
+    rows = [_row(comparison, c, places, tests) for c in comparison.configurations[:ROWS]]
     return {
         "data": spelled(comparison.data) if comparison.data else None,
         "headline": text.headline(comparison),
@@ -65,7 +66,8 @@ def _section(comparison: Comparison, place: Any) -> dict[str, Any]:
         "score_name": comparison.score_name,
         "keys": comparison.keys,
         "tests": tests,
-        "rows": [_row(comparison, c, places, tests) for c in comparison.configurations[:ROWS]],
+        "rows": rows,
+        "repeated": any("±" in row["score"] for row in rows),
         "hidden": max(0, len(comparison.configurations) - ROWS),
         "scores": place(scores(comparison)) if best else None,
         "undrawn": _undrawn(comparison, places),
