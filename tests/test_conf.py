@@ -139,6 +139,13 @@ PAIRS = [
     ["model=my_model", "data.size=8", "norm=nf", "callbacks=agc"],
     ["trainer.gradient_clip_val=1", "trainer.accumulate_grad_batches=2"],
     ["score=val/loss", "score_mode=min"],
+    ["loss=task", "callbacks=keep_top", "logger=csv", "data=wine"],
+    ["loss=cross_entropy", "data=wine", "steps_per_execution=2"],
+    ["loss=label_smoothing", "data.size=8", "data.shift=0"],
+    ["loss=focal", "data=wine", "trainer.precision=bf16-mixed"],
+    ["loss=mse", "data=diabetes"],
+    ["loss=mae", "data=diabetes"],
+    ["loss=huber", "data=diabetes", "trainer.precision=64-true"],
     ["task.metrics=[acc,f1,auroc]"],
     ["model.order=act_norm", "channels_last=false", "allocator=default"],
     ["compile=true", "data=breast_cancer"],
@@ -155,7 +162,7 @@ def test_options_not_run_above_have_a_reason():
     tested = " ".join(["trainer=auto trainer=debug callbacks=none logger=none", *(" ".join(pair) for pair in PAIRS)])
     elsewhere = {"gpu", "mps", "wandb", "mlflow"}
     elsewhere |= {"ddp", "ddp_cpu", "fsdp", "torchrun", "slurm"}  # test_distributed.py, test_fsdp.py and the like
-    for group in ("optimizer", "scheduler", "trainer", "callbacks", "logger"):
+    for group in ("loss", "optimizer", "scheduler", "trainer", "callbacks", "logger"):
         for option in options(group):
             assert re.search(rf"{group}=\S*\b{option}\b", tested) or option in elsewhere, f"{group}={option}"
 

@@ -6,13 +6,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from normlab.config.inputs import checkpoint_path, input_path, reads_data
+from normlab.config.metrics import measured
 from normlab.config.options import origins
 from normlab.errors import ConfigError, show
 
 # What acts on each single step, with the value that turns it off.
 SINGLE_STEP_ONLY = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
-
-UNCHOSEN = ("acc", "f1", "mse", "mae", "r2")  # what the tasks measure where task.metrics is null
 
 
 def check_config(config: DictConfig, run_folder: Path) -> None:
@@ -61,9 +60,7 @@ def _check_score(config: DictConfig) -> None:
     """Raises ConfigError for a score that no validation will measure."""
     if config.score is None:
         return
-    metrics = config.task.metrics
-    names = ["loss", *(UNCHOSEN if metrics is None else metrics)]
-    known = [f"val/{name}" for name in names]
+    known = [f"val/{name}" for name in measured(config.task.metrics)]
     if config.score not in known:
         raise ConfigError(
             f"score={config.score}: expected one of {', '.join(known)}, which each validation measures; task.metrics= "

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from normlab.config.conflicts import UNCHOSEN
+from normlab.config.metrics import measured
 from normlab.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:  # it is an extra
@@ -13,6 +13,8 @@ if TYPE_CHECKING:  # it is an extra
 FACTS = ("score", "seconds", "parameters")  # keys of result.json; all others are metrics of a part of the data
 
 PARTS = ("train", "val", "test")
+
+RAISED = ("acc", "f1", "auroc", "r2")
 
 LOWERED = ("seconds", "parameters", "loss", "mse", "mae")  # a lower value is better
 
@@ -44,13 +46,18 @@ def check_objectives(objectives: Any, metrics: Sequence[str] | None) -> None:
         raise ConfigError(f"hydra.sweeper.objectives={objectives}: expected a list, such as [score] or [score,seconds]")
     if len(set(objectives)) < len(objectives):
         raise ConfigError(f"hydra.sweeper.objectives={objectives}: each one once")
-    names = ["loss", *(UNCHOSEN if metrics is None else metrics)]
+    names = measured(metrics)
     known = [*FACTS, *(f"{part}/{name}" for part in PARTS for name in names)]
     for objective in objectives:
         if objective not in known:
             raise ConfigError(
                 f"hydra.sweeper.objectives: no objective {objective}{did_you_mean(str(objective), known)} (objectives: "
                 f"{', '.join(FACTS)}, or {', '.join(PARTS)} with /{', /'.join(names)}; task.metrics= adds others)"
+            )
+        if (name := objective.rpartition("/")[2]) not in (*FACTS, *LOWERED, *RAISED):
+            raise ConfigError(
+                f"hydra.sweeper.objectives: whether more or less {name} is better is not known; seek score, with "
+                f"score=val/{name} and score_mode=max or min"
             )
 
 

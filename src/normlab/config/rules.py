@@ -24,6 +24,7 @@ GROUPED = {"num_groups": (*COUNT, NULL)}
 WEIGHTS = {"weight_eps": POSITIVE}
 NETWORK = {"order": (Words(["norm_act", "act_norm"]),)}
 DECAYED = {"lr": POSITIVE, "weight_decay": (Number(0),)}
+SMOOTHED = {"label_smoothing": (Number(0, 1, open_high=True),)}
 WAITING = {"n_startup_trials": NATURAL, "n_warmup_steps": NATURAL}
 
 RULES: Mapping[str, Mapping[str, Rules]] = {
@@ -83,6 +84,10 @@ RULES: Mapping[str, Mapping[str, Rules]] = {
         "workers": (*NATURAL, Words(["auto"])),
         "corrupt": (Words(["stop", "skip"]),),
     },
+    "loss/cross_entropy": SMOOTHED,
+    "loss/focal": {"gamma": (Number(0),)},
+    "loss/huber": {"delta": POSITIVE},
+    "loss/label_smoothing": SMOOTHED,
     "model/custom_model": NETWORK | {"hidden_units": COUNT},
     "model/mlp": NETWORK,
     "model/my_model": NETWORK,
@@ -141,6 +146,7 @@ RULES: Mapping[str, Mapping[str, Rules]] = {
     },
     "callbacks/agc": {"clipping": POSITIVE, "eps": POSITIVE},
     "callbacks/early_stopping": {"patience": COUNT},
+    "callbacks/keep_top": {"count": COUNT},
     "callbacks/lr_monitor": {"logging_interval": STEP_OR_EPOCH},
 }
 

@@ -20,6 +20,8 @@ PLACES = {
     "model": "torch.nn.Module",
     "norm": "normlab.norms.common.base.Norm",
     "data": "lightning.LightningDataModule",
+    "loss": "torch.nn.Module",
+    "task.metrics.*": "torchmetrics.Metric",
     "optimizer": "torch.optim.Optimizer",
     "scheduler": "torch.optim.lr_scheduler.LRScheduler",
     "trainer": "lightning.Trainer",
@@ -94,6 +96,6 @@ class Reading:
 
 def _place(key: str) -> str | None:
     """The place in PLACES that a key is; None where no part stands."""
-    group, _, name = key.partition(".")
-    anywhere = f"{group}.*" if name and "." not in name else None
+    above, _, _ = key.rpartition(".")
+    anywhere = f"{above}.*" if above else None
     return next((place for place in (key, anywhere) if place in PLACES), None)

@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from normlab.config.options import GLOBAL, GROUPS, read_option, run_keys
 from normlab.errors import ConfigError, did_you_mean
 
-PARTS = ("model", "norm", "data", "optimizer", "scheduler", "trainer")  # whose keys their constructors decide about
+# Groups of one part each, whose constructor decides about its keys.
+PARTS = ("model", "norm", "data", "loss", "optimizer", "scheduler", "trainer")
 
 SEVERAL = ("callbacks", "logger")  # these groups may hold several parts, each under a name
 

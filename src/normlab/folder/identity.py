@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 # `nonfinite` is left out: until a batch fails, both policies are the same run, and `skip` may then go on with it.
-RUN_KEYS = ("model", "norm", "data", "task", "optimizer", "scheduler", "seed", "steps_per_execution")
+RUN_KEYS = ("model", "norm", "data", "task", "loss", "optimizer", "scheduler", "seed", "steps_per_execution")
 TRAINER_KEYS = (
     "devices",
     "precision",
@@ -23,6 +23,8 @@ REPLICATES = ("seed", "data.split_seed", "data.fold")  # runs that differ in the
 LENGTH = "trainer.max_epochs"  # extend=true may raise it
 # Newer keys, which an older run folder lacks, with the value under which a run is as it was without the key.
 NEUTRAL = {
+    "loss": None,
+    "loss._target_": "normlab.tasks.losses.own",
     "data.folds": None,
     "data.fold": 0,
     "data.subset": 1,

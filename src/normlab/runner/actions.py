@@ -22,7 +22,7 @@ from normlab.folder.place import shown
 from normlab.folder.writing import write_text
 from normlab.logs import console
 from normlab.runner.build import Parts
-from normlab.runner.predictions import check_finite, frame, summary
+from normlab.runner.predictions import check_finite, csv_table, frame, summary
 from normlab.sweeps.pruning import Pruning
 
 if TYPE_CHECKING:
@@ -71,19 +71,32 @@ def fit(parts: Parts, folder: Path) -> Outcome:
         return Outcome(best["score"], metrics, pruned=True, majority=parts.task.majority)
     if is_overridden("test_dataloader", parts.data):
         metrics |= trainer.test(parts.task, datamodule=parts.loaders, verbose=False)[0]
+        _write_tables(parts, folder)
     return Outcome(best["score"], metrics, majority=parts.task.majority)
 
 
 def validate(parts: Parts, folder: Path) -> Outcome:
     """Measures a checkpoint on the validation split."""
     metrics = dict(parts.trainer.validate(parts.task, datamodule=parts.loaders, verbose=False)[0])
+    _write_tables(parts, folder)
     return Outcome(metrics.get(parts.record.score), metrics, majority=parts.task.majority)
 
 
 def test(parts: Parts, folder: Path) -> Outcome:
     """Measures a checkpoint on the test split."""
     metrics = dict(parts.trainer.test(parts.task, datamodule=parts.loaders, verbose=False)[0])
+    _write_tables(parts, folder)
     return Outcome(None, metrics, majority=parts.task.majority)
+
+
+def _write_tables(parts: Parts, folder: Path) -> None:
+    """Writes metrics that are tables, such as confusion_matrix, as <metric>_<part>.csv; rows are the true classes."""
+    if not parts.trainer.is_global_zero:
+        return
+    names = class_names(parts.data)
+    for stage, tables in parts.task.tables.items():
+        for name, values in tables.items() if stage != "train" else ():
+            write_text(folder / f"{name}_{stage}.csv", csv_table(values, names))
 
 
 def predict(parts: Parts, folder: Path) -> Outcome:

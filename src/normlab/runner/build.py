@@ -28,8 +28,11 @@ from normlab.runner.trainer import make_trainer, steps_per_call
 from normlab.runner.units import check_shardable
 from normlab.tasks.base import Task
 from normlab.tasks.classify import Classify
+from normlab.tasks.losses import Loss
 from normlab.tasks.regress import Regress
 from normlab.tasks.schedulers import Schedule, constant
+
+OWN_LOSS = "normlab.tasks.losses.own"  # what conf/loss/task.yaml names
 
 COMPILED_VERSIONS = 256  # how many compiled versions of a function one process may keep
 
@@ -92,10 +95,12 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int, callbacks: Se
 
     task = _task(config, network, data)
     score = config.score or task.score
-    better = task.direction(score)
-    record = Record(folder, score, config.score_mode or better, task.metric_names())
+    task.check_score(score)
+    record = Record(folder, score, config.score_mode or task.direction(score), task.metric_names())
     if config.action == "fit":
         task.check_training()
+    if config.action == "fit" and config.data.get("mix") is not None and isinstance(task, Classify):
+        task.check_mixing()
     loaders = TrainerData(data, config, inputs and inputs.loader)
     trainer = make_trainer(config, folder, record, network, processes, callbacks)
     if _uses_channels_last(config, network, trainer.strategy.root_device.type):
@@ -136,7 +141,8 @@ def _task(config: DictConfig, network: nn.Module, data: Any) -> Task:
         "optimizer": make_partial(config.optimizer, "optimizer"),
         "scheduler": _schedule(config),
         "steps_per_execution": steps_per_call(config),
-        "metrics": config.task.metrics,
+        "metrics": _metrics(config),
+        "criterion": _criterion(config),
         "nonfinite": config.nonfinite if config.action == "fit" else "stop",
     }
     if data.task == "classify":
@@ -148,6 +154,27 @@ def _task(config: DictConfig, network: nn.Module, data: Any) -> Task:
     else:
         mean, std = data.target_statistics()
     return Regress(**shared, target_mean=mean, target_std=std)
+
+
+def _metrics(config: DictConfig) -> list[Any] | None:
+    """The names in task.metrics, and the classes that stand there by `_target_`, with their keys."""
+    if config.task.metrics is None:
+        return None
+    chosen = enumerate(config.task.metrics)
+    return [each if isinstance(each, str) else make_partial(each, f"task.metrics.{place}") for place, each in chosen]
+
+
+def _criterion(config: DictConfig) -> Loss | None:
+    """The chosen loss: a function as it is, or what a class makes of its keys; None for the task's own."""
+    if config.loss._target_ == OWN_LOSS:
+        return None
+    if config.task.get("class_weights") is not None:
+        raise ConfigError(
+            f"task.class_weights={config.task.class_weights} with loss._target_={config.loss._target_}: the weights "
+            "are those of loss=task; leave out one of the two"
+        )
+    loss = make_partial(config.loss, "loss")
+    return loss() if isinstance(loss.func, type) else loss
 
 
 def _schedule(config: DictConfig) -> Schedule:

@@ -71,6 +71,16 @@ def frame(answers: Tensor, targets: Tensor | None, names: Sequence[str] | None, 
     return DataFrame(columns)
 
 
+def csv_table(values: Tensor, classes: Sequence[str]) -> str:
+    """A table of numbers as csv, its rows and columns named where they are the classes, and numbered elsewhere."""
+    from pandas import DataFrame
+
+    grid = values.reshape(len(values), -1).numpy()
+    named = [printable(str(name)) for name in classes]
+    rows, columns = (named if len(named) == size else [*map(str, range(size))] for size in grid.shape)
+    return DataFrame(grid, index=rows, columns=columns).to_csv(index_label="")  # pyright: ignore[reportArgumentType]
+
+
 def check_finite(answers: Tensor, names: Sequence[str] | None, cause: str) -> None:
     """Raises FloatingPointError with the first samples that a network answers with NaN or inf."""
     bad = torch.nonzero(~torch.isfinite(answers).all(1)).flatten().tolist()

@@ -80,7 +80,7 @@ def make_trainer(
     for key in ("overfit_batches", "sync_batchnorm", "max_restarts", "strategy", "timeout", "matmul_precision"):
         settings.pop(key, None)  # a folder from before these keys may be looked at
     if config.action == "fit":
-        following = {"monitor": record.score, "mode": record.mode}
+        following = {"monitor": record.score, "mode": record.mode, "folder": folder}
         added = [offer(node, f"callbacks.{name}", following) for name, node in config.callbacks.items()]
         loggers = [offer(node, f"logger.{name}", {"save_dir": folder}) for name, node in config.logger.items()]
         core.append(record)

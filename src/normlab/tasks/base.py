@@ -2,8 +2,9 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +18,9 @@ from normlab.distributed.collectives import everywhere
 from normlab.distributed.shards import is_cut
 from normlab.errors import PeerError, is_library
 from normlab.norms.domain import set_domain
+from normlab.tasks.losses import Loss, try_loss
 from normlab.tasks.meter import ClassCounts, Meter
+from normlab.tasks.metrics import Entry, is_scalar, make_metric
 from normlab.tasks.nonfinite import REMEDY, Guard, Policy, explain, first_cause
 from normlab.tasks.optimizers import parameter_groups, try_optimizer
 from normlab.tasks.schedulers import Schedule
@@ -26,13 +29,15 @@ from normlab.tasks.schedulers import Schedule
 class Task(LightningModule):
     """Trains any `nn.Module` on batches (x, y), or (x, y, domain).
 
-    optimizer: a partial that takes parameters. scheduler: a `Schedule`, or what it makes the scheduler by.
-    steps_per_execution: with more than 1, training batches come in chunks, which are stepped
-    through within one `training_step`; weights, metrics and schedule are those of single steps. nonfinite: what a
-    training batch with a loss of NaN or inf does: weights and statistics stay as before it, and `raise` ends the run,
-    `stop` ends training as if it were done, `skip` goes on without the batch. As under GradScaler, the whole step that
-    it was accumulated for is left out, and the schedule takes the step; metrics are those of the other batches. In
-    validation and test such a loss always ends the run.
+    optimizer: a partial that takes parameters. criterion: the mean loss of (output, target) in place of the task's own,
+    numbers come to it standardised. metrics: names, and classes of torchmetrics with their keys. scheduler: a
+    `Schedule`, or what it makes the scheduler by.
+    steps_per_execution: with more than 1, training batches come in chunks, which are stepped through within one
+    `training_step`; weights, metrics and schedule are those of single steps. nonfinite: what a training batch with a
+    loss of NaN or inf does: weights and statistics stay as before it, and `raise` ends the run, `stop` ends training
+    as if it were done, `skip` goes on without the batch. As under GradScaler, the whole step that it was accumulated
+    for is left out, and the schedule takes the step; metrics are those of the other batches. In validation and test
+    such a loss always ends the run.
     Raises ValueError for an unknown metric, FloatingPointError for what is not finite.
     """
 
@@ -44,7 +49,8 @@ class Task(LightningModule):
         network: nn.Module,
         optimizer: Callable[..., Optimizer],
         scheduler: Schedule | Callable[..., Any],
-        metrics: Sequence[str] | None = None,
+        metrics: Sequence[Entry] | None = None,
+        criterion: Loss | None = None,
         steps_per_execution: int = 1,
         nonfinite: Policy = "raise",
     ):
@@ -57,8 +63,12 @@ class Task(LightningModule):
             self.schedule.monitor = self.score
         self.validated = False  # in this epoch
         self.automatic_optimization = steps_per_execution == 1
+        self.criterion = criterion
         chosen = self.default_metrics if metrics is None else metrics
-        collection = MetricCollection({name: self._known_metric(name) for name in chosen})
+        made = dict(make_metric(entry, self.available_metrics(), *self.torchmetrics()) for entry in chosen)
+        collection = MetricCollection(made)  # pyright: ignore[reportArgumentType]
+        self.measures = {*made}
+        self.tables: dict[str, dict[str, Tensor]] = {}  # what is no single number, by stage, as last measured
         self.train_meter = Meter(collection.clone(), self.prediction)
         self.val_meter = Meter(collection.clone(), self.prediction, self.class_counts())
         self.test_meter = Meter(collection.clone(), self.prediction, self.class_counts())
@@ -77,8 +87,20 @@ class Task(LightningModule):
         """The metrics by name."""
 
     @abstractmethod
+    def torchmetrics(self) -> tuple[Mapping[str, Callable[..., Metric]], Mapping[str, object]]:
+        """Metrics of torchmetrics that fit the task, by name, and what those are given that take it."""
+
+    @abstractmethod
+    def trial(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs that answer well, others that answer badly, and the targets: losses and metrics are tried on them."""
+
+    @abstractmethod
+    def own_loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The mean loss of a batch where no other was chosen; `output` (N, out_features) float32."""
+
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """The mean loss of a batch; `output` (N, out_features) float32."""
+        return (self.criterion or self.own_loss)(output, target)
 
     @abstractmethod
     def prediction(self, output: Tensor) -> Tensor:
@@ -98,17 +120,35 @@ class Task(LightningModule):
 
     def metric_names(self) -> list[str]:
         """What an epoch logs, in the order of metrics.csv."""
-        names = ("loss", *self.train_meter.metrics.keys())
+        names = self._scalars()
         return [f"{stage}/{name}" for stage in ("train", "val") for name in names]
 
     def direction(self, score: str) -> str:
-        """`max` or `min`: which end of a validation metric is the good one. Raises ValueError for another name."""
+        """`max` or `min`: which end of a validation metric is the good one. Raises ValueError where none is known."""
+        self.check_score(score)
+        name = score.removeprefix("val/")
+        higher = name != "loss" and self.val_meter.metrics[name].higher_is_better
+        if higher is None:
+            raise ValueError(f"score={score}: which end of it is the good one is not known; set score_mode=max or min")
+        return "max" if higher else "min"
+
+    def check_score(self, score: str) -> None:
+        """Raises ValueError for a metric that no validation measures."""
         stage, _, name = score.partition("/")
-        metrics = self.val_meter.metrics
-        if stage != "val" or name not in {"loss", *metrics.keys()}:
-            known = ", ".join(f"val/{name}" for name in ("loss", *metrics.keys()))
+        if stage != "val" or name not in self._scalars():
+            known = ", ".join(f"val/{name}" for name in self._scalars())
             raise ValueError(f"score={score}: expected one of {known}")
-        return "max" if name != "loss" and metrics[name].higher_is_better else "min"
+
+    def _scalars(self) -> list[str]:
+        return ["loss", *(str(name) for name in self.train_meter.metrics if name not in self.table_metrics)]
+
+    @cached_property
+    def table_metrics(self) -> set[str]:
+        """The metrics that are no single number. Raises ValueError for one that cannot measure this task."""
+        right, _, target = self.trial()
+        prediction, scalars = self.prediction(right), self.available_metrics()
+        others = {name: metric for name, metric in self.val_meter.metrics.items() if name not in scalars}
+        return {name for name, metric in others.items() if not is_scalar(name, metric, prediction, target)}
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
@@ -198,7 +238,9 @@ class Task(LightningModule):
         self._log("test", self.test_meter)
 
     def check_training(self) -> None:
-        """Raises ValueError for an optimizer or a schedule that cannot be made, or not be used here."""
+        """Raises ValueError for a loss, an optimizer or a schedule that cannot be made, or not be used here."""
+        if self.criterion is not None:
+            try_loss(self.criterion, *self.trial())
         optimizer = try_optimizer(self.make_optimizer, self.network)
         try:
             self.schedule.build(optimizer, total_steps=1000, direction=self.direction)
@@ -238,12 +280,6 @@ class Task(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.guard.skipped = checkpoint.get("skipped", 0)
         checkpoint["lr_schedulers"] = [self.schedule.progress(state) for state in checkpoint["lr_schedulers"]]
-
-    def _known_metric(self, name: str) -> Metric:
-        available = self.available_metrics()
-        if name not in available:
-            raise ValueError(f"task.metrics: {name} is no metric of this task; expected some of {', '.join(available)}")
-        return available[name]()
 
     def _where(self) -> str:
         return f"epoch {self.current_epoch}, step {self.trainer.global_step}"
@@ -322,6 +358,7 @@ class Task(LightningModule):
         values = {f"{stage}/{name}": value for name, value in meter.compute().items()}
         if not torch.isfinite(values[f"{stage}/loss"]):  # a sum of finite losses may still overflow
             raise FloatingPointError(f"{stage}/loss is {values[f'{stage}/loss'].item()} in {self._where()}; {REMEDY}")
+        self.tables[stage] = {name: values.pop(f"{stage}/{name}").cpu() for name in self.table_metrics}
         self.log_dict(values)
         if (majority := meter.majority()) is not None:
             self.majority[stage] = majority

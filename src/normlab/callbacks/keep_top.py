@@ -1,0 +1,63 @@
+"""Several checkpoints kept: those of the epochs with the best scores.  python train.py callbacks=keep_top"""
+
+import math
+import os
+import shutil
+from pathlib import Path
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from normlab.folder.files import read_rows
+
+
+class KeepTop(Checkpoint):
+    """Keeps `checkpoints/epoch_<number>.ckpt` of the `count` best epochs; of equal scores the later epoch is better.
+
+    The ranking is read from metrics.csv, and so a run that goes on keeps what one that was never stopped would keep.
+    It is a Lightning `Checkpoint` so that `Record` has written the row and last.ckpt before.
+
+    folder: the run folder. monitor, mode: the score and whether `max` or `min` of it is good.
+    """
+
+    def __init__(self, folder: Path, monitor: str, mode: str, count: int = 3):
+        self.folder, self.monitor, self.sign, self.count = folder, monitor, 1 if mode == "max" else -1, count
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._keep(trainer, trainer.current_epoch - 1)  # once more: the run may have been killed just before
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._keep(trainer, trainer.current_epoch)
+
+    def best_epochs(self) -> list[int]:
+        """The numbers of the epochs to keep, the best first."""
+        rows = read_rows(self._file("metrics.csv"))
+        scores = [(self.sign * float(row.get(self.monitor) or "nan"), int(row["epoch"])) for row in rows]
+        ranked = sorted((one for one in scores if math.isfinite(one[0])), reverse=True)
+        return [epoch for _, epoch in ranked][: self.count]
+
+    def _keep(self, trainer: Trainer, epoch: int) -> None:
+        """Keeps last.ckpt, which is that of `epoch`, if it is among the best, and removes what no longer is."""
+        if not trainer.is_global_zero:
+            return
+        best = {f"epoch_{number}.ckpt" for number in self.best_epochs()}
+        if (name := f"epoch_{epoch}.ckpt") in best:
+            _copy(self._file("checkpoints", "last.ckpt"), self._file("checkpoints", name))
+        for file in self._file("checkpoints").glob("epoch_*.ckpt"):
+            if file.name not in best:
+                file.unlink()
+
+    def _file(self, *names: str) -> Path:
+        return self.folder.joinpath(*names)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A second name for a file that is never written again, or a copy where the file system has no hard links."""
+    part = target.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(source, part)
+    except OSError:
+        shutil.copyfile(source, part)
+    os.replace(part, target)
+    part.unlink(missing_ok=True)  # where both were the same file already, the replacement does nothing
