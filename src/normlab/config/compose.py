@@ -15,11 +15,11 @@ from normlab.config.conflicts import check_config
 from normlab.config.engines import check_engine
 from normlab.config.inputs import NEED_A_RUN
 from normlab.config.names import check_name, check_option
-from normlab.config.options import GROUPS, run_keys
+from normlab.config.options import GROUPS, SEVERAL, run_keys
 from normlab.config.overrides import as_typed, is_hydras, is_selection, lines_of, parse, typed_value
 from normlab.config.rules import check_all, check_typed, rule
 from normlab.config.source import OURS, Source
-from normlab.config.unread import PARTS, SEVERAL, check_read
+from normlab.config.unread import PARTS, check_read
 from normlab.config.values import check_value
 from normlab.errors import ConfigError, show
 from normlab.folder import files, place, reuse, writing

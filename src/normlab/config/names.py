@@ -9,6 +9,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from packaging.requirements import Requirement
 
+from normlab.config.hints import key_hint, option_hint
+from normlab.config.options import SEVERAL, options
 from normlab.errors import ConfigError, did_you_mean, show
 
 
@@ -17,7 +19,8 @@ def check_option(group: str, chosen: Any, available: Sequence[str]) -> None:
     for option in map(show, chosen if isinstance(chosen, list) else [chosen]):
         if option not in available:
             listed = ", ".join(sorted(available)) or "none yet"
-            raise ConfigError(f"no option {option} in {group}{did_you_mean(option, available)} (options: {listed})")
+            nearest = option_hint(group, option) or did_you_mean(option, available)
+            raise ConfigError(f"no option {option} in {group}{nearest} (options: {listed})")
         check_extra(f"{group}={option}", option)
 
 
@@ -41,9 +44,14 @@ def check_name(config: DictConfig, key: str, added: bool) -> None:
     if added and path:
         return  # looked at when all is composed
     keys = [str(k) for k in node if not str(k).startswith("_") and k != "overrides"]
-    nearest = did_you_mean(name, keys)
+    nearest = _choose_first(path, name) or key_hint(key) or did_you_mean(name, keys)
     listed = "" if nearest else f" (keys: {', '.join(keys) or 'none'})"
     raise ConfigError(f"no key {name}{where}{nearest}{listed}")
+
+
+def _choose_first(group: str, name: str) -> str:
+    """The end of a refusal of a key of a callback or logger that was not chosen; empty where there is none."""
+    return f"; choose {group}={name}, which has it" if group in SEVERAL and name in options(group) else ""
 
 
 @cache

@@ -11,6 +11,7 @@ import normlab.conf  # pyright: ignore[reportMissingImports]  # conf/, mapped by
 
 CONF = Path(normlab.conf.__path__[0])
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("__pycache__", "hydra"))
+SEVERAL = ("callbacks", "logger")  # these groups may hold several parts, each under a name
 GLOBAL = ("experiment", "sweep", "local")  # groups whose files set keys of all the others
 
 

@@ -10,13 +10,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from normlab.config.options import GLOBAL, GROUPS, read_option, run_keys
+from normlab.config.options import GLOBAL, GROUPS, SEVERAL, read_option, run_keys
 from normlab.errors import ConfigError, did_you_mean
 
 # Groups of one part each, whose constructor decides about its keys.
 PARTS = ("model", "norm", "data", "loss", "optimizer", "scheduler", "trainer")
-
-SEVERAL = ("callbacks", "logger")  # these groups may hold several parts, each under a name
 
 
 def check_read(config: DictConfig) -> None:

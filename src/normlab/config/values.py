@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from normlab.config.hints import value_hint
 from normlab.errors import ConfigError, show
 
 
@@ -61,7 +62,7 @@ def check_value(key: str, value: Any, default: Any, rules: Rules | None = None) 
         return
     if rules is not None:
         if not any(rule.allows(value) for rule in rules):
-            raise ConfigError(f"{key}={show(value)}: expected {' or '.join(str(rule) for rule in rules)}")
+            raise ConfigError(f"{key}={show(value)}: expected {' or '.join(map(str, rules))}{value_hint(key, value)}")
     elif not _same_type(value, default):
         raise ConfigError(f"{key}={show(value)}: expected {_type_name(default)}")
 

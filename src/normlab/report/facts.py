@@ -22,11 +22,18 @@ def facts(folders: Sequence[Path], comparisons: Sequence[Comparison]) -> list[tu
         ("swept", "; ".join(f"{key}: {_listed(values)}" for key, values in swept.items())),
         ("fixed", spelled(fixed) if (fixed := common(runs, list(swept))) else ""),
         *(("command", command) for folder in folders if (command := _command(folder))),
+        ("tags", _tagged(runs)),
         ("runs", _counted(runs)),
         ("always one class", "; ".join(filter(None, map(_majority, comparisons)))),
         *_machine(runs),
     ]
     return [(name, value) for name, value in found if value]
+
+
+def _tagged(runs: Sequence[Run]) -> str:
+    """Each tag with the number of its runs, where it has not all of them."""
+    counts = Counter(tag for run in runs for tag in run.tags)
+    return ", ".join(tag if count == len(runs) else f"{tag} ({count} of {len(runs)})" for tag, count in counts.items())
 
 
 def _swept(comparisons: Sequence[Comparison]) -> dict[str, list[str]]:

@@ -44,6 +44,7 @@ class Run:
     config: dict[str, Any]
     samples: dict[str, int] = field(default_factory=dict)
     skipped: int = 0
+    tags: tuple[str, ...] = ()
 
     @property
     def lost(self) -> bool:
@@ -153,6 +154,7 @@ def _read(path: Path) -> Run | None:
         config=config,
         samples=_counts(result.get("samples")),
         skipped=int(_number(result.get("skipped")) or 0),
+        tags=_lines(result.get("tags")),
     )
 
 

@@ -21,6 +21,7 @@ from normlab.callbacks.modes import ModeGuard
 from normlab.callbacks.progress import TrainingProgress
 from normlab.callbacks.record import Record
 from normlab.callbacks.same_config import SameConfig
+from normlab.callbacks.tags import Tags
 from normlab.config.conflicts import check_several
 from normlab.config.instantiate import make_node, offer
 from normlab.distributed import devices
@@ -79,6 +80,8 @@ def make_trainer(
     settings = OmegaConf.create({"log_every_n_steps": every_step, **config.trainer})
     for key in ("overfit_batches", "sync_batchnorm", "max_restarts", "strategy", "timeout", "matmul_precision"):
         settings.pop(key, None)  # a folder from before these keys may be looked at
+    if config.action == "fit" and config.get("tags"):
+        core.append(Tags([*config.tags]))
     if config.action == "fit":
         following = {"monitor": record.score, "mode": record.mode, "folder": folder}
         added = [offer(node, f"callbacks.{name}", following) for name, node in config.callbacks.items()]
