@@ -5,13 +5,12 @@ import weakref
 
 import pytest
 import torch
-from lightning import Callback
 
 from normlab import compose, run
 from normlab.data.common import job_cache as shared
 from normlab.data.fake import Fake
 from normlab.data.wine import Wine
-from normlab.logs import quietly
+from normlab.runner.run import run_job
 
 WINE = ["model=net", "data=wine", "logger=none", "trainer.max_epochs=2"]
 CHANGED = ["data.label_noise=0.2", "data.mix=mixup", "data.crop=1", "data.flip=true", "data.cutout=2"]
@@ -33,11 +32,9 @@ def loads(monkeypatch):
     return counted
 
 
-def job(tmp_path, *overrides, callbacks=()):
+def job(tmp_path, *overrides):
     """A job of a sweep."""
-    with quietly():
-        folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        return run(compose(list(overrides)), folder=folder, callbacks=callbacks)
+    return run_job(compose(list(overrides)), tmp_path / str(len(list(tmp_path.iterdir()))))
 
 
 @pytest.mark.parametrize("overrides", [WINE, IMAGES], ids=["table", "images"])
@@ -84,12 +81,10 @@ def test_a_job_is_gone_when_the_next_has_run(tmp_path):
     """Its network, optimizer and trainer: a sweep of many jobs does not grow."""
     built = []
 
-    class Notes(Callback):
-        def on_fit_start(self, trainer, task):
-            built.append((weakref.ref(task.network), weakref.ref(trainer)))
-
     for seed in range(3):
-        job(tmp_path, *WINE, "logger=tensorboard", f"seed={seed}", callbacks=[Notes()])
+        task = job(tmp_path, *WINE, "logger=tensorboard", f"seed={seed}").task
+        built.append((weakref.ref(task.network), weakref.ref(task.trainer)))
+        del task
     gc.collect()
     assert len(built) == 3
     assert [(network(), trainer()) for network, trainer in built[:2]] == [(None, None)] * 2

@@ -14,7 +14,7 @@ from normlab import compose, run
 from normlab.data.common.base import DataModule
 from normlab.models.net import Net
 from normlab.norms.batch import Batch
-from normlab.runner.build import build
+from normlab.runner.build import Context, build
 from normlab.tasks.base import Task
 from normlab.tasks.nonfinite import Guard, explain
 from normlab.tasks.optimizers import parameter_groups
@@ -92,7 +92,7 @@ def test_the_last_checkpoint_stays_good_and_skip_may_go_on_from_it(tmp_path):
 def by_hand(folder, settings, data, accumulate=1):
     """Training as a loop that leaves out spoiled batches, with statistics of the others only."""
     folder.mkdir()
-    parts = build(compose(settings), folder, data)
+    parts = build(compose(settings), folder, Context(data))
     network, loader = parts.task.network, parts.data.train_dataloader()
     optimizer = torch.optim.SGD(parameter_groups(network), lr=0.1, momentum=0.9, weight_decay=0.01)
     steps = 2 * BATCHES // accumulate

@@ -5,7 +5,6 @@ import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 import hydra
@@ -136,8 +135,7 @@ def _run_sweep(sweep: Sweep) -> int:
 def _job(config: DictConfig) -> float | None:
     """One job of a sweep, in whatever process its launcher has for it."""
     try:
-        with logs.quietly() if _is_watched() else nullcontext():
-            return _run(config)
+        return _run(config)
     except Exception as error:
         if not _is_watched():
             _tell(error)
@@ -151,9 +149,10 @@ def _is_watched() -> bool:
 
 
 def _run(config: DictConfig) -> float | None:
-    from normlab.runner.run import run  # imports torch, which a refused command does not need
+    from normlab.runner.run import run, run_job  # imports torch, which a refused command does not need
 
-    return run(config, HydraConfig.get().runtime.output_dir).score
+    do = run_job if _is_watched() else run
+    return do(config, HydraConfig.get().runtime.output_dir).score
 
 
 def _guarded(go: Callable[[], object]) -> int:

@@ -1,6 +1,6 @@
 """Cross-iteration batch normalization: statistics of the last batches, carried over to the weights of now."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -141,6 +141,16 @@ class CrossIterationLayer(RunningNorm):
             past.copy_(torch.cat([value.unsqueeze(0).to(past), past[:-1]]))
 
 
+class LastMade:
+    """The layer that an option has made last, which the next norm comes after."""
+
+    layer: Any = None
+
+    def note(self, layer: Any) -> Any:
+        self.layer = layer
+        return layer
+
+
 @dataclass(frozen=True)
 class CrossIteration(Norm):
     """y = γ (x - μ) / √(σ² + ε) + β with μ, σ² over space and the last `window` batches; input (N, C, *space).
@@ -161,12 +171,12 @@ class CrossIteration(Norm):
     start: int = 100
     eps: float = 1e-5
     momentum: float | None = 0.1
+    last: LastMade = field(default_factory=LastMade, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.window < 1:
             raise ValueError(f"norm=cross_iteration: window={self.window} holds no batch")
-        self.link(None)
 
     @property
     def name(self) -> str:
@@ -177,15 +187,10 @@ class CrossIteration(Norm):
         if isinstance(conv.padding, str) or conv.padding_mode != "zeros":
             found = f"padding={conv.padding}, padding_mode={conv.padding_mode}"
             raise ValueError(f"norm=cross_iteration: a convolution with {found}; give numbers, and pad with zeros")
-        return self.link(conv)
+        return self.last.note(conv)
 
     def linear(self, *args: Any, **kwargs: Any) -> nn.Module:
-        return self.link(LinkedLinear(*args, **kwargs))
-
-    def link(self, source: Any) -> Any:
-        """Notes the layer that the next norm comes after."""
-        object.__setattr__(self, "source", source)  # the option is frozen for what its keys say
-        return source
+        return self.last.note(LinkedLinear(*args, **kwargs))
 
     def order(self, order: str) -> Order:
         if order == "act_norm":
@@ -195,8 +200,8 @@ class CrossIteration(Norm):
         return super().order(order)
 
     def layer(self, num_features: int, dims: int) -> nn.Module:
-        source = self.source  # pyright: ignore[reportAttributeAccessIssue]
+        source = self.last.layer
         if source is None or len(source.weight) != num_features:
             return CrossIterationLayer(num_features, dims, self, None)
-        self.link(None)  # another norm, with no layer of its own, does not come after it
+        self.last.note(None)  # another norm, with no layer of its own, does not come after it
         return CrossIterationLayer(num_features, dims, self, source)

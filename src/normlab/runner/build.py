@@ -49,31 +49,38 @@ class Parts:
     inputs: Inputs | None = None  # what action=predict predicts
 
 
-def build(
-    config: DictConfig,
-    folder: Path,
-    data: LightningDataModule | None = None,
-    rank: int = 0,
-    callbacks: Sequence[Callback] = (),
-) -> Parts:
+@dataclass(frozen=True)
+class Context:
+    """What a run has beside its configuration.
+
+    data: a data module in place of the configured one. callbacks: those that are not configured. rank: which of several
+    processes this is. shares_data: whether the next run in this process may take the data that this one has set up.
+    """
+
+    data: LightningDataModule | None = None
+    callbacks: Sequence[Callback] = ()
+    rank: int = 0
+    shares_data: bool = False
+
+
+def build(config: DictConfig, folder: Path, context: Context | None = None) -> Parts:
     """Builds everything that the configuration names and checks that it fits together.
 
-    `data` replaces the configured data module. rank: which of several processes this is. callbacks: those that are not
-    configured. Raises ConfigError, and what a part's own class raises; nothing was trained then.
+    Raises ConfigError, and what a part's own class raises; nothing was trained then.
     """
     try:
-        return _build(config, folder, data, rank, callbacks)
+        return _build(config, folder, context or Context())
     except ValueError as error:
         if isinstance(error, ConfigError) or not was_refused(error):
             raise
         raise ConfigError(str(error)) from error
 
 
-def _build(config: DictConfig, folder: Path, data: Any, rank: int, callbacks: Sequence[Callback]) -> Parts:
+def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
     seed_everything(config.seed, verbose=False)
     torch.set_float32_matmul_precision(config.trainer.get("matmul_precision", "highest"))  # a folder may be older
     processes = devices.count(config)
-    data = build_data(config, folder, data, rank, processes)
+    data = build_data(config, folder, context.data, context.rank, processes, context.shares_data)
     _check_input_dims(config, data.input_shape)
 
     norm = make(config, "norm")
@@ -102,7 +109,7 @@ def _build(config: DictConfig, folder: Path, data: Any, rank: int, callbacks: Se
     if config.action == "fit" and config.data.get("mix") is not None and isinstance(task, Classify):
         task.check_mixing()
     loaders = TrainerData(data, config, inputs and inputs.loader)
-    trainer = make_trainer(config, folder, record, network, processes, callbacks)
+    trainer = make_trainer(config, folder, record, network, processes, context.callbacks)
     if _uses_channels_last(config, network, trainer.strategy.root_device.type):
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     # Lightning converts only after it has loaded a checkpoint, which 64-true would lose half of its digits by

@@ -9,14 +9,13 @@ from omegaconf import DictConfig
 
 from normlab.config.inputs import reads_data
 from normlab.config.instantiate import make
-from normlab.data.common import job_cache as shared
+from normlab.data.common import job_cache
 from normlab.data.common.base import DataModule
 from normlab.data.common.given import was_given
 from normlab.data.common.loaders import Chunks, Fixed
 from normlab.data.common.own import adopt
 from normlab.data.common.wrapped import Wrapped
 from normlab.errors import ConfigError
-from normlab.logs import is_quiet
 from normlab.runner.trainer import steps_per_call
 
 # The stages that an action sets data up for; `fit` gives the facts.
@@ -32,10 +31,12 @@ STAGES = {
 MEASURED = {"fit": ("val", "test"), "validate": ("val",), "test": ("test",)}
 
 
-def build_data(config: DictConfig, folder: Path, data: Any = None, rank: int = 0, processes: int = 1) -> Any:
+def build_data(
+    config: DictConfig, folder: Path, data: Any = None, rank: int = 0, processes: int = 1, shares: bool = False
+) -> Any:
     """The data, set up for the action: loaded and split, or, for new samples, restored from the run folder.
 
-    Raises ConfigError.
+    shares: whether the next run in this process may take what this one has set up. Raises ConfigError.
     """
     own = data is not None
     if data is None and was_given(config):
@@ -56,8 +57,8 @@ def build_data(config: DictConfig, folder: Path, data: Any = None, rank: int = 0
         for stage in STAGES.get(config.action, ("fit",)):
             data.setup(stage)
 
-    if isinstance(data, DataModule) and is_quiet():  # a job of a sweep
-        shared.set_up(data, load)
+    if isinstance(data, DataModule) and shares:
+        job_cache.set_up(data, load)
     else:
         load()
     if not isinstance(data, DataModule):

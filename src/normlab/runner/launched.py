@@ -27,7 +27,7 @@ from normlab.folder.checkpoints import load_weights
 from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning
 from normlab.runner.actions import Outcome, act, progress
 from normlab.runner.allocator import set_allocator
-from normlab.runner.build import Parts, build
+from normlab.runner.build import Context, Parts, build
 from normlab.runner.interrupts import ASKING, ENDING
 from normlab.streams import keep_going
 
@@ -101,9 +101,8 @@ def work(config: DictConfig, folder: Path, checkpoint: Path | None, scratch: Pat
         ):
             quiet_lightning()
             logging.getLogger("normlab.data").setLevel(logging.WARNING)  # the process that started this one has told
-            parts = build(config, folder, rank=rank)
+            parts = build(config, folder, Context(rank=rank, callbacks=[_Early(scratch)]))
             signs.trainer = parts.trainer
-            parts.trainer.callbacks.append(_Early(scratch))  # pyright: ignore[reportAttributeAccessIssue]
             if checkpoint is not None:
                 load_weights(parts.task, checkpoint)
             return act(config.action, parts, folder)

@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +25,10 @@ from normlab.errors import ConfigError
 from normlab.folder import environment, place, reuse, writing
 from normlab.folder.checkpoints import load_weights, prepare_resuming
 from normlab.folder.files import check_files
-from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning
+from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning, quietly
 from normlab.runner.actions import Outcome, act, progress
 from normlab.runner.allocator import set_allocator
-from normlab.runner.build import Parts, build
+from normlab.runner.build import Context, Parts, build
 from normlab.runner.interrupts import interruptible
 from normlab.runner.result import Recorded
 
@@ -71,16 +71,20 @@ def run(
     check_read(config)
     check_all(config)
     with interruptible(), Start(timeout(config)) as start:
-        return _run(config, folder, data, callbacks, start)
+        if data is not None:
+            config = config.copy()
+            data, config.data = take(data, config)
+        return _run(config, folder, Context(data, callbacks), start)
 
 
-def _run(
-    config: DictConfig, folder: str | Path | None, data: Any, callbacks: Sequence[Callback], start: Start
-) -> Result:
+def run_job(config: DictConfig, folder: str | Path) -> Result:
+    """As `run`, for a job of a sweep: it keeps off the console, and shares its data with the next job here."""
+    with quietly(), interruptible(), Start(timeout(config)) as start:
+        return _run(config, folder, Context(shares_data=True), start)
+
+
+def _run(config: DictConfig, folder: str | Path | None, context: Context, start: Start) -> Result:
     path = Path(folder) if folder is not None else place.resolve(config.name, config.action, config.ckpt)
-    if data is not None:
-        config = config.copy()
-        data, config.data = take(data, config)
     checkpoint = checkpoint_path(config, path)
     out = path / config.action
     here = starter.world()
@@ -95,16 +99,16 @@ def _run(
         check_files(out)
     if config.action == "stats":
         out.mkdir(parents=True, exist_ok=True)
-        return _look_at_data(config, path, out, data)
+        return _look_at_data(config, path, out, context.data)
     if here is not None:
         torch.set_num_threads(threads(here.local))
     if here is not None and here.rank > 0:
-        return _follow(config, path, out, checkpoint, data, callbacks, here.rank, start)
+        return _follow(config, path, out, checkpoint, replace(context, rank=here.rank), start)
     (path / "checkpoints" if config.action == "fit" else out).mkdir(parents=True, exist_ok=True)
     with place.lock(out), logging_to(out / "train.log"), Recorded(config, out) as recorded:
         quiet_lightning()
         set_allocator(config.allocator)
-        parts = build(config, out, data, callbacks=callbacks)
+        parts = build(config, out, context)
         if checkpoint is not None:
             load_weights(parts.task, checkpoint)
         if config.action == "fit":
@@ -116,7 +120,7 @@ def _run(
         environment.write_environment(out, _devices(parts))
         start.ready(config)
         if parts.trainer.world_size > 1 and here is None:
-            if callbacks:
+            if context.callbacks:
                 raise ConfigError(
                     f"callbacks given from Python act in one process, and this run starts {parts.trainer.world_size}: "
                     "name them in a yaml file of conf/callbacks, or set trainer.devices=1"
@@ -149,20 +153,13 @@ def _look_at_data(config: DictConfig, path: Path, out: Path, data: Any) -> Resul
 
 
 def _follow(
-    config: DictConfig,
-    path: Path,
-    out: Path,
-    checkpoint: Path | None,
-    data: Any,
-    callbacks: Sequence[Callback],
-    rank: int,
-    start: Start,
+    config: DictConfig, path: Path, out: Path, checkpoint: Path | None, context: Context, start: Start
 ) -> Result:
     """What another process than the first does: its part of the training, and nothing that is seen."""
     with no_logging(), closing_wandb():
         quiet_lightning()
         set_allocator(config.allocator)
-        parts = build(config, out, data, rank, callbacks)
+        parts = build(config, out, context)
         if checkpoint is not None:
             load_weights(parts.task, checkpoint)
         start.ready(config)

@@ -13,8 +13,6 @@ from hydra.core.utils import JobReturn
 from normlab.sweeps.launchers.beside import LEAVING, Beside, Job, Sweep
 from normlab.sweeps.launchers.gpus import shared_out, visible
 
-_sweep: Sweep  # in a worker process, its own
-
 
 class JoblibLauncher(Beside):
     """Runs jobs side by side on the cores of this machine, with joblib's process pool (loky).
@@ -77,7 +75,7 @@ class _Worker:
         environment = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(self.threads)}
         if self.gpus is not None:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
-        self.pool = ProcessPoolExecutor(1, env=environment, initializer=_start, initargs=(os.getpid(), self.sweep))
+        self.pool = ProcessPoolExecutor(1, env=environment, initializer=_start, initargs=(os.getpid(),))
         self.pid = self.pool.submit(os.getpid)
 
     def start(self, job: Job) -> "Future[JobReturn]":
@@ -85,7 +83,7 @@ class _Worker:
             self.pid = self.pool.submit(os.getpid)  # loky may have replaced the process
         except BrokenExecutor:  # the process was killed after its last job
             self._begin()
-        return self.pool.submit(_run, job)
+        return self.pool.submit(self.sweep.run, job)
 
     def end(self, job: Job, future: "Future[JobReturn]") -> JobReturn:
         try:
@@ -95,7 +93,7 @@ class _Worker:
             return self.sweep.lost(job, "its process was killed, perhaps for want of memory")
 
 
-def _start(launcher: int, sweep: Sweep) -> None:
+def _start(launcher: int) -> None:
     """Prepares a worker process for its jobs."""
     from normlab.distributed.orphans import die_with
 
@@ -103,16 +101,10 @@ def _start(launcher: int, sweep: Sweep) -> None:
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # then Ctrl-C reaches the launcher alone, which passes it on once
     multiprocessing.set_start_method(None, force=True)  # loky's own cannot start the processes of trainer=ddp
-    global _sweep  # a worker process has one, and unpickles it once
-    _sweep = sweep
     import lightning.pytorch  # noqa: F401  # every job needs it, and importing takes seconds
 
     gc.freeze()  # loky collects garbage every second, and would take 0.2 s to look through what was imported
     atexit.register(gc.unfreeze)  # otherwise triton's modules complain when the process ends
-
-
-def _run(job: Job) -> JobReturn:
-    return _sweep.run(job)
 
 
 def _stop(running: "dict[Future[JobReturn], tuple[_Worker, Job]]") -> None:
