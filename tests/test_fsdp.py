@@ -195,6 +195,7 @@ def test_two_processes_train_the_network_of_one(name, pair, tmp_path):
         assert told["metrics"][metric] == pytest.approx(value, rel=1e-6, abs=0), metric
 
 
+@pytest.mark.slow
 def test_a_process_without_samples_takes_part_in_validation(pair, tmp_path):
     one = run(compose([*ONE, *WINE, FLOAT64, "data.batch_size=26"]), folder=tmp_path)
     assert_same_checkpoints(pair / "empty", tmp_path)
@@ -202,12 +203,14 @@ def test_a_process_without_samples_takes_part_in_validation(pair, tmp_path):
     assert (told["score"], told["metrics"]["test/acc"]) == (one.score, one.metrics["test/acc"])
 
 
+@pytest.mark.slow
 def test_statistics_that_are_not_synchronised_are_merged_as_under_ddp(pair):
     assert_same_checkpoints(pair / "apart" / "fsdp", pair / "apart" / "ddp")
     synchronised, merged = weights(pair / "norm=batch"), weights(pair / "apart" / "fsdp")
     assert not torch.allclose(synchronised["network.bn1.running_var"], merged["network.bn1.running_var"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_norm_layers_stay_in_float32(precision, pair):
     for rank in (0, 1):
@@ -225,6 +228,7 @@ def test_norm_layers_stay_in_float32(precision, pair):
     assert saved["network.conv1.weight"].dtype == whole
 
 
+@pytest.mark.slow
 def test_mixed_precision_is_that_of_ddp(pair):
     """Parameters are gathered in the 16 bits that autocast would cast them to."""
     found, expected = weights(pair / "bf16-mixed"), weights(pair / "bf16-mixed-ddp")
@@ -232,6 +236,7 @@ def test_mixed_precision_is_that_of_ddp(pair):
         torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-7, msg=key)
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_is_traced_by_the_process_that_has_it(pair):
     other, one = (json.loads((pair / f"errors{rank}.json").read_text()) for rank in (0, 1))
     assert one["training"].startswith("FloatingPointError: train/loss is nan in epoch 0, step 1: 1 of the batch's 4")
@@ -242,6 +247,7 @@ def test_what_is_not_finite_is_traced_by_the_process_that_has_it(pair):
     assert other["state"] == "PeerError: what another process holds is not finite in epoch 0, step 15"
 
 
+@pytest.mark.slow
 def test_a_run_is_looked_at_by_two_processes_and_by_one(pair, monkeypatch):
     monkeypatch.chdir(pair)
     score = result_of(pair / "outputs" / "looked_at")["score"]
@@ -250,6 +256,7 @@ def test_a_run_is_looked_at_by_two_processes_and_by_one(pair, monkeypatch):
     assert alone.score == score
 
 
+@pytest.mark.slow
 def test_synchronised_layers_are_put_back_beneath_fully_shards_class(pair):
     expected = ["SynchronisedBatchNorm2d", "FSDPSynchronisedBatchNorm2d", "FSDPBatchNorm2d"]
     for rank in (0, 1):

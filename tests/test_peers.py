@@ -107,6 +107,7 @@ def test_the_kind_of_error(said, name):
     assert type(said[0][name]) is CASES[name][2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "place"),
     [
@@ -126,6 +127,7 @@ def test_who_waits_where_and_who_is_where_instead(said, name, place):
     assert said[1][name] is None
 
 
+@pytest.mark.slow
 def test_processes_in_different_collectives_name_each_other(said):
     first, second = (str(rank["another collective"]) for rank in said)
     assert "statistics in 0: " in first
@@ -134,11 +136,13 @@ def test_processes_in_different_collectives_name_each_other(said):
     assert "; rank 0 waited in 0, epoch 7" in second or "; rank 0 is in 0, epoch 7" in second
 
 
+@pytest.mark.slow
 def test_anothers_error_is_told_and_stays_its_own(said):
     assert str(said[0]["another's error"]).startswith("rank 1 failed: ValueError: no such file; rank 0 of 2 waited")
     assert repr(said[1]["another's error"]) == "ValueError('no such file')"
 
 
+@pytest.mark.slow
 def test_a_process_without_an_answer_is_lost(said):
     assert "; rank 1 gives no answer." in str(said[0]["no answer"])
 
