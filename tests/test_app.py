@@ -46,12 +46,6 @@ def test_a_refusal_after_building_is_one_message_and_is_recorded(tmp_path):
     assert (result["status"], result["error"]) == ("refused", done.stderr.removeprefix("refused: ").strip())
 
 
-def test_help_lists_groups_options_and_keys(tmp_path):
-    shown = train("--help", cwd=tmp_path).stdout
-    for text in ("model: custom_model, mlp, my_model, mynet, net, resnet", "trainer:", "seed: 0", "Exit codes"):
-        assert text in shown
-
-
 def test_a_sweep_has_a_folder_for_each_job(tmp_path):
     sweep = ["-m", "model=mynet,net", "norm=batch,group", "seed=1,2", "data.size=8", "trainer=debug", "name=s"]
     train(*sweep, cwd=tmp_path)

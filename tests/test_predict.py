@@ -126,7 +126,7 @@ def test_the_test_part_has_its_targets(tmp_path, monkeypatch):
     fit = run(compose([*SMALL, "data=iris", "name=a", "task.class_weights=balanced"]))
     table = run(compose(["action=predict", "name=a", TRUST])).predictions
     assert list(table) == ["sample", "target", "prediction", "p_setosa", "p_versicolor", "p_virginica"]
-    assert table["sample"].tolist() == list(range(30))
+    assert table["sample"].tolist() == list(range(1, 31))
     assert (table["target"] == table["prediction"]).mean() == pytest.approx(fit.metrics["test/acc"])
     assert (tmp_path / "outputs" / "a" / "predict" / "predictions.csv").read_text().startswith("sample,target,predi")
 

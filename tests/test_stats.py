@@ -51,7 +51,7 @@ def test_classes_columns_and_the_leak_of_iris(tmp_path):
     assert [sum(map(int, row(text, name)[:3])) for name in bunch.target_names] == [50, 50, 50]
     assert row(text, "all") == ["97", "23", "30"]
     assert found == {"train": 97, "val": 23, "test": 30, "missing": 0, "duplicates": 0, "leaks": 1}
-    assert "1 of test stand in train too: test 15 = train 5" in text
+    assert "1 of test stand in train too: test 16 = train 6" in text
     assert "1 of test are trained on" in text
     everything, _ = stats_of(tmp_path / "most", "data=iris", "data.test_fraction=0.03", "data.val_fraction=0.03")
     told = [float(value) for value in row(everything, "petal length (cm)")[2:]]
@@ -165,9 +165,9 @@ def test_what_is_wrong_with_a_table_is_told(tmp_path):
     text, found = stats_of(tmp_path, "data._target_=test_stats.Spoilt")
     assert found == {"train": 60, "val": 20, "test": 20, "missing": 3, "duplicates": 3, "leaks": 2}
     for told in (
-        "2 of train repeat one before: 8 = 1, 9 = 1\n",
-        "1 of test repeat one before, 1 with another target: 10 = 4\n",
-        "2 of test stand in train too, 1 with another target: test 4 = train 1, test 10 = train 1",
+        "2 of train repeat one before: 9 = 2, 10 = 2\n",
+        "1 of test repeat one before, 1 with another target: 11 = 5\n",
+        "2 of test stand in train too, 1 with another target: test 5 = train 2, test 11 = train 2",
         "train has no sample of never",
         "no has 9 × the samples of the rarest class, and always guessing it has an accuracy of 0.900",
         "task.class_weights=balanced",

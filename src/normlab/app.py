@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 from normlab import logs, streams
 from normlab.config.compose import Composed, check, check_replay
+from normlab.config.help import help_text
 from normlab.config.overrides import as_typed
 from normlab.config.source import JOB_NAME, OURS, Source
 from normlab.config.sweep import Sweep, check_sweep
@@ -67,10 +68,14 @@ def _find_modules() -> None:
 
 
 def _show(arguments: Namespace) -> None:
-    """Lets Hydra show its help or a configuration, which starts no job.
+    """Shows our help, or lets Hydra show its own or a configuration, which starts no job.
 
     The shell asks what completes a line by a variable, and what `--config-dir` in that line names is completed too.
     """
+    if arguments.help:
+        source = OURS if arguments.config_dir is None else OURS.also([arguments.config_dir], "--config-dir")
+        print(help_text(source, arguments.overrides))
+        return
     if arguments.shell_completion:
         line = get_args_parser().parse_known_args(os.environ.get("COMP_LINE", "").split())[0]
         sys.argv += [] if line.config_dir is None else ["--config-dir", line.config_dir]

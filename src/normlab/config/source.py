@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from hydra import version
@@ -62,6 +64,13 @@ class Source:
     def options(self, group: str) -> list[str]:
         """The options of a group; each group is listed once, since that takes Hydra long."""
         return _options(self, group)
+
+    def text(self, group: str, option: str) -> str:
+        """The yaml file of an option as it is written, with its comments."""
+        name = f"{group}/{option}"
+        place = next(each for each in self.loader.repository.get_sources() if each.is_config(name))
+        folder = files(place.path.replace("/", ".")) if place.scheme() == "pkg" else Path(place.path)
+        return folder.joinpath(f"{name}.yaml").read_text()
 
     def compose(self, selections: tuple[str, ...]) -> DictConfig:
         """What Hydra composes of the lines that are its own to read, with its own part under `hydra`.

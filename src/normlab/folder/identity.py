@@ -26,6 +26,7 @@ NEUTRAL = {
     "loss": None,
     "loss._target_": "normlab.tasks.losses.own",
     "data.folds": None,
+    "data.keep": [],
     "data.fold": 0,
     "data.subset": 1,
     "data.label_noise": 0,

@@ -114,7 +114,7 @@ def predict(parts: Parts, folder: Path) -> Outcome:
     targets = torch.cat(given) if inputs.has_targets and given else None
     check_finite(answers, inputs.names, next(filter(None, (cause for _, _, cause in batches)), ""))
     classes = class_names(data)
-    table = frame(answers, targets, inputs.names, classes)
+    table = frame(answers, targets, inputs, classes)
     file = folder / "predictions.csv"
     write_text(file, table.to_csv(index=False))
     log.info(f"{len(table)} rows in {shown(file)}: {summary(table, classes)}")

@@ -1,7 +1,7 @@
 """What a trained network says of samples: of the test part, or of new ones from a file or folder."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +23,15 @@ SHARES = 5  # how many classes the summary names
 
 @dataclass
 class Inputs:
-    """Batches to predict. names: what each sample is called; None: its place, counted from 0."""
+    """Batches to predict. names: what each sample is called; None: its place, counted from 1.
+
+    kept: columns of the data that the predictions carry, with a value a sample.
+    """
 
     loader: Any
     names: Sequence[str] | None = None
     has_targets: bool = False
+    kept: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 def read_inputs(data: Any, path: Path | None) -> Inputs:
@@ -43,19 +47,23 @@ def read_inputs(data: Any, path: Path | None) -> Inputs:
     if not len(names):
         raise ConfigError(f"input={path} holds no samples")
     transform = _with_shape(data.transform(), data.input_shape, path)
-    return Inputs(Batches(x, torch.arange(len(names)), data.batch_size, transform=transform), names)
+    loader = Batches(x, torch.arange(len(names)), data.batch_size, transform=transform)
+    kept = data.kept("input", names) if isinstance(data, DataModule) else {}
+    return Inputs(loader, names, kept=kept)
 
 
-def frame(answers: Tensor, targets: Tensor | None, names: Sequence[str] | None, classes: Sequence[str]) -> "DataFrame":
-    """A row a sample: `sample`, `target` where it is known, `prediction`, and for classes `p_<class>` of each.
+def frame(answers: Tensor, targets: Tensor | None, inputs: Inputs, classes: Sequence[str]) -> "DataFrame":
+    """A row a sample: `sample`, what is kept, `target` if known, `prediction`, and for classes `p_<class>` of each.
 
     answers: probabilities (N, classes), or predicted targets (N, width), whose columns are numbered where width > 1.
-    targets: class numbers (N,), or (N, width). Names are as `printable` shows them: pandas takes text alone.
+    targets: class numbers (N,), or (N, width). inputs: what was predicted, whose names are as `printable` shows them,
+    since pandas takes text alone.
     """
     from pandas import DataFrame  # takes half a second that other actions do not need
 
-    samples = range(len(answers)) if names is None else [printable(str(name)) for name in names[: len(answers)]]
-    columns: dict[str, Any] = {"sample": samples}
+    count, names = len(answers), inputs.names
+    samples = range(1, count + 1) if names is None else [printable(str(name)) for name in names[:count]]
+    columns: dict[str, Any] = {"sample": samples} | {name: values[:count] for name, values in inputs.kept.items()}
     if classes:
         named = np.array([printable(str(name)) for name in classes], dtype=object)
         if targets is not None:
@@ -86,7 +94,7 @@ def check_finite(answers: Tensor, names: Sequence[str] | None, cause: str) -> No
     bad = torch.nonzero(~torch.isfinite(answers).all(1)).flatten().tolist()
     if not bad:
         return
-    first = ", ".join(str(place if names is None else names[place]) for place in bad[:3])
+    first = ", ".join(str(place + 1 if names is None else names[place]) for place in bad[:3])
     raise FloatingPointError(
         f"the network answers {len(bad)} of {len(answers)} samples with NaN or inf (sample {first}"
         f"{', …' if len(bad) > 3 else ''}): {cause}"
@@ -110,7 +118,8 @@ def _own_part(data: Any) -> Inputs:
         return Inputs(data.predict_dataloader())
     if is_overridden("test_dataloader", data):
         names = data.sample_names.get("test") if isinstance(data, DataModule) else None
-        return Inputs(data.test_dataloader(), names, has_targets=True)
+        kept = data.kept("test", names) if names is not None else {}
+        return Inputs(data.test_dataloader(), names, has_targets=True, kept=kept)
     raise ConfigError("action=predict: this data has no test part; say what to predict with input=<file or folder>")
 
 

@@ -158,6 +158,10 @@ class DataModule(LightningDataModule):
         """
         raise ConfigError(f"input={path}: {type(self).__name__} reads no files; without input= its test part is taken")
 
+    def kept(self, part: str, names: Sequence[str]) -> dict[str, list[Any]]:
+        """The columns that predictions carry, with a value a sample. part: test, or `input` after `read_input`."""
+        return {}
+
     def train_dataloader(self) -> Batches:
         order = EpochOrder(len(self.splits["train"][1]), self.seed)
         changes = {"augment": self.augmentation(), "mix": self.mixing()}

@@ -120,7 +120,7 @@ def _gathered(batches: Iterable[tuple[Tensor, Tensor]], data: Any) -> Part:
         if x.ndim == 2:
             features.append(x)
         shown.add(x, y if y.ndim == 1 else torch.zeros(len(y), dtype=torch.int64))
-    names = [str(place) for place in range(len(hashes))]
+    names = [str(number + 1) for number in range(len(hashes))]
     part = Part(torch.cat(targets), np.array(hashes, dtype=np.uint64), names, moments, shown=shown.samples)
     if not features:
         return part

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from normlab.data.common.base import DataModule
 from normlab.data.tables.columns import Column, Columns, Frame, Target, find_columns, find_target, quoted
 from normlab.data.tables.embeddings import Embeddings
-from normlab.data.tables.header import FILES, check_columns
+from normlab.data.tables.header import FILES, check_columns, check_kept
 from normlab.data.tables.preprocessing import Preprocessing, fit
 from normlab.errors import ConfigError
 from normlab.folder.files import damaged, read_facts
@@ -39,7 +39,8 @@ class FrameTable(DataModule):
 
     path, val_path, test_path: the files. target: the column to learn. numeric, categorical, drop: columns that the
     rules of `columns` would take for something else. categories: onehot, or embed for vectors that are trained with the
-    network. task: classify or regress, None for the rule of `find_target`, which is logged.
+    network. task: classify or regress, None for the rule of `find_target`, which is logged. keep: columns that
+    predictions carry; they are learned from only where numeric or categorical has them too.
 
     A missing number becomes the median of the training part, with a feature of its own that says so where the training
     part has gaps too; a missing category is a category. Numbers are standardised. A category that the training part
@@ -61,13 +62,16 @@ class FrameTable(DataModule):
         drop: Sequence[str] = (),
         categories: Literal["onehot", "embed"] = "onehot",
         task: Literal["classify", "regress"] | None = None,
+        keep: Sequence[str] = (),
         **splits: Any,
     ):
         super().__init__(**splits)
         self.path, self.val_path, self.test_path = path, val_path, test_path
         self.target = None if target is None else str(target)
         self.categories, self.wanted_task = categories, task
+        self.keep = [*map(str, keep)]
         self.lists = {"numeric": numeric, "categorical": categorical, "drop": drop}
+        self.files: dict[str, Frame] = {}  # of each file the columns to keep
 
     @abstractmethod
     def read(self, path: Path, where: str) -> Frame:
@@ -83,8 +87,11 @@ class FrameTable(DataModule):
         frame, where = frames["train"]
         assert self.target is not None
         check_columns(list(frame.columns), self.target, self.lists, where)
+        check_kept(list(frame.columns), self.target, self.keep, where)
         target, reason = find_target(frame, where, self.target, self.wanted_task, self.decimal)
-        columns = find_columns(frame, where, self.target, self.lists, self.decimal)
+        learned = {*map(str, self.lists["numeric"]), *map(str, self.lists["categorical"])}
+        dropped = [*self.lists["drop"], *(name for name in self.keep if name not in learned)]
+        columns = find_columns(frame, where, self.target, self.lists | {"drop": dropped}, self.decimal)
         self.columns = list(frame.columns)
         for other, place in frames.values():
             _tell_unused(other, self.columns, place)
@@ -95,6 +102,7 @@ class FrameTable(DataModule):
             for part, (frame, where) in frames.items()
         }
         self.sample_names = {part: _numbered(frame) for part, (frame, _) in frames.items()}
+        self.files = {part: self._kept_of(frame, where) for part, (frame, where) in frames.items()}
         log.info(_summary(frame, where, columns, target, reason))
         return found
 
@@ -140,7 +148,19 @@ class FrameTable(DataModule):
         rows = columns.take(frame, where, "leave the cell empty")
         for column in found.categories:
             _tell_unknown(rows[column.name], column.values, where)
+        self.files["input"] = self._kept_of(frame, where)
         return found.apply(rows, where), _numbered(frame)
+
+    def kept(self, part: str, names: Sequence[str]) -> dict[str, list[Any]]:
+        file = self.files.get(part, self.files.get("train"))  # a test part without a file is cut out of the first
+        assert file is not None
+        places = [int(name) - 1 for name in names]
+        return {name: file[name].iloc[places].tolist() for name in self.keep}
+
+    def _kept_of(self, frame: Frame, where: str) -> Frame:
+        if lacking := [name for name in self.keep if name not in frame]:
+            raise ConfigError(f"{where}: these columns of data.keep are missing: {', '.join(lacking)}")
+        return frame[self.keep]
 
 
 def _tell_unused(frame: Frame, known: Sequence[str], where: str) -> None:

@@ -8,6 +8,7 @@ from normlab.data.tables.text import check_file, find_layout
 from normlab.errors import ConfigError, did_you_mean
 
 FILES = {"train": "path", "val": "val_path", "test": "test_path"}  # a part, and the key of its file
+PREDICTED = ("sample", "target", "prediction")  # columns of predictions.csv, which has p_<class> too
 LISTS = ("numeric", "categorical", "drop")
 
 
@@ -23,6 +24,7 @@ def check_table(data: Mapping[str, Any]) -> None:
         where = f"data.path={data['path']}"
         layout = find_layout(Path(data["path"]), where, data["delimiter"], data["header"])
         check_columns(layout.names, data["target"], {key: data[key] for key in LISTS}, where)
+        check_kept(layout.names, data["target"], data.get("keep", []), where)
 
 
 def check_columns(names: Sequence[str], target: str, lists: Mapping[str, Sequence[str]], where: str) -> None:
@@ -34,6 +36,17 @@ def check_columns(names: Sequence[str], target: str, lists: Mapping[str, Sequenc
             raise ConfigError(f"data.{key}: {where} has no column {column}{_other_columns(str(column), names)}")
         if seen.setdefault(str(column), key) != key:
             raise ConfigError(f"column {column} stands in data.{seen[str(column)]} and in data.{key}")
+
+
+def check_kept(names: Sequence[str], target: str, keep: Sequence[str], where: str) -> None:
+    """Raises ConfigError where `data.keep` names a column that is not there, or one that predictions have anyway."""
+    for column in map(str, keep):
+        if column not in names:
+            raise ConfigError(f"data.keep: {where} has no column {column}{_other_columns(column, names)}")
+        if column == str(target):
+            raise ConfigError(f"data.keep=[{column}]: predictions have the target anyway; leave it out")
+        if column in PREDICTED or column.startswith("p_"):
+            raise ConfigError(f"data.keep=[{column}]: predictions have a column of this name; call it something else")
 
 
 def _other_columns(column: str, names: Sequence[str]) -> str:
