@@ -10,7 +10,7 @@ from normlab.report.runs import read_json
 
 
 def report_sweep(folder: Path, code: int) -> int:
-    """Writes and prints the report of the sweep in `folder`, which ends with an exit code; returns the one to end with.
+    """Writes and prints the report of the sweep in `folder`. code: the sweep's exit code. Returns the one to end with.
 
     A sweep that was interrupted is reported once a run of it has finished. A report that fails says so and makes 1
     of 0; nothing is written for what was refused, or did not begin.

@@ -1,4 +1,4 @@
-"""The answer in sentences: by how much the best configuration leads, how sure that is, and what it rests on."""
+"""The report's answer in sentences: by how much the best configuration leads, how sure that is, and on what grounds."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ CEILING = 1 - 1e-9
 
 
 def answer(comparison: Comparison) -> list[str]:
-    """By how much it won and how sure that is, a sentence each; the first ones matter most."""
+    """Sentences on how much the best one leads by and how sure that is; the first ones matter most."""
     if not comparison.ranked:
         return []
     return [*lead(comparison), *_field(comparison), *_caveats(comparison)]
@@ -39,15 +39,15 @@ def lead(comparison: Comparison) -> Iterator[str]:
         yield "No other configuration has run enough to be compared with it."
         return
     places, behind, units = decimals(comparison), second.behind, comparison.blocks.units
-    told = f"It is {number(behind.mean, places)} ahead of the next, {label(second.settings)}"
+    ahead = f"It is {number(behind.mean, places)} ahead of the next, {label(second.settings)}"
     if not behind.known:
-        yield f"{told}."
+        yield f"{ahead}."
         yield _unknown(comparison)
         return
     over = f"over the {behind.count} {units} that all compared configurations have"
     if not comparison.paired:
         over = f"they share no two {units}"
-    yield f"{told} (95 % interval {interval(behind, places)}, {over}).{_sampling(comparison, second, places)}"
+    yield f"{ahead} (95 % interval {interval(behind, places)}, {over}).{_sampling(comparison, second, places)}"
     if behind.mean < 0:
         yield f"It is the best of the Pareto front, and not in {comparison.score_name} alone."
     elif second.tied:
@@ -57,7 +57,7 @@ def lead(comparison: Comparison) -> Iterator[str]:
 
 
 def terminal(comparisons: list[Comparison]) -> str:
-    """The essence, a few lines."""
+    """The answer in a few lines, for a terminal."""
     lines = []
     for comparison in comparisons:
         lines += [f"{spelled(comparison.data)}:"] if comparison.data else []
@@ -130,7 +130,7 @@ def _caveats(comparison: Comparison) -> Iterator[str]:
     runs = comparison.runs
     for key in ("max_epochs", "max_steps"):
         trainers = (run.config.get("trainer") for run in runs if counts(run))
-        budgets = {str(found[key]) for found in trainers if isinstance(found, dict) and key in found}
+        budgets = {str(keys[key]) for keys in trainers if isinstance(keys, dict) and key in keys}
         if len(budgets) > 1:
             yield (
                 f"Budgets are unequal: trainer.{key} is {listed(sorted(budgets, key=float))}. A longer run has a "
@@ -145,7 +145,7 @@ def _caveats(comparison: Comparison) -> Iterator[str]:
 
 
 def _rests_on(comparison: Comparison) -> Iterator[str]:
-    """What was drawn at random, and so what the intervals speak of."""
+    """What was drawn at random, and so what the intervals are about."""
     blocks = comparison.blocks
     count = len(blocks.names) or max(c.score.count for c in comparison.ranked)
     if 1 < count < 5:
@@ -166,11 +166,11 @@ def _rests_on(comparison: Comparison) -> Iterator[str]:
 
 def _sizes(comparison: Comparison) -> str:
     """How many validation and test samples there are, where all runs agree."""
-    told = []
+    sizes_by_part = []
     for part, word in (("val", "validation"), ("test", "test")):
         sizes = {run.samples[part] for run in comparison.runs if part in run.samples}
-        told += [f"{sizes.pop()} for {word}"] if len(sizes) == 1 else []
-    return " and ".join(told)
+        sizes_by_part += [f"{sizes.pop()} for {word}"] if len(sizes) == 1 else []
+    return " and ".join(sizes_by_part)
 
 
 def _not_compared(comparison: Comparison) -> Iterator[str]:
@@ -203,6 +203,6 @@ def _picked(comparison: Comparison) -> Iterator[str]:
         )
 
 
-def _named(found: list[Configuration]) -> str:
-    names = [label({key: shortened(value) for key, value in c.settings.items()}) for c in found]
+def _named(configurations: list[Configuration]) -> str:
+    names = [label({key: shortened(value) for key, value in c.settings.items()}) for c in configurations]
     return listed(names) if len(names) <= NAMED else f"{len(names)} configurations"

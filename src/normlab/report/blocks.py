@@ -17,7 +17,7 @@ SEEDS, SPLITS, FOLDS, PARTS = "seed", "split", "fold", "part of the data"
 
 @dataclass(frozen=True)
 class Blocks:
-    """unit: what a block is. shared: the replicates that all compared configurations have, in order."""
+    """unit: what a block is, such as a seed. shared: the replicates that all compared configurations have, in order."""
 
     unit: str
     shared: list[tuple[Any, ...]]
@@ -32,21 +32,21 @@ class Blocks:
         return {PARTS: "parts of the data"}.get(self.unit, f"{self.unit}s")
 
     def name(self, replicate: tuple[Any, ...]) -> Hashable:
-        """The block of a replicate: what was drawn, seeds averaged over where that is the data."""
+        """The block of a replicate: its seed, or, where parts of the data differ, its part."""
         return replicate[0] if self.unit == SEEDS else replicate[1:]
 
     def means(self, scores: Scores, only_shared: bool = True) -> list[float]:
         """A configuration's mean score in each block."""
-        found: dict[Hashable, list[float]] = {}
+        by_block: dict[Hashable, list[float]] = {}
         for replicate in self.shared if only_shared else scores:
-            found.setdefault(self.name(replicate), []).append(scores[replicate])
-        return [fmean(values) for values in found.values()]
+            by_block.setdefault(self.name(replicate), []).append(scores[replicate])
+        return [fmean(values) for values in by_block.values()]
 
 
 def unit_of(runs: Iterable[Run]) -> str:
-    """What is drawn at random between runs: the part of the data where it differs, else the seed.
+    """What is drawn at random between runs: the part of the data where that differs, else the seed.
 
-    Seeds on one part of the data are not independent of each other, so that five of them on three parts count as three.
+    Seeds on the same part of the data are not independent of each other: five seeds on three parts count as three.
     """
     replicates = [run.replicate for run in runs]
     splits, folds = (len({replicate[place] for replicate in replicates}) > 1 for place in (1, 2))
@@ -56,10 +56,11 @@ def unit_of(runs: Iterable[Run]) -> str:
 
 
 def shared_blocks(unit: str, scores: Sequence[Scores]) -> tuple[Blocks, list[int]]:
-    """The blocks on which configurations are compared, and the places of those that have them.
+    """The blocks on which configurations are compared, and the places of the configurations that have them.
 
-    All of them, on what all of them share. Where that is no two blocks, those with the fewest scores, which have not
-    run all of theirs yet, are left out. Blocks without a replicate: they share none.
+    All configurations are compared on what all of them share. Where that is fewer than two blocks, the configurations
+    with the fewest scores are left out, since they have not run to their end yet. The blocks are empty where
+    configurations share none.
     """
     places = [place for place, each in enumerate(scores) if each]
     while places:
@@ -85,7 +86,7 @@ def components(found: Sequence[Collection[Hashable]]) -> list[list[int]]:
 
 
 def overlap(unit: str, runs: Sequence[Run], part: str) -> float | None:
-    """n_test / n_train, by which parts of one data set depend on each other; 0 of seeds; None where it is not known.
+    """n_test / n_train, by which parts of one data set depend on each other; 0 for seeds; None where it is not known.
 
     Nadeau & Bengio, Inference for the Generalization Error, 2003: the variance of a mean over J of them is
     (1/J + n_test / n_train) times that of one score.
@@ -106,7 +107,7 @@ def overlap(unit: str, runs: Sequence[Run], part: str) -> float | None:
 
 
 def resolution(scores: Iterable[float], samples: int | None) -> float:
-    """The step in which an accuracy of so many samples changes; not known, the smallest that the scores show."""
+    """The step by which an accuracy over `samples` changes; without them, the smallest step between the scores."""
     if samples:
         return 1 / samples
     steps = np.diff(np.unique(np.array([*scores]).round(9)))
@@ -114,7 +115,7 @@ def resolution(scores: Iterable[float], samples: int | None) -> float:
 
 
 def pessimistic(scores: Scores, lost: Collection[tuple[Any, ...]], shared: Sequence[tuple[Any, ...]], worst: float):
-    """The mean of a configuration with its lost runs counted as the worst score seen, on what the others share."""
+    """A configuration's mean on what the others share, where each lost run counts as the worst score seen."""
     kept = [scores.get(each, worst) for each in shared if each in scores or each in lost]
     kept = kept or [*scores.values(), *[worst] * len(lost)]
     return fmean(kept) if kept else math.nan

@@ -1,4 +1,4 @@
-"""The charts, as Vega-Lite: in the page's CSS variables, so that light, dark and print are one drawing."""
+"""The charts, as Vega-Lite. They use the page's CSS variables, so one drawing serves light, dark and print."""
 
 import csv
 import io
@@ -67,30 +67,30 @@ def scores(comparison: Comparison) -> Spec:
 
 
 def drawn(comparison: Comparison) -> list[Configuration]:
-    """The best SHOWN, but for those so far behind that on their axis the others would be one dot.
+    """The best SHOWN configurations, without those so far behind that the others would shrink to one dot.
 
-    That is Tukey's outer fence, on the bad side alone; the best one and all that cannot be told from it stay.
+    The limit is Tukey's outer fence on the bad side; the best one and all that cannot be told from it always stay.
     """
-    found = comparison.ranked
-    if len(found) < 4:
-        return found
+    ranked = comparison.ranked
+    if len(ranked) < 4:
+        return ranked
     sign = -1 if comparison.minimized else 1
-    means = [sign * c.score.mean for c in found]
+    means = [sign * c.score.mean for c in ranked]
     first, _, third = quantiles(means, method="inclusive")
-    near = [c for c, mean in zip(found, means, strict=True) if mean >= first - 3 * (third - first)]
+    near = [c for c, mean in zip(ranked, means, strict=True) if mean >= first - 3 * (third - first)]
     shown = near[:SHOWN]
-    tied = [c for c in found if c.tied and c.behind is not None and c.behind.known]
-    return [c for c in found if c in shown or c in tied or c in comparison.first]
+    tied = [c for c in ranked if c.tied and c.behind is not None and c.behind.known]
+    return [c for c in ranked if c in shown or c in tied or c in comparison.first]
 
 
 def rings(data: alt.InlineData, y: alt.Y, x: alt.X, tips: list[Any]) -> alt.Chart:
-    """What means are made of, beside them."""
+    """The single values beside their mean."""
     marks = alt.Chart(data).mark_point(size=26, opacity=0.75, strokeWidth=1.2)
     return marks.encode(y=y, x=x, color=alt.value(MUTED), tooltip=tips)
 
 
 def spec(chart: "alt.Chart | alt.LayerChart | alt.FacetChart", height: int) -> Spec:
-    """A chart as wide as the page lets it be, in the page's colours."""
+    """A chart in the page's colours, as wide as the page allows."""
     axis = {
         "labelColor": MUTED, "titleColor": MUTED, "gridColor": GRID, "domainColor": GRID, "tickColor": GRID,
         "titleFontWeight": "normal", "labelFontSize": 12, "titleFontSize": 12, "tickCount": 6,
@@ -107,7 +107,7 @@ def rows_height(rows: int) -> int:
 
 
 def inline(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> alt.InlineData:
-    """Rows as CSV, which takes a fraction of JSON's room."""
+    """Rows as CSV, which is a fraction of JSON's size."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -128,7 +128,7 @@ def _short(value: Any) -> Any:
 
 
 def ends(score: Estimate) -> tuple[float, float, float]:
-    """A single value's interval is drawn as none."""
+    """Where a bar is drawn: its middle and its ends; a single value gets no bar."""
     known = not math.isnan(score.low)
     return score.mean, score.low if known else score.mean, score.high if known else score.mean
 

@@ -1,4 +1,4 @@
-"""Configurations, ranked: what the tables, charts and sentences of the report are made of."""
+"""Ranks configurations; the tables, charts and sentences of the report show what this finds."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -17,16 +17,16 @@ from normlab.report.settings import DATA_KEYS, Settings, settings_of
 from normlab.report.statistics import INF, Estimate, estimate
 
 SHARES = ("acc", "f1", "auroc")  # scores from 0 to 1
-EQUAL = 1e-12  # means that part by no more than rounding are one
+EQUAL = 1e-12  # means that differ by no more than rounding count as equal
 
 
 @dataclass(eq=False)
 class Configuration:
-    """Runs that differ in their seeds, or parts of the data, only.
+    """Runs that differ only in their seeds, or in parts of the data.
 
-    scores: of the finished ones, by replicate; lost: the replicates whose run failed. score: of the blocks that it is
-    compared by, or of all that it has. compared: whether its lead or lag is known to be one of seeds that others have
-    too. behind: how far the best one is ahead, positive in the good direction.
+    scores: those of the finished runs, by replicate. lost: the replicates whose run failed. score: the mean over the
+    blocks by which it is compared, or over all that it has. compared: whether it is compared with others on the same
+    blocks. behind: how far the best one is ahead of it; positive means that it is worse.
     """
 
     settings: Settings
@@ -35,8 +35,8 @@ class Configuration:
     score: Estimate = field(default_factory=lambda: estimate([]))
     compared: bool = False
     behind: Difference | None = None
-    tied: bool = False  # with the best one: the lead is not more than noise
-    repeated: int = 0  # runs whose replicate had a score already: they are the same run once more
+    tied: bool = False  # the best one's lead over it is not more than noise
+    repeated: int = 0  # how many runs repeat another run's replicate; they count once
 
     @property
     def lost(self) -> set[tuple[Any, ...]]:
@@ -56,22 +56,23 @@ class Configuration:
 
     def metric(self, name: str, blocks: Blocks) -> Estimate:
         """A metric over the same runs as the score."""
-        found: dict[tuple[Any, ...], float] = {}
+        values: dict[tuple[Any, ...], float] = {}
         for run in self.runs:
             if counts(run) and name in run.metrics:
-                found.setdefault(run.replicate, run.metrics[name])
-        whole = self.compared and bool(blocks.shared) and found.keys() >= set(blocks.shared)
-        return estimate(blocks.means(found, only_shared=whole))
+                values.setdefault(run.replicate, run.metrics[name])
+        whole = self.compared and bool(blocks.shared) and values.keys() >= set(blocks.shared)
+        return estimate(blocks.means(values, only_shared=whole))
 
 
 @dataclass
 class Comparison:
     """The runs on one data set. configurations: the best first, those without a score last.
 
-    best: None where several share the first place, or nothing has a score. samples: of the part that the score is of.
+    best: None where several share the first place, or nothing has a score. samples: how many the part of the data has
+    that the score was measured on.
     """
 
-    data: Settings  # what tells it from the other data sets of the report; mostly empty
+    data: Settings  # the settings that differ from the report's other data sets; mostly empty
     score_name: str
     minimized: bool
     keys: list[str]
@@ -93,7 +94,7 @@ class Comparison:
 
     @property
     def first(self) -> list[Configuration]:
-        """The best one, or those that share its place."""
+        """The best one, or all that share the first place."""
         if self.best is not None or not self.ranked:
             return [self.best] if self.best is not None else []
         top = self.ranked[0]
@@ -101,7 +102,7 @@ class Comparison:
 
     @property
     def tests(self) -> list[str]:
-        """The test metrics; the score's own first."""
+        """The names of the test metrics, the score's own first."""
         own = "test/" + self.score_name.partition("/")[2]
         names = {name for run in self.runs for name in run.metrics if name.startswith("test/")}
         return sorted(names, key=lambda name: (name != own, name))
@@ -118,7 +119,7 @@ class Comparison:
 
     @property
     def floor(self) -> float:
-        """The least variance of a score: an accuracy of n samples is known to 1/n, evenly spread within that."""
+        """The least variance of a score: an accuracy over n samples is known to 1/n only, evenly spread within that."""
         if not self.score_name.endswith("/acc"):
             return 0.0
         every = (score for configuration in self.configurations for score in configuration.scores.values())
@@ -135,11 +136,11 @@ def counts(run: Run) -> bool:
 
 
 def compare(runs: Sequence[Run]) -> list[Comparison]:
-    """Ranks the configurations among some runs, apart for each data set and for parts of it that share nothing."""
-    found = settings_of(runs)
-    keys = list(found[0])
+    """Ranks the configurations of some runs, apart for each data set, and for parts of one that share nothing."""
+    settings_by_run = settings_of(runs)
+    keys = list(settings_by_run[0])
     groups: dict[tuple, dict[tuple, Configuration]] = {}
-    for run, settings in zip(runs, found, strict=True):
+    for run, settings in zip(runs, settings_by_run, strict=True):
         data = tuple((key, settings[key]) for key in keys if key in DATA_KEYS)
         rest = {key: settings[key] for key in keys if key not in DATA_KEYS}
         group = groups.setdefault(data, {})
@@ -162,32 +163,32 @@ def _add(configuration: Configuration, run: Run) -> None:
         configuration.scores[run.replicate] = run.score
 
 
-def _parts(found: list[Configuration]) -> Iterable[tuple[Settings, list[Configuration]]]:
-    """Configurations that were validated on the same parts of the data, directly or by others, and what these are."""
-    parts = [{run.replicate[1:] for run in configuration.runs} for configuration in found]
+def _parts(configurations: list[Configuration]) -> Iterable[tuple[Settings, list[Configuration]]]:
+    """Groups of configurations linked by parts of the data that they share, each with the settings of its part."""
+    parts = [{run.replicate[1:] for run in configuration.runs} for configuration in configurations]
     groups = components(parts)
     for places in groups:
         split, fold = next(iter(min((parts[place] for place in places), key=len)))
         named = {"data.split_seed": str(split), "data.fold": str(fold)} if len(groups) > 1 else {}
-        yield named, [found[place] for place in places]
+        yield named, [configurations[place] for place in places]
 
 
-def _ranked(data: Settings, keys: list[str], found: list[Configuration]) -> Comparison:
-    runs = [run for configuration in found for run in configuration.runs]
+def _ranked(data: Settings, keys: list[str], configurations: list[Configuration]) -> Comparison:
+    runs = [run for configuration in configurations for run in configuration.runs]
     name = next((run.score_name for run in runs if run.score_name is not None), "score")
     minimized = any(run.score_mode == "min" for run in runs)
     part = name.partition("/")[0]
     samples = {run.samples[part] for run in runs if part in run.samples}
     unit = unit_of(runs)
-    whole = [configuration for configuration in found if configuration.scores and not configuration.lost]
+    whole = [configuration for configuration in configurations if configuration.scores and not configuration.lost]
     blocks, places = shared_blocks(unit, [configuration.scores for configuration in whole])
     compared = [whole[place] for place in places]
     size = samples.pop() if len(samples) == 1 else None
     comparison = Comparison(
-        data, name, minimized, keys, found, blocks, size, sought.objectives(runs), sought.is_search(runs)
+        data, name, minimized, keys, configurations, blocks, size, sought.objectives(runs), sought.is_search(runs)
     )
     between = overlap(unit, runs, part)
-    for configuration in found:
+    for configuration in configurations:
         configuration.compared = configuration in compared
         shared = configuration.compared and bool(blocks.shared)
         means = blocks.means(configuration.scores, only_shared=shared)
@@ -201,10 +202,10 @@ def _ranked(data: Settings, keys: list[str], found: list[Configuration]) -> Comp
 
 
 def _order(comparison: Comparison) -> None:
-    """Ranks the configurations: by their means, with lost runs counted as the worst score seen."""
+    """Sorts the configurations by their means, where a lost run counts as the worst score seen."""
     sign = -1 if comparison.minimized else 1
-    found = comparison.configurations
-    every = [sign * score for configuration in found for score in configuration.scores.values()]
+    configurations = comparison.configurations
+    every = [sign * score for configuration in configurations for score in configuration.scores.values()]
     shared = comparison.blocks.shared
 
     def reached(configuration: Configuration) -> float:
@@ -218,14 +219,14 @@ def _order(comparison: Comparison) -> None:
     def may_lead(configuration: Configuration) -> bool:
         return bool(configuration.scores) and (configuration.compared or bool(configuration.lost))
 
-    candidates = [configuration for configuration in found if may_lead(configuration)]
+    candidates = [configuration for configuration in configurations if may_lead(configuration)]
     beaten = [c for c, best in zip(candidates, _front(comparison, candidates), strict=True) if not best]
-    found.sort(key=lambda c: (not may_lead(c), c in beaten, -reached(c)))
+    configurations.sort(key=lambda c: (not may_lead(c), c in beaten, -reached(c)))
     if not candidates:
         return
-    top = reached(found[0])
+    top = reached(configurations[0])
     shares = [c for c in candidates if abs(reached(c) - top) <= EQUAL and c not in beaten]
-    comparison.best = found[0] if len(shares) == 1 else None
+    comparison.best = configurations[0] if len(shares) == 1 else None
 
 
 def _front(comparison: Comparison, candidates: Sequence[Configuration]) -> list[bool]:
@@ -238,22 +239,22 @@ def _front(comparison: Comparison, candidates: Sequence[Configuration]) -> list[
 
 
 def _tell_apart(comparison: Comparison, compared: list[Configuration], between: float | None) -> None:
-    """How far each of the compared configurations is behind the first, and whether that is more than noise."""
+    """Notes how far each compared configuration is behind the first, and whether that is more than noise."""
     if not comparison.ranked:
         return
     sign = -1 if comparison.minimized else 1
     first, floor = comparison.ranked[0], comparison.floor
-    if not first.compared or len(compared) < 2:  # it lost runs: how far it leads is not known
+    if not first.compared or len(compared) < 2:  # the first lost runs, so how far it leads is not known
         return
     at = compared.index(first)
     comparison.paired = bool(comparison.blocks.shared)
     if comparison.paired:
         rows = [comparison.blocks.means(configuration.scores) for configuration in compared]
-        found = behind(sign * np.array(rows), at, floor, between or 0.0)
+        lags = behind(sign * np.array(rows), at, floor, between or 0.0)
     else:
         values = [np.array(comparison.blocks.means(each.scores, only_shared=False)) for each in compared]
-        found = behind_unpaired([sign * each for each in values], at, floor)
-    for configuration, difference in zip(compared, found, strict=True):
+        lags = behind_unpaired([sign * each for each in values], at, floor)
+    for configuration, difference in zip(compared, lags, strict=True):
         if between is None:
             difference = Difference(difference.mean, math.nan, math.nan, difference.count)
         if configuration is not first:
@@ -261,8 +262,8 @@ def _tell_apart(comparison: Comparison, compared: list[Configuration], between: 
             configuration.tied = not difference.told_apart
 
 
-def _without_interval(found: Estimate) -> Estimate:
-    return Estimate(found.mean, found.sd, math.nan, math.nan, found.count)
+def _without_interval(score: Estimate) -> Estimate:
+    return Estimate(score.mean, score.sd, math.nan, math.nan, score.count)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -1,9 +1,9 @@
 """How far configurations are behind the best one, and which of these leads are more than noise.
 
-The scores are a two-way layout, configuration × block: a block is a seed that all configurations have, or a part of the
-data, and what it does to all of them alike is taken out. What is left is noise, pooled over the configurations. The
-best one is chosen by the same scores, so each lead has to exceed what the largest of all differences reaches by chance:
-Tukey's studentized range. For two configurations this is the paired t test.
+The scores are a two-way layout, configuration × block. A block is a seed that all configurations have, or a part of the
+data; what it does to all configurations alike is subtracted. The rest is noise, pooled over the configurations. Since
+the best one is chosen by the same scores, a lead has to exceed what the largest of all differences reaches by chance,
+which is Tukey's studentized range. For two configurations this is the paired t test.
 """
 
 import math
@@ -15,19 +15,19 @@ import numpy as np
 from scipy.special import chdtri, fdtrc
 
 CONFIDENCE = 0.95
-UNSTABLE = 3.0  # times the others' spread: pooled noise is too little for such a configuration
+UNSTABLE = 3.0  # a configuration with this many times the others' spread is not judged by the pooled noise
 FOUND = 0.75  # the share of configurations with just that spread that are found, by a limit below it
-APART = 4.5  # times the others' spread: such a configuration would drown the others in its noise, so it is not pooled
-BEYOND_CHANCE = 1e-4  # the level, in a whole sweep, at which that must be so
+APART = 4.5  # one with this many times the others' spread would drown the others in its noise, and is not pooled
+BEYOND_CHANCE = 1e-4  # the significance level, over a whole sweep, at which APART must hold
 NAN = float("nan")
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a mean is behind that of the best, and the interval; NaN ends where nothing is known about noise.
+    """How far a mean is behind the best one's, with an interval whose ends are NaN where the noise is not known.
 
-    The intervals of all configurations hold together with 95 %. count: over how many blocks. own: whether the noise is
-    that of the two configurations alone.
+    The intervals of all configurations hold together with 95 %. count: the number of blocks. own: whether the noise was
+    estimated from these two configurations alone.
     """
 
     mean: float
@@ -46,18 +46,18 @@ class Difference:
         return self.low > 0
 
     def within(self, bound: float) -> "Difference":
-        """With ends that no difference of two such scores can pass."""
+        """The same with its ends cut off at ±bound, which no difference of two such scores can exceed."""
         return replace(self, low=max(self.low, -bound), high=min(self.high, bound)) if self.known else self
 
 
 def behind(scores: np.ndarray, best: int, floor: float = 0.0, overlap: float = 0.0) -> list[Difference]:
     """How far each configuration is behind the best one.
 
-    scores: (configurations, blocks), higher is better. floor: the least variance of a single score. overlap: what
-    samples that blocks share add to 1 / blocks in the variance of a mean. The best one's own difference is zero.
+    scores: (configurations, blocks), higher is better. floor: the least variance of a single score. overlap: what is
+    added to 1 / blocks in the variance of a mean, as blocks share samples. The best one's own difference is zero.
 
-    A configuration with UNSTABLE times the spread of the others, or so much that this cannot be excluded, is compared
-    by the variance of its own paired differences (as Games and Howell 1976 do without pairs) where that is the wider.
+    A configuration whose spread is UNSTABLE times that of the others, or might be, is compared by the variance of its
+    own paired differences where that is wider (Games and Howell 1976 do so without pairs).
     """
     count, blocks = scores.shape
     leads = scores[best].mean() - scores.mean(axis=1)
@@ -65,22 +65,22 @@ def behind(scores: np.ndarray, best: int, floor: float = 0.0, overlap: float = 0
         return [Difference(float(lead), NAN, NAN, blocks) for lead in leads]
     pooled, freedom, unstable = _noise(scores, floor)
     share = 1 / blocks + overlap
-    found = []
+    differences = []
     for place, lead in enumerate(leads):
         own = bool(unstable[place] or unstable[best]) and place != best
         half = 0.0 if place == best else _range(count, freedom) * math.sqrt(pooled * share)
         if own:
             variance = max((scores[best] - scores[place]).var(ddof=1) / 2, floor)
             half = max(half, _range(count, blocks - 1) * math.sqrt(variance * share))
-        found.append(Difference(float(lead), float(lead - half), float(lead + half), blocks, own))
-    return found
+        differences.append(Difference(float(lead), float(lead - half), float(lead + half), blocks, own))
+    return differences
 
 
 def behind_unpaired(scores: Sequence[np.ndarray], best: int, floor: float = 0.0) -> list[Difference]:
-    """As `behind`, of configurations that share no blocks: scores (blocks,) of each, compared by Games and Howell."""
+    """As `behind` for configurations that share no blocks, by Games and Howell. scores: (blocks,) for each one."""
     means = [each.mean() for each in scores]
     errors = [max(each.var(ddof=1), floor) / len(each) if len(each) > 1 else NAN for each in scores]
-    found = []
+    differences = []
     for place, each in enumerate(scores):
         lead, blocks = float(means[best] - means[place]), min(len(each), len(scores[best]))
         a, b = errors[place], errors[best]
@@ -91,8 +91,8 @@ def behind_unpaired(scores: Sequence[np.ndarray], best: int, floor: float = 0.0)
         else:  # Welch and Satterthwaite's degrees of freedom
             freedom = (a + b) ** 2 / (a**2 / (len(each) - 1) + b**2 / (len(scores[best]) - 1))
             half = _range(len(scores), freedom) * math.sqrt((a + b) / 2)
-        found.append(Difference(lead, lead - half, lead + half, blocks, own=True))
-    return found
+        differences.append(Difference(lead, lead - half, lead + half, blocks, own=True))
+    return differences
 
 
 def _noise(scores: np.ndarray, floor: float) -> tuple[float, int, np.ndarray]:
@@ -125,9 +125,10 @@ def _residual(scores: np.ndarray) -> float:
 
 
 def _spreads(scores: np.ndarray, total: float) -> tuple[np.ndarray, np.ndarray]:
-    """For each configuration the variance about the others' mean, and theirs without it: independent, by Shukla 1972.
+    """Each configuration's variance about the others' mean, and the others' variance without it (Shukla 1972).
 
-    Both estimate the same where all spreads are equal; their ratio has an F distribution with blocks − 1 and
+    The two are independent, and estimate the same where all spreads are equal. Their ratio then has an F distribution
+    with blocks − 1 and
     (configurations − 2)(blocks − 1) degrees of freedom.
     """
     count, blocks = scores.shape
@@ -140,7 +141,7 @@ def _spreads(scores: np.ndarray, total: float) -> tuple[np.ndarray, np.ndarray]:
 def _limit(blocks: int) -> float:
     """The ratio of variances from which a configuration counts as unstable.
 
-    More than four degrees of freedom would raise it so far that heavy tails in few runs pass.
+    It uses at most four degrees of freedom: with more it would be so high that heavy tails in few runs pass.
     """
     freedom = min(blocks - 1, 4)
     return UNSTABLE**2 * float(chdtri(freedom, FOUND)) / freedom

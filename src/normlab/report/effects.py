@@ -10,7 +10,7 @@ from normlab.report.compare import Comparison
 from normlab.report.settings import label
 from normlab.report.statistics import Estimate, marginal
 
-MARGINAL = 12  # values of a key up to which each gets a mean of its own
+MARGINAL = 12  # up to this many values of a key, each gets a mean
 
 
 def effects(comparison: Comparison) -> list[tuple[str, str, Spec]]:
@@ -23,7 +23,7 @@ def _effect(comparison: Comparison, key: str) -> tuple[str, Spec]:
     numeric = all(_is_number(value) for value in values)
     drawn = (
         len(comparison.keys) > 1 and len(values) == sum(c.compared for c in comparison.ranked) > 2
-    )  # by a search: each is there once
+    )  # a search's values: each is there once
     if numeric and (drawn or len(values) > MARGINAL):
         return "Each dot is a run.", _scatter(comparison, key, [float(value) for value in values])
     blocks, paired = comparison.blocks, comparison.paired and comparison.blocks.shared

@@ -1,4 +1,4 @@
-"""report.html: one file with all that it needs, for a browser without a network."""
+"""report.html: a single file that a browser shows without a network."""
 
 import json
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def page(comparisons: Sequence[Comparison], facts: Sequence[tuple[str, str]], se
     charts: list[Spec] = []
 
     def place(chart: Spec | None) -> int | None:
-        """A chart's number on the page."""
+        """Puts a chart on the page, and returns its number there."""
         if chart is None:
             return None
         charts.append(chart)
@@ -34,8 +34,8 @@ def page(comparisons: Sequence[Comparison], facts: Sequence[tuple[str, str]], se
     sections = [_section(comparison, place) for comparison in comparisons]
     studies, missing = [], []
     for folder in searches:
-        found, left_out = study_charts(folder)
-        studies += [(title, told, place(chart)) for title, told, chart in found]
+        charts_of_study, left_out = study_charts(folder)
+        studies += [(title, caption, place(chart)) for title, caption, chart in charts_of_study]
         missing += [left_out] if left_out else []
     here = Path(__file__).parent
     environment = Environment(loader=FileSystemLoader(here), autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -75,7 +75,7 @@ def _section(comparison: Comparison, place: Any) -> dict[str, Any]:
         "legend": [(label(c.settings), *look) for c, *look in zip(shown, PALETTE, map(_dash, DASHES), strict=False)],
         "grey": len(comparison.configurations) > COLOURED,
         "searched": comparison.searched,
-        "effects": [(key, told, place(chart)) for key, told, chart in effects(comparison)],
+        "effects": [(key, caption, place(chart)) for key, caption, chart in effects(comparison)],
         "repeat": text.repeat(best) if best else None,
         "best": label(best.settings) if best else None,
         "failures": text.failures(comparison.runs),

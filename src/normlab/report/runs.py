@@ -25,10 +25,10 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, whe
 class Run:
     """What a folder tells about its run.
 
-    status: one of ENDS, unfinished: it is running, or was killed, or damaged: its files cannot be read.
-
-    score: of a finished run; None where it is missing or not finite. config: config.yaml as it stands, empty without.
-    samples: how many each part of the data has, and skipped: how many batches were left out; of older runs not known.
+    status: one of ENDS; or unfinished, where the run is running or was killed; or damaged, where its files cannot be
+    read. score: a finished run's; None where it is missing or not finite. config: config.yaml as it stands; empty where
+    there is none. samples: how many each part of the data has; empty for older runs. skipped: how many batches were
+    left out; 0 for older runs.
     """
 
     folder: Path
@@ -48,12 +48,12 @@ class Run:
 
     @property
     def lost(self) -> bool:
-        """Whether the run has failed, rather than been stopped or not been run yet: its score is missing for good."""
+        """Whether the score is missing for good, as the run failed; one that was stopped may still get a score."""
         return self.score is None and self.status in ("failed", "refused", "finished")
 
     @cached_property
     def replicate(self) -> tuple[Any, ...]:
-        """The seeds: of the run, of the data's split, and the fold. Runs that share them are compared in pairs."""
+        """The run's seed, the split's seed and the fold. Runs that share all three are compared in pairs."""
         typed = dict(line.split("=", 1) for line in self.overrides if "=" in line)
         data = self.config.get("data")
         known = {f"data.{key}": value for key, value in data.items()} if isinstance(data, dict) else {}
@@ -68,7 +68,7 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
     Raises ConfigError where a folder is not there or holds no run, for runs of a newer version, and for runs whose
     scores cannot be compared.
     """
-    found: dict[Path, Run] = {}
+    by_path: dict[Path, Run] = {}
     for top in folders:
         if not top.is_dir():
             raise ConfigError(f"{top}: no such folder; give the folder of a sweep, or folders of runs")
@@ -76,8 +76,8 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
         runs = {path.resolve(): run for path in paths if (run := _read(path)) is not None}
         if not runs:
             raise ConfigError(f"{top} holds no run: expected folders with a result.json, as python train.py -m leaves")
-        found |= runs
-    runs = list(found.values())
+        by_path |= runs
+    runs = list(by_path.values())
     _check_scores(runs)
     return runs
 
@@ -88,7 +88,7 @@ def read_curve(run: Run, column: str) -> list[tuple[int, float]]:
         text = (run.folder / "metrics.csv").read_text()
     except (OSError, UnicodeDecodeError):
         return []
-    whole = text[: text.rfind("\n") + 1]  # a row without its end may have lost digits
+    whole = text[: text.rfind("\n") + 1]  # a row that is cut off may have lost digits
     rows = ((_number(row.get("epoch")), _number(row.get(column))) for row in csv.DictReader(io.StringIO(whole)))
     return [(int(epoch), value) for epoch, value in rows if epoch is not None and value is not None]
 
@@ -102,12 +102,12 @@ def read_json(file: Path) -> Any:
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    """A YAML file; empty where it is missing, cut off or holds something else than keys."""
+    """A YAML file; empty where it is missing, cut off or holds anything but keys."""
     try:
-        found = yaml.load(file.read_text(), LOADER)
+        content = yaml.load(file.read_text(), LOADER)
     except (OSError, ValueError, yaml.YAMLError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _run_folders(top: Path) -> Iterator[Path]:
@@ -125,9 +125,9 @@ def in_order(path: Path) -> list[tuple[int, str]]:
 
 
 def _read(path: Path) -> Run | None:
-    """None for what is not a fit."""
-    found, config = read_json(path / "result.json"), read_yaml(path / "config.yaml")
-    result = found if isinstance(found, dict) else {}
+    """The run in a folder; None where it is not a fit."""
+    content, config = read_json(path / "result.json"), read_yaml(path / "config.yaml")
+    result = content if isinstance(content, dict) else {}
     if (version := _number(result.get("format"))) is not None and version > FORMAT:
         raise ConfigError(
             f"{path / 'result.json'} has format {result['format']}, this normlab knows {FORMAT}: update normlab"
@@ -158,24 +158,24 @@ def _read(path: Path) -> Run | None:
     )
 
 
-def _lines(found: Any) -> tuple[str, ...]:
-    """Overrides as they were typed; none of what is something else."""
-    told = isinstance(found, list) and all(isinstance(line, str) for line in found)
-    return tuple(found) if told else ()
+def _lines(content: Any) -> tuple[str, ...]:
+    """Overrides as they were typed; empty where the content is no list of texts."""
+    are_lines = isinstance(content, list) and all(isinstance(line, str) for line in content)
+    return tuple(content) if are_lines else ()
 
 
-def _counts(found: Any) -> dict[str, int]:
-    known = found if isinstance(found, dict) else {}
+def _counts(content: Any) -> dict[str, int]:
+    known = content if isinstance(content, dict) else {}
     return {str(part): int(number) for part, value in known.items() if (number := _number(value)) is not None}
 
 
-def _damaged(path: Path, told: dict[str, Any]) -> str | None:
-    """The first file of a run that is there and tells nothing."""
-    return next((name for name, content in told.items() if not content and (path / name).is_file()), None)
+def _damaged(path: Path, files: dict[str, Any]) -> str | None:
+    """The first file of a run that is there and has no content that could be read."""
+    return next((name for name, content in files.items() if not content and (path / name).is_file()), None)
 
 
 def _mode(mode: Any, name: Any) -> str | None:
-    """Runs of the first versions do not say which end of their score is the good one."""
+    """The direction in which a score is better; the first versions' runs do not say it."""
     if mode in ("max", "min") or not isinstance(name, str):
         return mode if mode in ("max", "min") else None
     return "min" if name.rpartition("/")[2] in ("loss", "mse", "mae") else "max"

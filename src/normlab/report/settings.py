@@ -1,4 +1,4 @@
-"""What differs between runs: the keys and values that make their configurations."""
+"""The settings of runs: the keys in which they differ, with each run's values."""
 
 import json
 from collections.abc import Hashable, Sequence
@@ -24,23 +24,23 @@ Settings = dict[str, str]
 def settings_of(runs: Sequence[Run]) -> list[Settings]:
     """The value of each differing key, for each run.
 
-    These are the keys that were typed. Where runs differ though the same was typed, by another version's defaults or
-    an edited yaml, they are the differing keys of config.yaml too.
+    These are the keys that were typed. Runs may differ although the same was typed, as by another version's defaults or
+    an edited yaml; then the differing keys of config.yaml are added.
     """
     flat = _flat(runs)
     typed = [_typed(run) for run in runs]
     keys = [key for key in dict.fromkeys(key for line in typed for key in line) if _is_setting(key)]
-    found = [{key: _value(key, t, f) for key in keys} for t, f in zip(typed, flat, strict=True)]
-    differing = [key for key in keys if len({settings[key] for settings in found}) > 1]
-    found = [{key: settings[key] for key in differing} for settings in found]
-    for key in _hidden(found, flat):
-        for settings, values in zip(found, flat, strict=True):
+    whole = [{key: _value(key, t, f) for key in keys} for t, f in zip(typed, flat, strict=True)]
+    differing = [key for key in keys if len({settings[key] for settings in whole}) > 1]
+    by_run = [{key: settings[key] for key in differing} for settings in whole]
+    for key in _hidden(by_run, flat):
+        for settings, values in zip(by_run, flat, strict=True):
             settings[key] = _text(values.get(key, ""))
-    return found
+    return by_run
 
 
 def common(runs: Sequence[Run], swept: Sequence[str]) -> Settings:
-    """What was typed for all of them alike."""
+    """The settings that were typed for all runs alike."""
     first, *others = [set(_typed(run).items()) for run in runs]
     return {key: value for key, value in sorted(first.intersection(*others)) if _is_setting(key) and key not in swept}
 
@@ -68,7 +68,7 @@ def spelled(settings: Settings) -> str:
 
 
 def _typed(run: Run) -> Settings:
-    """What was typed; of a run that does not tell, the options that its config.yaml was composed of."""
+    """The settings that were typed; where a run does not record them, the options its config.yaml was composed from."""
     if not run.overrides:
         return {group: _option(group, part) for group in _defaults() if (part := run.config.get(group))}
     lines = (line.lstrip("+").partition("=") for line in run.overrides if "=" in line)
@@ -80,7 +80,7 @@ def _is_setting(key: str) -> bool:
 
 
 def _value(key: str, typed: Settings, flat: Settings) -> str:
-    """config.yaml knows a key's value, typed or not; a group's option only the command line or the defaults list."""
+    """A key's value from config.yaml, or a group's option from the command line or the defaults list."""
     return flat.get(key) or typed.get(key) or _defaults().get(key, "default")
 
 
@@ -90,8 +90,8 @@ def _option(group: str, part: Any) -> str:
 
     target = part.get("_target_") if isinstance(part, dict) else None
     files = sorted((CONF / group).glob("*.yaml")) if target else []
-    options = {file.stem: found for file in files if (found := read_yaml(file)).get("_target_") == target}
-    alike = {name: sum(part.get(key) == value for key, value in found.items()) for name, found in options.items()}
+    options = {file.stem: keys for file in files if (keys := read_yaml(file)).get("_target_") == target}
+    alike = {name: sum(part.get(key) == value for key, value in keys.items()) for name, keys in options.items()}
     return max(alike, key=lambda name: alike[name]) if alike else str(target).rpartition(".")[2] if target else "none"
 
 
@@ -104,7 +104,7 @@ def _defaults() -> Settings:
 
 
 def _flat(runs: Sequence[Run]) -> list[Settings]:
-    """config.yaml's plain values under dotted keys, of those parts that decide the trained weights."""
+    """config.yaml's plain values under dotted keys, for the parts that decide the trained weights."""
     parts = [{key: run.config.get(key) for key in RUN_KEYS if run.config.get(key) is not None} for run in runs]
     trainers = [run.config.get("trainer") or {} for run in runs]
     kept = [{key: trainer[key] for key in TRAINER_KEYS if key in trainer} for trainer in trainers]
@@ -113,10 +113,10 @@ def _flat(runs: Sequence[Run]) -> list[Settings]:
     return [{str(k): _text(v) for k, v in row.items() if isinstance(v, list) or pd.notna(v)} for row in rows]
 
 
-def _hidden(found: Sequence[Settings], flat: Sequence[Settings]) -> list[str]:
-    """Keys that differ between runs for which the same was typed; one that a run does not have, differs not."""
+def _hidden(by_run: Sequence[Settings], flat: Sequence[Settings]) -> list[str]:
+    """Keys that differ between runs for which the same was typed; a key that a run lacks does not differ."""
     groups: dict[Hashable, list[Settings]] = {}
-    for settings, values in zip(found, flat, strict=True):
+    for settings, values in zip(by_run, flat, strict=True):
         groups.setdefault(tuple(settings.items()), []).append(values)
     hidden = {}
     for group in groups.values():
@@ -125,11 +125,11 @@ def _hidden(found: Sequence[Settings], flat: Sequence[Settings]) -> list[str]:
             for key, value in run.items():
                 seen.setdefault(key, set()).add(value)
         hidden |= {key: None for key, distinct in seen.items() if len(distinct) > 1}
-    return [key for key in hidden if _is_setting(key) and key not in found[0]]
+    return [key for key in hidden if _is_setting(key) and key not in by_run[0]]
 
 
 def _text(value: Any) -> str:
-    """0.1 and 0.10 and 1e-1 are one value."""
+    """A value as text, in which 0.1, 0.10 and 1e-1 are the same."""
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     if isinstance(value, list | dict):

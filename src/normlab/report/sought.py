@@ -1,4 +1,4 @@
-"""What a sweep was for, as its folder tells it: a search or not, and which objectives it had."""
+"""Reads from a sweep's folder whether it was a search, and for which objectives."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,18 +9,18 @@ from normlab.report.runs import Run, read_yaml
 
 
 def is_search(runs: Sequence[Run]) -> bool:
-    """Whether values were drawn, or chosen by the scores of earlier runs."""
+    """Whether a search chose the values, at random or by the scores of earlier runs."""
     return any((folder / "study.db").is_file() for folder in _folders(runs))
 
 
 def objectives(runs: Sequence[Run]) -> list[str]:
-    """What a search raised or lowered; empty of a plain sweep."""
-    found = [_objectives(folder) for folder in _folders(runs)]
-    return list(dict.fromkeys(name for names in found for name in names))
+    """What a search raised or lowered; empty for a plain sweep."""
+    by_folder = [_objectives(folder) for folder in _folders(runs)]
+    return list(dict.fromkeys(name for names in by_folder for name in names))
 
 
 def value(run: Run, objective: str) -> float | None:
-    """What a finished run has reached, the higher the better."""
+    """What a finished run has reached, with a sign by which higher is better."""
     plain = {"score": run.score, "seconds": run.seconds, "parameters": run.parameters}
     reached = plain[objective] if objective in plain else run.metrics.get(objective)
     lowered = direction(objective, run.score_mode) == "minimize"

@@ -74,7 +74,7 @@ def marginal(
 
 
 def _over_seeds(blocks: Blocks, value: str) -> list[float]:
-    """Averages over the other settings first: the seeds are what is drawn at random, and their means are the sample."""
+    """A mean for each seed, over the other settings: seeds are drawn at random, so their means are the sample."""
     by_seed: dict[Hashable, list[float]] = {}
     for (_, seed), block in blocks.items():
         if value in block:

@@ -1,4 +1,4 @@
-"""What a search's own study tells: its history, what mattered, and the trade-off of several objectives."""
+"""Charts of a search's study: its history, which keys mattered, and the trade-off between objectives."""
 
 import logging
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-ENOUGH = 10  # trials from which on importances mean something
+ENOUGH = 10  # with fewer trials, importances mean nothing
 
 log = logging.getLogger(__name__)
 
@@ -79,12 +79,12 @@ def _history(
         shape="cross", angle=45, size=40, color=MUTED
     )
     layers = [line, dots, *([crosses.encode(x=x, y=y, tooltip=[*tips, "last epoch:Q"])] if stopped else [])]
-    said = "Each circle is a trial, the line the best so far" + ("; crosses were pruned there." if stopped else ".")
-    return "The search so far", said, spec(alt.layer(*layers), height=240)
+    caption = "Each circle is a trial, the line the best so far" + ("; crosses were pruned there." if stopped else ".")
+    return "The search so far", caption, spec(alt.layer(*layers), height=240)
 
 
 def _pareto(study: "Study", folder: Path, names: list[str], done: "list[FrozenTrial]") -> tuple[str, str, Spec]:
-    """The first two objectives, and the trials that no other one beats in all."""
+    """A chart of the first two objectives, with the trials that no other one beats in both."""
     front = {trial.number for trial in study.best_trials}
     rows = [(t.values[1], t.values[0], t.number in front, str(folder / str(t.number))) for t in done]
     scale = alt.Scale(zero=False)
@@ -101,12 +101,12 @@ def _pareto(study: "Study", folder: Path, names: list[str], done: "list[FrozenTr
     dots = best.mark_point(size=70, filled=True, opacity=1, color=ACCENT, shape="diamond").encode(
         x=x, y=y, tooltip=tips
     )
-    told = f"No other trial beats a filled diamond in both {names[0]} and {names[1]} (the Pareto front)."
-    return "The trade-off", told, spec(alt.layer(others.encode(x=x, y=y, tooltip=tips), line, dots), height=280)
+    caption = f"No other trial beats a filled diamond in both {names[0]} and {names[1]} (the Pareto front)."
+    return "The trade-off", caption, spec(alt.layer(others.encode(x=x, y=y, tooltip=tips), line, dots), height=280)
 
 
 def _importances(study: "Study") -> dict[str, float]:
-    """Optuna's, of the first objective; empty where they cannot be told, as when all scores are equal."""
+    """Optuna's importances for the first objective; empty where there are none, as when all scores are equal."""
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     try:
@@ -126,5 +126,5 @@ def _bars(importances: dict[str, float], name: str, trials: int) -> tuple[str, s
     )
     x = alt.X("share:Q", title="share of the variance", axis=alt.Axis(format="%"))
     chart = chart.encode(x=x, y=y, tooltip=["key:N", alt.Tooltip("share:Q", format=".1%")])
-    told = f"How much of the variance of {name} each key explains (fANOVA over {trials} trials); a guide, not a test."
-    return "What mattered in the search", told, spec(chart, height=rows_height(len(rows)))
+    caption = f"How much of {name}'s variance each key explains (fANOVA over {trials} trials); a guide, not a test."
+    return "What mattered in the search", caption, spec(chart, height=rows_height(len(rows)))

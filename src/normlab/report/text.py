@@ -38,15 +38,15 @@ def score(estimate: Estimate, places: int) -> str:
     return number(estimate.mean, places) + spread
 
 
-def interval(found: Estimate | Difference | None, places: int) -> str:
+def interval(value: Estimate | Difference | None, places: int) -> str:
     """`0.980 to 0.988`."""
-    if found is None or math.isnan(found.low):
+    if value is None or math.isnan(value.low):
         return NOTHING
-    return f"{number(found.low, places)} to {number(found.high, places)}"
+    return f"{number(value.low, places)} to {number(value.high, places)}"
 
 
 def headline(comparison: Comparison) -> str:
-    """Tells which one won: the score that it was picked by, and beside it what the test part says."""
+    """A sentence on which one won, with the score that it was picked by and the score on the test part."""
     first, places = comparison.first, decimals(comparison)
     if not first:
         return "No run has a score yet."
@@ -54,18 +54,18 @@ def headline(comparison: Comparison) -> str:
     reached = "the lowest" if comparison.minimized else "the highest"
     if len(first) > 1:
         names = [label(c.settings) for c in first]
-        told = listed(names) if len(names) <= 4 else f"{len(names)} configurations"
-        return f"{told} share {reached} {comparison.score_name}, {means}{_of_epochs(comparison, means=False)}."
+        winners = listed(names) if len(names) <= 4 else f"{len(names)} configurations"
+        return f"{winners} share {reached} {comparison.score_name}, {means}{_of_epochs(comparison, means=False)}."
     best = first[0]
-    told = "is the only one with a" if len(comparison.ranked) == 1 else f"has {reached}"
+    verb = "is the only one with a" if len(comparison.ranked) == 1 else f"has {reached}"
     result = f"{comparison.score_name} {score(best.score, places)}{_of_epochs(comparison)}"
     tested = [f"{name} {score(best.metric(name, comparison.blocks), places)}" for name in comparison.tests[:1]]
     lost = f"; {len(best.lost)} of its {len(best.lost) + len(best.scores)} runs were lost" if best.lost else ""
-    return f"{label(best.settings)} {told} {result}{''.join(f', and {each}' for each in tested)}{lost}."
+    return f"{label(best.settings)} {verb} {result}{''.join(f', and {each}' for each in tested)}{lost}."
 
 
 def _of_epochs(comparison: Comparison, means: bool = True) -> str:
-    """What the winner's score is."""
+    """What the winner's score was taken over, in brackets."""
     parts = []
     if comparison.score_name.startswith("val/"):
         parts.append(f"the {'minimum' if comparison.minimized else 'maximum'} over each run’s epochs")
@@ -77,7 +77,7 @@ def _of_epochs(comparison: Comparison, means: bool = True) -> str:
 
 
 def mark(comparison: Comparison, configuration: Configuration) -> str:
-    """★ the best, ≈ what cannot be told from it, † what lost runs."""
+    """★: the best. ≈: cannot be told from the best. †: has lost runs."""
     lost = "†" if configuration.lost and configuration.scores else ""
     return ("★" if configuration is comparison.best else "≈" if configuration.tied else "") + lost
 
@@ -100,14 +100,14 @@ def failures(runs: list[Run]) -> list[tuple[str, str, str]]:
 
 
 def reason(run: Run) -> str:
-    """In one line, why a run has no score."""
+    """Why a run has no score, in one line."""
     if run.error:
         return " ".join(run.error.split())
-    told = {
+    reasons = {
         "unfinished": "still running, or killed",
         "pruned": "stopped early by the search: it did not look promising",
     }
-    return told.get(run.status, "its score is not a number" if run.status == "finished" else "no reason was written")
+    return reasons.get(run.status, "its score is not a number" if run.status == "finished" else "no reason was written")
 
 
 def _status(run: Run) -> str:
