@@ -16,12 +16,12 @@ LEAST_GRADIENT = 1e-6  # keeps the factor of a zero gradient finite
 
 
 class AdaptiveGradientClipping(Callback):
-    """g ← g min(1, λ max(|w|, ε) / |g|) with the norms of each unit, and λ = `clipping`; before each optimizer step.
+    """g ← g min(1, λ max(|w|, ε) / |g|) for each unit, with λ = `clipping`, before each optimizer step.
 
     A unit is a row of a dense layer, a filter of a convolution, or a whole vector such as a bias. Layers named in
-    `exclude` are left alone; None stands for the output, as in the paper: the last layer with a weight matrix in the
-    order of the network's definition. It sees the unscaled gradient of all accumulated batches, and comes before
-    `trainer.gradient_clip_val`. Does not help networks with norms, whose weights' scale says nothing.
+    `exclude` are left alone; None excludes the output layer, as the paper does: the last layer with a weight matrix in
+    the order of the network's definition. The gradient is unscaled, of all accumulated batches, and not yet clipped by
+    `trainer.gradient_clip_val`. It does not help networks with norms, where the scale of the weights has no meaning.
     Raises ConfigError for a layer that is not there, and where a fused optimizer would get scaled 16-bit gradients.
 
     Brock, De, Smith & Simonyan, High-Performance Large-Scale Image Recognition Without Normalization, 2021,
@@ -68,17 +68,17 @@ def clip(parameter: Tensor, clipping: float, eps: float) -> None:
     """Clips the gradient of one parameter, unit by unit."""
     gradient = parameter.grad
     assert gradient is not None
-    most = unit_norms(parameter).clamp(min=eps) * clipping  # in place, a vector cut over processes could not
+    most = unit_norms(parameter).clamp(min=eps) * clipping  # not in place: FSDP's sharded vectors do not support that
     gradient.mul_((most / unit_norms(gradient).clamp(min=LEAST_GRADIENT)).clamp(max=1))
 
 
 def unit_norms(x: Tensor) -> Tensor:
-    """The norm of each x[i], as (len(x), 1, …); of a vector or a single number its own."""
+    """The norm of each x[i], as (len(x), 1, …); for a vector or a single number the norm of the whole."""
     axes = tuple(range(1, x.ndim)) if x.ndim > 1 else None
     return torch.linalg.vector_norm(x, dim=axes, keepdim=True)
 
 
 def output_layer(network: nn.Module) -> list[str]:
-    """The name of the module that comes last of those with a weight matrix of their own, where there is one."""
+    """The name of the last module with a weight matrix of its own, in a list that is empty where there is none."""
     named = network.named_modules()
     return [name for name, module in named if any(p.ndim > 1 for p in module.parameters(recurse=False))][-1:]

@@ -1,4 +1,4 @@
-"""Random numbers of an epoch, such as dropout's, that do not depend on the epochs before."""
+"""Makes an epoch's random numbers, such as dropout's, independent of the epochs before it."""
 
 import torch
 from lightning import Callback, LightningModule, Trainer

@@ -1,4 +1,4 @@
-"""Running statistics of several processes that are not synchronised."""
+"""Merges the running statistics of processes that are not synchronised."""
 
 from lightning import Callback, LightningModule, Trainer
 from torch import nn
@@ -7,9 +7,9 @@ from normlab.norms.common.synchronise import merge_statistics
 
 
 class MergeStatistics(Callback):
-    """Merges running statistics over processes before what measures or saves them, for `trainer.sync_batchnorm=false`.
+    """Merges running statistics over processes before they are validated or saved (`trainer.sync_batchnorm=false`).
 
-    Otherwise each process would validate another network, and the first one's share of the data alone be saved.
+    Otherwise each process would validate another network, and the statistics of the first one's data would be saved.
     """
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

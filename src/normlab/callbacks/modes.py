@@ -1,4 +1,4 @@
-"""Train and eval modes: who may change them, and how to look at a network without leaving a trace."""
+"""Guards train and eval modes: only the trainer may change them."""
 
 from lightning import Callback, LightningModule, Trainer
 from torch import nn
@@ -7,10 +7,10 @@ from normlab.norms.common.declaration import declaration
 
 
 class ModeGuard(Callback):
-    """Finds a wrongly placed `.train()` or `.eval()`: the trainer alone sets modes.
+    """Finds a wrongly placed `.train()` or `.eval()`.
 
-    Evaluation must see every module in eval mode, training each norm layer in the mode it had when fit began, so that
-    one frozen with `.eval()` stays frozen. Raises RuntimeError with the module's name.
+    In evaluation every module must be in eval mode. In training every norm layer must be in the mode that it had when
+    the fit began, so a layer frozen with `.eval()` stays frozen. Raises RuntimeError with the module's name.
     """
 
     def __init__(self) -> None:

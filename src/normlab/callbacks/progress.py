@@ -1,4 +1,4 @@
-"""Progress of training: a live bar on a terminal, a line every so often elsewhere."""
+"""Shows the progress of a training: a live bar on a terminal, a line every ten seconds elsewhere."""
 
 import logging
 import time
@@ -16,7 +16,7 @@ REFRESH, LINE = 0.1, 10.0  # seconds between two refreshes of the bar, and betwe
 
 
 class TrainingProgress(Callback):
-    """Shows epochs, batches, metrics and the time left; train.log gets a line for each epoch in any case."""
+    """Shows epochs, batches, metrics and the time left; train.log always gets a line for each epoch."""
 
     def __init__(self) -> None:
         self.bar: Progress | None = None
@@ -41,7 +41,7 @@ class TrainingProgress(Callback):
         done, total = trainer.fit_loop.epoch_loop.batch_progress.current.ready, trainer.num_training_batches
         if self.bar is None:
             if now < self.epoch_start + LINE:
-                return  # a short epoch is told when it ends, with its metrics
+                return  # a short epoch is shown when it ends, with its metrics
             self.next_time = now + LINE
             log.info(f"{_epoch(trainer)}, batch {done}/{total}")
             return

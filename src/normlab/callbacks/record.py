@@ -1,4 +1,4 @@
-"""The end of each epoch on disk: a row in metrics.csv, then the last and the best checkpoint."""
+"""Saves the end of each epoch: a row in metrics.csv, then the last and the best checkpoint."""
 
 import csv
 import io
@@ -53,9 +53,9 @@ class MetricsTable:
 class Record(Checkpoint):
     """Writes the row before the checkpoints: a run killed in between repeats the epoch and rewrites its row.
 
-    A Lightning `Checkpoint`, so that it comes after every other callback and sees what they logged. It replaces
-    ModelCheckpoint, whose `last` stays behind when the score does not improve and whose memory of the best is lost
-    with a folder that is moved.
+    It is a Lightning `Checkpoint`, which comes after every other callback and sees what they logged. Lightning's
+    ModelCheckpoint would not do: its `last` stays behind when the score does not improve, and it forgets the best one
+    when the folder is moved.
     """
 
     def __init__(self, folder: Path, score: str, mode: str, columns: Sequence[str]):
@@ -76,7 +76,7 @@ class Record(Checkpoint):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         best = checkpoint["callbacks"][self.state_key]["best"]
         if trainer.is_global_zero and best is not None and best["epoch"] == checkpoint["epoch"]:
-            self._make_last_the_best()  # once more: the run may have been killed just before
+            self._make_last_the_best()  # the run may have been killed just before it did this
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -97,15 +97,15 @@ class Record(Checkpoint):
         improved = self.score in row and self._is_better(row[self.score])
         if improved:
             self.best = {"epoch": trainer.current_epoch, "score": row[self.score], "metrics": row}
-        part = self.path("last").with_suffix(".part")  # Lightning copies, where temporary files lie on another disk
-        trainer.save_checkpoint(part, weights_only=False)  # by the first of several processes
+        part = self.path("last").with_suffix(".part")  # Lightning's own temporary file may lie on another disk
+        trainer.save_checkpoint(part, weights_only=False)  # all processes call it, and the first one writes
         if trainer.is_global_zero:
             os.replace(part, self.path("last"))
         if improved and trainer.is_global_zero:
             self._make_last_the_best()
 
     def adopt_last(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
-        """Makes the last checkpoint the best of a run that saved no other."""
+        """Makes the last checkpoint the best, for a run that has saved no other."""
         self.best = {"epoch": None, "score": metrics[self.score], "metrics": dict(metrics)}
         if trainer.is_global_zero:
             self._make_last_the_best()
@@ -125,4 +125,4 @@ class Record(Checkpoint):
         except OSError:  # a file system without hard links
             shutil.copyfile(self.path("last"), part)
         os.replace(part, self.path("best"))
-        part.unlink(missing_ok=True)  # where both were the same file already, the replacement does nothing
+        part.unlink(missing_ok=True)  # os.replace does nothing where both names are already the same file

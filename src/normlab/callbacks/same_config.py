@@ -1,4 +1,4 @@
-"""All processes of a run must train the same thing."""
+"""Refuses processes of a run that would not train the same thing."""
 
 from collections.abc import Sequence
 
@@ -26,10 +26,10 @@ class SameConfig(Callback):
         first = trainer.strategy.broadcast(own)
         if first != own:
             raise ConfigError(
-                f"process {trainer.global_rank} has {_told(own)}, and process 0 {_told(first)}: the data's loaders "
+                f"process {trainer.global_rank} has {_words(own)}, and process 0 {_words(first)}: the data's loaders "
                 "must cut as many batches in every process, as normlab.data.common.base.Batches does"
             )
 
 
-def _told(batches: Sequence[int | float]) -> str:
+def _words(batches: Sequence[int | float]) -> str:
     return f"{batches[0]} training and {sum(batches[1:])} validation batches an epoch"

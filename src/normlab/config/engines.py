@@ -1,4 +1,4 @@
-"""What the jobs of a sweep are made and run by, Hydra's sweepers and launchers: refusals before the first job."""
+"""Checks Hydra's sweepers and launchers, which choose and run the jobs of a sweep, before the first job."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,7 +14,7 @@ from normlab.distributed import starter
 from normlab.errors import ConfigError
 from normlab.folder.identity import REPLICATES
 
-# the extra that brings what an option needs
+# The extra that an option needs.
 EXTRAS = {
     "hydra/sweeper=optuna": "optuna",
     "hydra/launcher=joblib": "joblib",
@@ -24,7 +24,7 @@ EXTRAS = {
     "hydra/launcher=submitit_local": "submitit",
 }
 
-# Scores of jobs that differ in them cannot be compared, or they are looked at before there are jobs.
+# Jobs that differ in these have scores that cannot be compared, or the key is read before there are jobs.
 NOT_SEARCHED = ("action", "name", "score", "score_mode")
 
 
@@ -35,12 +35,12 @@ def check_engine(group: str, option: Any) -> None:
 
 
 def is_search(sweeper: DictConfig) -> bool:
-    """Whether a sweeper chooses its jobs as it goes; a plain one has them all before the first."""
+    """Whether a sweeper chooses its jobs as it goes; a plain one knows all of them before the first."""
     return _name(sweeper) not in ("BasicSweeper", "GridSweeper")
 
 
 def check_plain(sweeper: DictConfig) -> None:
-    """Raises ConfigError for a plain sweeper's own keys."""
+    """Raises ConfigError where a plain sweeper's own keys are out of range."""
     _check_values("hydra.sweeper", sweeper, ["max_batch_size"])
 
 
@@ -52,7 +52,7 @@ def takes_any_folder(sweeper: DictConfig) -> bool:
 def check_search(engines: DictConfig, space: Space) -> None:
     """Raises ConfigError for a search that has nothing to search, or a sampler that cannot search it.
 
-    engines: what of a sweep's configuration is called hydra.
+    engines: the part of a sweep's configuration under `hydra`.
     """
     sweeper = engines.sweeper
     if not space:
@@ -85,7 +85,7 @@ def check_search(engines: DictConfig, space: Space) -> None:
 
 
 def check_sought(sweeper: DictConfig, config: DictConfig) -> None:
-    """Raises ConfigError where a job would not give a search what it seeks, or not say which end is the good one."""
+    """Raises ConfigError where a job would not measure a search's objectives, or not say which direction is better."""
     if config.score is not None and config.score_mode is None:
         raise ConfigError(f"score={config.score}: for a search set score_mode=max or score_mode=min too")
     if _name(sweeper) != "OptunaSweeper":

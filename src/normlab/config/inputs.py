@@ -1,4 +1,4 @@
-"""What an action reads besides its configuration: a checkpoint, new samples, the data set."""
+"""The files that an action reads besides its configuration: a checkpoint, new samples, the data set."""
 
 from pathlib import Path
 
@@ -16,11 +16,11 @@ def checkpoint_path(config: DictConfig, run_folder: Path) -> Path | None:
 
 
 def input_path(config: DictConfig) -> Path | None:
-    """The new samples to predict; None where the test part is."""
+    """The new samples to predict; None where the test part is predicted."""
     given = config.get("input")  # a run folder may be older than the key
     return None if given is None else Path(str(given))
 
 
 def reads_data(config: DictConfig) -> bool:
-    """Whether an action reads the data set; to predict new samples the run folder has what is needed of it."""
+    """Whether an action reads the data set; new samples are predicted with what the run folder keeps of it."""
     return config.action != "predict" or input_path(config) is None

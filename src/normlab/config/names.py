@@ -1,4 +1,4 @@
-"""Names of options, keys and extras that were typed: each has to be there, or the nearest is named."""
+"""Checks that options, keys and extras exist; a refusal names the nearest."""
 
 import importlib.metadata
 import importlib.util
@@ -15,7 +15,7 @@ from normlab.errors import ConfigError, did_you_mean, show
 
 
 def check_option(group: str, chosen: Any, available: Sequence[str]) -> None:
-    """Raises ConfigError where a chosen option, or one of a list of options, is not there or lacks its extra."""
+    """Raises ConfigError where a chosen option, or one of a list of options, is missing or needs a missing extra."""
     for option in map(show, chosen if isinstance(chosen, list) else [chosen]):
         if option not in available:
             listed = ", ".join(sorted(available)) or "none yet"
@@ -25,7 +25,7 @@ def check_option(group: str, chosen: Any, available: Sequence[str]) -> None:
 
 
 def check_extra(typed: str, extra: str) -> None:
-    """Raises ConfigError where what was typed needs an extra, if there is one of that name, that is not installed."""
+    """Raises ConfigError where what was typed needs an extra that is not installed; `extra` may be no extra at all."""
     for requirement in _requirements():
         if _is_of_extra(requirement, extra) and not _installed(requirement.name):
             raise ConfigError(f"{typed} needs {requirement.name}, which is not installed: pip install -e '.[{extra}]'")
@@ -42,7 +42,7 @@ def check_name(config: DictConfig, key: str, added: bool) -> None:
         return
     where = f" in {path}" if path else ""
     if added and path:
-        return  # looked at when all is composed
+        return  # it is checked when everything is composed
     keys = [str(k) for k in node if not str(k).startswith("_") and k != "overrides"]
     nearest = _choose_first(path, name) or key_hint(key) or did_you_mean(name, keys)
     listed = "" if nearest else f" (keys: {', '.join(keys) or 'none'})"

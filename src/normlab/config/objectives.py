@@ -1,4 +1,4 @@
-"""What a search is for: facts of each job's result.json that it raises or lowers, told without torch and Optuna."""
+"""The objectives of a search: facts of each job's result.json that it raises or lowers. Needs no torch or Optuna."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -36,8 +36,8 @@ def values(result: dict[str, Any], objectives: Iterable[str]) -> list[float] | N
         if name not in reached:
             measured = ", ".join(result["metrics"])
             raise ConfigError(f"hydra.sweeper.objectives: {name} is not among what the jobs measure ({measured})")
-    found = [reached[name] for name in objectives]
-    return found if all(value is not None and math.isfinite(value) for value in found) else None
+    values = [reached[name] for name in objectives]
+    return values if all(value is not None and math.isfinite(value) for value in values) else None
 
 
 def check_objectives(objectives: Any, metrics: Sequence[str] | None) -> None:

@@ -1,4 +1,4 @@
-"""What `conf/` holds: the groups, their options, and which of its files a part of a configuration comes from."""
+"""The content of `conf/`: its groups and options, and the file from which a part of a configuration comes."""
 
 import re
 from functools import cache
@@ -21,16 +21,16 @@ def options(group: str) -> list[str]:
 
 
 def read_option(group: str, option: str) -> Any:
-    """The yaml file of an option, not composed."""
+    """The yaml file of an option as it stands, without what it includes."""
     return OmegaConf.load(CONF / group / f"{option}.yaml")
 
 
 @cache
 def run_keys() -> dict[str, Any]:
     """The run's own keys with their defaults, as train.yaml has them; those of `task` are a dictionary."""
-    found = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"))
-    assert isinstance(found, dict)
-    return {str(key): value for key, value in found.items() if key not in ("defaults", "hydra")}
+    keys = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"))
+    assert isinstance(keys, dict)
+    return {str(key): value for key, value in keys.items() if key not in ("defaults", "hydra")}
 
 
 @cache
@@ -40,9 +40,9 @@ def origins(folder: str, target: str) -> tuple[str, ...]:
     Empty for a class that is not one of them, such as a person's own.
     """
     line = re.compile(rf"^\s*_target_: *{re.escape(target)} *(#.*)?$", re.M)
-    found: list[str] = []
+    files: list[str] = []
     for path in sorted((CONF / folder).glob("*.yaml")):
         text = path.read_text()
         if line.search(text):
-            found += [f"{folder}/{path.stem}", *(f"{folder}/{name}" for name in re.findall(r"([\w/]+)@_here_", text))]
-    return tuple(dict.fromkeys(found))
+            files += [f"{folder}/{path.stem}", *(f"{folder}/{name}" for name in re.findall(r"([\w/]+)@_here_", text))]
+    return tuple(dict.fromkeys(files))

@@ -15,7 +15,7 @@ TEXT = ("name", "ckpt", "input", "data.path", "data.root")  # keys whose values 
 
 
 def parse(lines: Iterable[str], loader: ConfigLoader | None = None) -> list[Override]:
-    """The overrides of some lines as they are typed; `glob(…)` needs the loader. Raises ConfigError."""
+    """The overrides in some lines; `glob(…)` needs the loader. Raises ConfigError."""
     parser = OverridesParser.create(loader)
     parsed = []
     for line in lines:
@@ -51,7 +51,7 @@ def is_selection(override: Override) -> bool:
 
 
 def is_hydras(override: Override) -> bool:
-    """Whether an override sets something of Hydra's own: its launcher, its sweeper, its folders."""
+    """Whether an override belongs to Hydra itself, as of its launcher, sweeper or folders."""
     return override.key_or_group.split("/")[0].split(".")[0] == "hydra"
 
 

@@ -1,4 +1,4 @@
-"""What a sweep searches: the values of its keys, read with Hydra's grammar, without torch and without Optuna."""
+"""The space of a sweep: the values of its keys, read with Hydra's grammar, without torch and without Optuna."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from normlab.errors import ConfigError, show
 
 @dataclass(frozen=True)
 class Choices:
-    """`a,b,c`, `choice(a,b,c)` or `glob(…)`: values without an order, as they are typed."""
+    """`a,b,c`, `choice(a,b,c)` or `glob(…)`: values without an order, as they were typed."""
 
     values: tuple[str, ...]
 
@@ -29,7 +29,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Numbers:
-    """`interval(low,high)`, or `range(…)`, which has a step; both ends belong to it. log: `tag(log,interval(…))`."""
+    """`interval(low,high)`, or `range(…)`, which has a step; both ends are included. log: `tag(log,interval(…))`."""
 
     low: int | float
     high: int | float
@@ -53,8 +53,8 @@ Space = dict[str, Choices | Numbers]
 class Job:
     """One job of a plain sweep.
 
-    overrides: all that composes it. chosen: those of them that the sweep chose. config_hash: what it is known by.
-    longer: with `extend=true`, what it has in common with the shorter run that it may train on.
+    overrides: all that it is composed from. chosen: the overrides among them that the sweep chose. config_hash: by
+    which it is known. longer: with `extend=true`, the hash that it shares with the shorter run that it may train on.
     """
 
     overrides: tuple[str, ...]
@@ -92,7 +92,7 @@ def jobs(fixed: list[str], space: Space) -> Iterator[list[str]]:
 
 
 def probes(fixed: list[str], space: Space) -> Iterator[list[str]]:
-    """Jobs that between them have every choice and both ends of every interval, with the first of all other keys."""
+    """Jobs that together have every choice and both ends of every interval; other keys have their first value."""
     first = {key: f"{key}={values.ends[0]}" for key, values in space.items()}
     yield [*fixed, *first.values()]
     for key, values in space.items():
@@ -122,16 +122,16 @@ def _values(override: Override) -> Choices | Numbers:
         ends = [_plain(number) for number in (values[0], values[-1])]
         return Numbers(min(ends), max(ends), step=abs(value.step))
     strings = override.sweep_string_iterator()  # Hydra writes true as True
-    told = tuple(show(v) if isinstance(v, bool) else text for v, text in zip(values, strings, strict=True))
+    texts = tuple(show(v) if isinstance(v, bool) else text for v, text in zip(values, strings, strict=True))
     kinds = [repr(each) for each in values]
     for number, each in enumerate(kinds):
         if each in kinds[:number]:
-            raise ConfigError(f"{line}: {told[number]} is there twice; list each value once")
-    return Choices(told)
+            raise ConfigError(f"{line}: {texts[number]} is there twice; list each value once")
+    return Choices(texts)
 
 
 def _log(override: Override) -> bool:
-    """Whether an interval is tagged log; no other tag means anything."""
+    """Whether an interval is tagged log. Raises ConfigError for any other tag, which would mean nothing."""
     tags = getattr(override.value(), "tags", set())
     if tags - ({"log"} if override.is_interval_sweep() else set()):
         raise ConfigError(f"{override.input_line}: the only tag is log, of an interval")
@@ -147,5 +147,5 @@ def _all(values: Choices | Numbers) -> Sequence[Any]:
 
 
 def _plain(value: Any) -> int | float:
-    """0.3 for 0.1 + 0.1 + 0.1."""
+    """The number without rounding noise: 0.3 for 0.1 + 0.1 + 0.1."""
     return value if isinstance(value, int) else float(f"{value:.12g}")

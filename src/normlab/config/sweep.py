@@ -1,4 +1,4 @@
-"""Looks at every job of a sweep before the first starts."""
+"""Checks every job of a sweep before the first starts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +24,10 @@ from normlab.folder.identity import LENGTH, config_hash
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that was looked at. settings: what its jobs have in common, with Hydra's own part under `hydra`.
+    """A sweep that was checked. settings: what its jobs have in common, with Hydra's own part under `hydra`.
 
-    jobs: those of a plain sweep; a search chooses its jobs as it goes. source: what they are composed from.
+    jobs: the jobs of a plain sweep; empty for a search, which chooses them as it goes. source: what they are composed
+    from.
     """
 
     settings: DictConfig
@@ -35,8 +36,8 @@ class Sweep:
 
 
 def check_sweep(overrides: Sequence[str], source: Source = OURS) -> Sweep:
-    """Looks at every job of a sweep before the first starts, and of a search at the ends. Raises ConfigError."""
-    found: list[Job] = []
+    """Checks every job of a sweep, or for a search jobs at the ends of its space. Raises ConfigError."""
+    checked: list[Job] = []
     overrides = as_typed(overrides)
     source = reach(parse(overrides), source)
     engines = _hydras_own(overrides, source)
@@ -62,8 +63,8 @@ def check_sweep(overrides: Sequence[str], source: Source = OURS) -> Sweep:
             check_folder(config, number)
         longer = config_hash(config, but=LENGTH) if config.extend else None
         typed = sorted(job, key=lambda line: order.get(line.partition("=")[0], -1))
-        found.append(Job(tuple(typed), tuple(job[len(own) :]), config_hash(config), longer))
-    return Sweep(source.compose_sweep(overrides), found, source)
+        checked.append(Job(tuple(typed), tuple(job[len(own) :]), config_hash(config), longer))
+    return Sweep(source.compose_sweep(overrides), checked, source)
 
 
 def _hydras_own(overrides: Sequence[str], source: Source) -> DictConfig:

@@ -71,11 +71,11 @@ class Reading:
         for key, target in self._foreign():
             expected = PLACES[str(_place(key))]
             try:
-                found = get_object(target)
+                part = get_object(target)
             except (ImportError, ValueError) as error:
                 reason = str(error).splitlines()[-1]
                 raise ConfigError(f"{self.file}: {key}._target_={target} cannot be imported: {reason}") from error
-            if not (isinstance(found, type) and issubclass(found, get_class(expected))):
+            if not (isinstance(part, type) and issubclass(part, get_class(expected))):
                 raise self._refusal(key, target, f"is no class of kind {expected}")
 
     def _foreign(self) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""Types and ranges of configuration values, told without importing torch.
+"""Checks types and ranges of configuration values without importing torch.
 
 A value's type comes from the default in its yaml file. `rules.py` adds what a default cannot say: ranges, words, and
 which fields may be null.
@@ -37,7 +37,7 @@ class Number:
 
 
 class Words(tuple[Any, ...]):
-    """These very values, such as words, true, false and null."""
+    """Exactly these values, such as words, true, false and null."""
 
     def allows(self, value: Any) -> bool:
         return any(type(value) is type(word) and value == word for word in self)
@@ -54,7 +54,7 @@ TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "
 
 
 def check_value(key: str, value: Any, default: Any, rules: Rules | None = None) -> None:
-    """Raises ConfigError where the value of `key` fits none of its rules or, without any, not the type of its default.
+    """Raises ConfigError where the value of `key` fits none of its rules, or, without rules, not its default's type.
 
     Interpolations (`${...}`) and mandatory values (`???`) are left to Hydra.
     """

@@ -54,7 +54,7 @@ network.input_dims = 3  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def _arguments(name: str, size: tuple[int, int], pretrained: bool) -> dict[str, Any]:
-    """What the constructor of the network's family is told besides."""
+    """Further arguments for the constructor of the network's family."""
     match library.get_model_builder(name).__module__.rpartition(".")[2]:
         case "vision_transformer":
             return {"image_size": size[0]}

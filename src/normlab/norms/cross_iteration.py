@@ -185,8 +185,8 @@ class CrossIteration(Norm):
     def conv2d(self, *args: Any, **kwargs: Any) -> nn.Module:
         conv = LinkedConv2d(*args, **kwargs)
         if isinstance(conv.padding, str) or conv.padding_mode != "zeros":
-            found = f"padding={conv.padding}, padding_mode={conv.padding_mode}"
-            raise ValueError(f"norm=cross_iteration: a convolution with {found}; give numbers, and pad with zeros")
+            padding = f"padding={conv.padding}, padding_mode={conv.padding_mode}"
+            raise ValueError(f"norm=cross_iteration: a convolution with {padding}; give numbers, and pad with zeros")
         return self.last.note(conv)
 
     def linear(self, *args: Any, **kwargs: Any) -> nn.Module:

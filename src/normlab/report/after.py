@@ -31,4 +31,4 @@ def report_sweep(folder: Path, code: int) -> int:
 def _begun(folder: Path, code: int) -> bool:
     wanted = ("finished",) if code == 130 else None
     results = (read_json(file) for file in folder.glob("*/result.json"))
-    return any(isinstance(found, dict) and (wanted is None or found.get("status") in wanted) for found in results)
+    return any(isinstance(result, dict) and (wanted is None or result.get("status") in wanted) for result in results)

@@ -73,10 +73,10 @@ def shared_blocks(unit: str, scores: Sequence[Scores]) -> tuple[Blocks, list[int
     return Blocks(unit, []), []
 
 
-def components(found: Sequence[Collection[Hashable]]) -> list[list[int]]:
+def components(replicates: Sequence[Collection[Hashable]]) -> list[list[int]]:
     """The places of sets that hang together by common elements, directly or by others."""
     groups: list[tuple[set[Hashable], list[int]]] = []
-    for place, each in enumerate(found):
+    for place, each in enumerate(replicates):
         own, members = set(each), [place]
         for group in [group for group in groups if group[0] & own]:
             groups.remove(group)

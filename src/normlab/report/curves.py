@@ -21,23 +21,23 @@ Point = TypeVar("Point")
 
 def curves(comparison: Comparison) -> Spec | None:
     """The score's column of each run's metrics.csv over the epochs; None where no run has one."""
-    found = [
+    curves_of_runs = [
         (rank, run, curve)
         for rank, configuration in enumerate(comparison.configurations)
         for run in configuration.runs
         if (curve := read_curve(run, comparison.score_name))
     ]
-    if not found:
+    if not curves_of_runs:
         return None
-    room = min(POINTS, max(8, LINES // len(found)))
+    room = min(POINTS, max(8, LINES // len(curves_of_runs)))
     names = [label(configuration.settings) for configuration in comparison.configurations]
     lines = inline(
         ["r", "g", "e", "v"],
-        [(n, _group(rank), *point) for n, (rank, _, curve) in enumerate(found) for point in thin(curve, room)],
+        [(n, _group(rank), *point) for n, (rank, _, curve) in enumerate(curves_of_runs) for point in thin(curve, room)],
     )
-    pointed = _pointed(found, names)
-    domain = _domain([curve for _, _, curve in found], comparison.minimized)
-    return _drawn(comparison.score_name, lines, _bands(found, room), pointed, domain)
+    pointed = _pointed(curves_of_runs, names)
+    domain = _domain([curve for _, _, curve in curves_of_runs], comparison.minimized)
+    return _drawn(comparison.score_name, lines, _bands(curves_of_runs, room), pointed, domain)
 
 
 def thin(curve: list[Point], room: int) -> list[Point]:
@@ -51,11 +51,11 @@ def _group(rank: int) -> str:
     return str(min(rank, COLOURED))
 
 
-def _bands(found: Sequence[tuple[int, Run, Curve]], room: int) -> alt.InlineData:
+def _bands(curves_of_runs: Sequence[tuple[int, Run, Curve]], room: int) -> alt.InlineData:
     """Mean, lowest and highest of the finished runs of each coloured configuration, where all have the epoch."""
     rows = []
     for rank in range(COLOURED):
-        curves = [dict(curve) for at, run, curve in found if at == rank and run.status == "finished"]
+        curves = [dict(curve) for at, run, curve in curves_of_runs if at == rank and run.status == "finished"]
         epochs = sorted(set.intersection(*map(set, curves))) if curves else []
         for epoch in thin(epochs, room):
             values = [curve[epoch] for curve in curves]
@@ -74,13 +74,13 @@ def _domain(curves: Sequence[Curve], minimized: bool) -> list[float] | None:
     return [min(every), high + room] if minimized else [low - room, max(every)]
 
 
-def _pointed(found: Sequence[tuple[int, Run, Curve]], names: Sequence[str]) -> alt.InlineData:
-    room = max(2, min(60, POINTER // len(found)))
+def _pointed(curves_of_runs: Sequence[tuple[int, Run, Curve]], names: Sequence[str]) -> alt.InlineData:
+    room = max(2, min(60, POINTER // len(curves_of_runs)))
     return inline(
         ["r", "g", "e", "v", "run", "seed", "configuration"],
         [
             (n, _group(rank), *point, f"{run.folder} ({run.status})", seed(run), names[rank])
-            for n, (rank, run, curve) in enumerate(found)
+            for n, (rank, run, curve) in enumerate(curves_of_runs)
             for point in thin(curve, room)
         ],
     )

@@ -27,22 +27,24 @@ def _effect(comparison: Comparison, key: str) -> tuple[str, Spec]:
     if numeric and (drawn or len(values) > MARGINAL):
         return "Each dot is a run.", _scatter(comparison, key, [float(value) for value in values])
     blocks, paired = comparison.blocks, comparison.paired and comparison.blocks.shared
-    found = [
+    scores = [
         (c.settings[key], tuple(v for k, v in c.settings.items() if k != key), blocks.name(replicate), score)
         for c in comparison.ranked
         for replicate, score in c.scores.items()
         if c.compared and (not paired or replicate in blocks.shared)
     ]
-    means, balanced = marginal(found, comparison.estimate)
+    means, balanced = marginal(scores, comparison.estimate)
     several = len(comparison.keys) > 1
-    told = f"Dots are means{' over the other keys' if several else ''}, bars their 95 % intervals over {blocks.units}"
+    caption = (
+        f"Dots are means{' over the other keys' if several else ''}, bars their 95 % intervals over {blocks.units}"
+    )
     if several:
-        told += "; rings are the configurations of which they are means"
+        caption += "; rings are the configurations of which they are means"
     if comparison.searched:
-        told += ". The search chose the other keys' values: no effect of this key alone"
+        caption += ". The search chose the other keys' values: no effect of this key alone"
     elif not balanced:
-        told += ". Other keys differ from value to value, so this is rough"
-    return f"{told}.", _means(comparison, key, means, numeric)
+        caption += ". Other keys differ from value to value, so this is rough"
+    return f"{caption}.", _means(comparison, key, means, numeric)
 
 
 def _means(comparison: Comparison, key: str, means: dict[str, Estimate], numeric: bool) -> Spec:

@@ -15,10 +15,10 @@ VALUES = 12  # how many values of a swept key are spelled out
 
 
 def facts(folders: Sequence[Path], comparisons: Sequence[Comparison]) -> list[tuple[str, str]]:
-    """(name, value), as the page shows them; what is not known is left out."""
+    """(name, value) pairs for the page; what is not known is left out."""
     runs = [run for comparison in comparisons for run in comparison.runs]
     swept = _swept(comparisons)
-    found = [
+    known = [
         ("swept", "; ".join(f"{key}: {_listed(values)}" for key, values in swept.items())),
         ("fixed", spelled(fixed) if (fixed := common(runs, list(swept))) else ""),
         *(("command", command) for folder in folders if (command := _command(folder))),
@@ -27,7 +27,7 @@ def facts(folders: Sequence[Path], comparisons: Sequence[Comparison]) -> list[tu
         ("always one class", "; ".join(filter(None, map(_majority, comparisons)))),
         *_machine(runs),
     ]
-    return [(name, value) for name, value in found if value]
+    return [(name, value) for name, value in known if value]
 
 
 def _tagged(runs: Sequence[Run]) -> str:
@@ -61,7 +61,7 @@ def _listed(values: Sequence[str]) -> str:
 
 
 def _command(folder: Path) -> str | None:
-    """What was typed, Hydra's own keys too; its record of them says besides that it was a sweep."""
+    """The command that was typed, with Hydra's own keys; they also say that it was a sweep."""
     hydra: Any = read_yaml(folder / "multirun.yaml").get("hydra")
     try:
         typed = [*hydra["overrides"]["task"], *hydra["overrides"]["hydra"]]
@@ -81,8 +81,8 @@ def _majority(comparison: Comparison) -> str:
         result = read_json(run.folder / "result.json")
         shares = result.get("majority") if isinstance(result, dict) else None
         if isinstance(shares, dict) and shares:
-            told = ", ".join(f"{part}/acc {share:.4g}" for part, share in shares.items() if isinstance(share, float))
-            return f"{spelled(comparison.data)}: {told}" if comparison.data else told
+            words = ", ".join(f"{part}/acc {share:.4g}" for part, share in shares.items() if isinstance(share, float))
+            return f"{spelled(comparison.data)}: {words}" if comparison.data else words
     return ""
 
 

@@ -30,14 +30,14 @@ def table(comparison: Comparison) -> pd.DataFrame:
 
 
 def _figures(comparison: Comparison, configuration: Configuration) -> dict[str, Any]:
-    found, behind = configuration.score, configuration.behind
+    own, behind = configuration.score, configuration.behind
     name = comparison.score_name
     return {
-        name: found.mean,
-        "sd": found.sd,
-        "low": found.low,
-        "high": found.high,
-        comparison.blocks.units.replace(" ", "_"): found.count,
+        name: own.mean,
+        "sd": own.sd,
+        "low": own.low,
+        "high": own.high,
+        comparison.blocks.units.replace(" ", "_"): own.count,
         "samples": comparison.samples,
         "behind_best": 0.0 if configuration in comparison.first else behind.mean if behind else None,
         "behind_low": behind.low if behind else None,

@@ -10,7 +10,7 @@ HELD_VALUES = 2**18  # network outputs held back: 1 MiB in float32
 
 
 class ClassCounts(Metric):
-    """How many samples of each class an epoch has, in all processes: (classes,)."""
+    """Counts an epoch's samples of each class over all processes, (classes,)."""
 
     counts: Tensor
 
@@ -28,24 +28,24 @@ class ClassCounts(Metric):
 class Meter(nn.Module):
     """Mean loss and torchmetrics of an epoch.
 
-    Updating torchmetrics costs more than a step of a small network, so outputs are held back and handed over in
-    bundles; every metric here gives the same for one bundle as for its batches.
+    Updating torchmetrics costs more than a step of a small network, so outputs are held back and handed over many
+    batches at a time; every metric here gives the same for joined batches as for single ones.
     """
 
     def __init__(
         self, metrics: MetricCollection, prediction: Callable[[Tensor], Tensor], counts: ClassCounts | None = None
     ):
-        """`prediction` turns network outputs into what metrics take; `counts` counts targets that are classes."""
+        """prediction: turns network outputs into what metrics take. counts: counts targets that are classes."""
         super().__init__()
         self.counts = counts
         self.metrics, self.prediction = metrics, prediction
-        # Two sums and not MeanMetric, which, told to let NaN through, silently drops the weights (torchmetrics 1.9)
+        # Two sums, since a MeanMetric that lets NaN through silently drops the weights (torchmetrics 1.9).
         self.loss_sum, self.samples = SumMetric(nan_strategy="disable"), SumMetric(nan_strategy="disable")
         self.held: list[tuple[Tensor, Tensor, Tensor]] = []
         self.held_values = 0
 
     def update(self, loss: Tensor, output: Tensor, target: Tensor) -> None:
-        """`loss` is the batch's mean, `output` and `target` have a row a sample."""
+        """loss: the batch's mean. output and target: a row for each sample."""
         self.held.append((loss.detach(), output.detach(), target))
         self.held_values += output.numel()
         if self.held_values >= HELD_VALUES:

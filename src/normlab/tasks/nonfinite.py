@@ -1,4 +1,4 @@
-"""NaN and infinities: stopped before they reach weights and statistics, and traced to where they began."""
+"""Stops NaN and infinities before they reach weights and statistics, and finds where they began."""
 
 import logging
 import math
@@ -21,24 +21,24 @@ REMEDY = "try a smaller optimizer.lr or trainer.gradient_clip_val=1"
 
 
 class Guard:
-    """Looks at the loss of each training batch while weights and buffers can still be what they were before it.
+    """Looks at the loss of each training batch while weights and buffers can still be restored.
 
-    `remember` before the forward pass, `passes` after it; `begin_epoch` and `end_epoch` around. Where a loss is not
-    finite, the network's buffers are put back, and the policy decides: `raise` raises FloatingPointError with the
-    cause; `skip` counts the batch, and the caller leaves it out; `stop` only tells the caller. The buffers, and not
-    running statistics alone, since a layer may keep anything else there. `where` says the place in the training.
-    Several processes decide together: one whose own loss is finite leaves its batch out too, or raises PeerError.
+    Call `remember` before the forward pass and `passes` after it, and `begin_epoch` and `end_epoch` around an epoch.
+    Where a loss is not finite, all buffers of the network are put back, and the policy decides: `raise` raises
+    FloatingPointError with the cause; `skip` counts the batch, and the caller leaves it out; `stop` only tells the
+    caller. where: gives the place in the training, in words. Several processes decide together: one whose own loss is
+    finite leaves its batch out too, or raises PeerError.
 
     It costs 12 µs of the 600 that a step of benchmarks/steps.py takes, and on a GPU one synchronisation, as GradScaler.
     """
 
     def __init__(self, network: nn.Module, policy: Policy, where: Callable[[], str]):
         self.network, self.policy, self.where = network, policy, where
-        self.skipped = 0  # batches of the whole run
+        self.skipped = 0  # how many batches the whole run has skipped
         self.epoch_skipped = self.epoch_batches = 0
-        self.spoiled = False  # for the caller: a batch was left out since it last looked
+        self.spoiled = False  # whether a batch was left out; the caller resets it
         self.first_cause = ""
-        self.slots: list[tuple[dict[str, Any], str]] = []  # a module's buffers, and the name of one
+        self.slots: list[tuple[dict[str, Any], str]] = []  # for each buffer, its module's buffers and its name
         self.tensors: list[Tensor] = []
         self.copies: list[Tensor] = []
         self.device = torch.device("cpu")
@@ -71,10 +71,10 @@ class Guard:
         self.spoiled = True
         self.epoch_skipped += 1
         if self.policy != "raise" and self.epoch_skipped > 1:
-            return False  # the first cause of an epoch is told, the others only counted
+            return False  # only the first cause of an epoch is looked for; the others are counted
         with self._same_random_numbers():
-            told = f"train/loss is {value} in {self.where()}"
-            cause, own = first_cause(told, math.isfinite(value), self.network, x, target)
+            symptom = f"train/loss is {value} in {self.where()}"
+            cause, own = first_cause(symptom, math.isfinite(value), self.network, x, target)
         self._restore()
         if self.policy != "raise":
             self.first_cause = cause
@@ -89,17 +89,17 @@ class Guard:
         return self.epoch_batches > self.epoch_skipped
 
     def end_epoch(self) -> None:
-        """Adds the epoch's skipped batches up and says so. Raises FloatingPointError where none is left."""
+        """Adds up the epoch's skipped batches and reports them. Raises FloatingPointError where no batch is left."""
         if self.policy != "skip" or not self.epoch_skipped:
             return
         self.skipped += self.epoch_skipped
-        told = f"{self.epoch_skipped} of {self.epoch_batches} batches were skipped; the first: {self.first_cause}"
+        message = f"{self.epoch_skipped} of {self.epoch_batches} batches were skipped; the first: {self.first_cause}"
         if not self.trained:
-            raise FloatingPointError(told)
-        log.warning(told)
+            raise FloatingPointError(message)
+        log.warning(message)
 
     def check_state(self) -> None:
-        """Raises FloatingPointError where what a checkpoint would save is not finite, as no loss may have shown."""
+        """Raises FloatingPointError where a checkpoint would save NaN or inf, which no loss may have shown."""
         if self.policy == "stop":
             return
         state = self.network.state_dict().items()
@@ -122,11 +122,11 @@ class Guard:
     def _restore(self) -> None:
         for (held, name), tensor, copy in zip(self.slots, self.tensors, self.copies, strict=True):
             tensor.copy_(copy)
-            held[name] = tensor  # a layer may have assigned another
+            held[name] = tensor  # a layer may have assigned another tensor
 
     @contextmanager
     def _same_random_numbers(self) -> Iterator[None]:
-        """Draws what the forward pass has drawn once more, and goes on afterwards where the program was."""
+        """Repeats the random numbers of the forward pass inside the context, and goes on as before after it."""
         cuda = self.device.type == "cuda"
         with torch.random.fork_rng([self.device] if cuda else []):
             torch.set_rng_state(self.random)
@@ -140,30 +140,31 @@ def explain(network: nn.Module, x: Tensor, target: Tensor) -> str:
     return trace(network, x, target)[1]
 
 
-def first_cause(told: str, finite: bool, network: nn.Module, x: Tensor, target: Tensor) -> tuple[str, bool]:
-    """What is `told` with its cause, by the process where NaN or inf arose first, and whether that is this one.
+def first_cause(symptom: str, finite: bool, network: nn.Module, x: Tensor, target: Tensor) -> tuple[str, bool]:
+    """The symptom and cause from the process where NaN or inf arose first, and whether that is this process.
 
-    All processes must ask, since statistics of all carry NaN from one to the others; `finite`: this one's loss is.
+    finite: whether this process's own loss is. All processes must call this, since joint statistics carry NaN from one
+    to the others.
     """
     when, cause = trace(network, x, target)
-    own = (math.inf if finite else when, f"{told}: {cause}")
+    own = (math.inf if finite else when, f"{symptom}: {cause}")
     first = min(of_all(own))
     return first[1], own == first
 
 
 def trace(network: nn.Module, x: Tensor, target: Tensor) -> tuple[int, str]:
-    """How many modules had ended when NaN or inf arose in the forward pass of a batch, and why they did; see `explain`.
+    """When NaN or inf arose in a batch's forward pass, as the number of modules that had ended, and why; see `explain`.
 
-    The forward pass is made in any case, since layers may synchronise with processes whose data is good.
+    The forward pass is always made, since layers may synchronise with processes whose data is good.
     """
-    when, found = _first_layer(network, x)
+    when, first = _first_layer(network, x)
     for name, values in (("x", x), ("target", target)):
         bad = sum(not _is_finite(sample) for sample in values)
         if bad:
             return -1, f"{bad} of the batch's {len(values)} samples hold NaN or inf in {name}; clean the data"
-    if found is None:
+    if first is None:
         return when, "the network's output is finite, and the loss of it is not; look at the target's range"
-    name, layer = found
+    name, layer = first
     named = f"{name or 'the network'} ({_kind(layer)})"
     own = (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False))
     bad_state = ", ".join(key for key, value in own if not _is_finite(value))
@@ -174,12 +175,12 @@ def trace(network: nn.Module, x: Tensor, target: Tensor) -> tuple[int, str]:
 
 @torch.no_grad()
 def _first_layer(network: nn.Module, x: Tensor) -> tuple[int, tuple[str, nn.Module] | None]:
-    """The first module to end with an output that is not finite of an input that is, and how many had ended before.
+    """The first module with a finite input and an output that is not, and how many modules had ended before it.
 
-    None for the module if there is none.
+    None in place of the module where there is none.
     """
     ended = 0
-    found: list[tuple[str, nn.Module]] = []
+    first: list[tuple[str, nn.Module]] = []  # empty, or the module
     inputs: list[bool] = []  # for each module in its forward pass; asked before, as in-place layers change theirs
 
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -188,21 +189,21 @@ def _first_layer(network: nn.Module, x: Tensor) -> tuple[int, tuple[str, nn.Modu
     def leave(name: str) -> Callable[..., None]:
         def look(module: nn.Module, args: Any, output: Any) -> None:
             nonlocal ended
-            if inputs.pop() and not found and not _is_finite(output):
-                found.append((name, module))
-            ended += not found
+            if inputs.pop() and not first and not _is_finite(output):
+                first.append((name, module))
+            ended += not first
 
         return look
 
     hooks = [module.register_forward_pre_hook(enter, with_kwargs=True) for module in network.modules()]
     hooks += [module.register_forward_hook(leave(name)) for name, module in network.named_modules()]
     try:
-        with torch.compiler.set_stance("force_eager"):  # compiled code knows no new hooks
+        with torch.compiler.set_stance("force_eager"):  # compiled code does not call hooks that were added later
             network(x)
     finally:
         for hook in hooks:
             hook.remove()
-    return ended, found[0] if found else None
+    return ended, first[0] if first else None
 
 
 def _kind(layer: nn.Module) -> str:
@@ -210,7 +211,7 @@ def _kind(layer: nn.Module) -> str:
 
 
 def _is_finite(tree: Any) -> bool:
-    """Whether all numbers of a tensor, or of all tensors of a nested structure, are finite."""
+    """Whether all numbers in a tensor, or in all tensors of a nested structure, are finite."""
     if isinstance(tree, Tensor):
         return bool(torch.isfinite(own_part(tree)).all())
     if isinstance(tree, Mapping):

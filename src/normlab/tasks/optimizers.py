@@ -1,4 +1,4 @@
-"""What an optimizer is given, and whether one can be used here."""
+"""The parameters that an optimizer gets, and whether it can be used here."""
 
 import inspect
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from normlab.norms.common.declaration import declaration
 
 
 def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: the second, without weight decay, has norm parameters and biases."""
+    """Trainable parameters in two groups; norm parameters and biases are in the second one, without weight decay."""
     decay: dict[nn.Parameter, None] = {}
     plain: dict[nn.Parameter, None] = {}
     for module in network.modules():

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: what torch's own and others need to know, and two that torch lacks."""
+"""Learning-rate schedules: how torch's own and others are made and stepped, and two that torch lacks."""
 
 import inspect
 import math
@@ -15,12 +15,12 @@ PLAN = ("_schedule_phases",)
 
 @dataclass
 class Schedule:
-    """A scheduler to be made, and when it is stepped.
+    """How a scheduler is made, and when it is stepped.
 
-    make: takes the optimizer, and may return None. It is given `total_steps`, the optimizer steps of the run, where it
-    has a parameter of this name. interval: step or epoch; None: each step for one that takes `total_steps`, and
-    otherwise each epoch. monitor: the validation metric that a class such as ReduceLROnPlateau looks at, after each
-    epoch with a validation; it is given `mode`, which end of the metric is the good one. Raises ValueError where these
+    make: takes the optimizer, and may return None. Where it has a parameter `total_steps`, it is given the number of
+    the run's optimizer steps. interval: step or epoch; None: each step where it takes `total_steps`, and otherwise each
+    epoch. monitor: the validation metric that a class such as ReduceLROnPlateau looks at after each epoch with a
+    validation; the class is then given `mode`, max or min, for the metric's better end. Raises ValueError where these
     do not go together.
     """
 
@@ -43,7 +43,7 @@ class Schedule:
 
     @property
     def looks(self) -> bool:
-        """Whether its steps take a metric."""
+        """Whether the scheduler's steps take a metric."""
         return "metrics" in inspect.signature(getattr(self.made, "step", lambda: None)).parameters
 
     def build(self, optimizer: Optimizer, total_steps: int, direction: Callable[[str], str]) -> Any:
@@ -54,7 +54,7 @@ class Schedule:
         return self.make(optimizer, **offered)
 
     def progress(self, state: dict[str, Any]) -> dict[str, Any]:
-        """What of a scheduler's state is progress; the rest is its plan, which the configuration says anew."""
+        """The part of a scheduler's state that steps change; the rest is its plan, which the configuration gives."""
         plan = {*self._parameters, *PLAN} - {"last_epoch"}  # a constructor may take last_epoch, but steps move it
         return {key: value for key, value in state.items() if key not in plan}
 

@@ -1,4 +1,4 @@
-"""What every data set shares: facts, keys, deterministic splits and loaders."""
+"""The base of every data set: facts, keys, deterministic splits and loaders."""
 
 import json
 from abc import abstractmethod
@@ -19,18 +19,19 @@ from normlab.folder.files import read_facts
 from normlab.folder.writing import write_text
 
 FACTS = ("task", "input_shape", "out_features", "class_names")  # plain values
-GPU_SHARE = 4  # splits lie on a GPU as long as all of them take one part in so many of its free memory at most
+GPU_SHARE = 4  # splits lie on a GPU as long as together they take at most one part in this many of its free memory
 
 
 class DataModule(LightningDataModule):
     """A data set, split once by `split_seed`; the run's seed decides order and augmentation.
 
-    Subclasses write `load` and state the facts below, in their class or when they have loaded. Parts that a set does
-    not come with are cut from its training part: `test_fraction` and `val_fraction` of it, or as the validation part
-    the `fold`-th of `folds`. Of the training part `subset` is used, a fraction or a number of samples, and a fraction
-    `label_noise` of its labels is wrong. on_device: whether samples lie on the GPU that trains, or are sent to it batch
-    by batch; auto: as far as a quarter of its free memory reaches. Batches are the same bit for bit: what changes them
-    does so on the GPU. Raises ConfigError where a part would be empty or lack a class.
+    Subclasses write `load` and state the facts below, in their class or once they have loaded. Parts that a set does
+    not come with are cut from its training part: `test_fraction` and `val_fraction` of it, or, as the validation part,
+    the `fold`-th of `folds`. `subset` is how much of the training part is used, as a fraction or a number of samples,
+    and `label_noise` is the fraction of its labels that are wrong. on_device: whether samples lie on the GPU that
+    trains, or are sent to it batch by batch; auto: they lie there as far as a quarter of its free memory reaches. In
+    both cases batches are the same bit for bit, since they are changed on the GPU. Raises ConfigError where a part
+    would be empty or lack a class.
     """
 
     task: Literal["classify", "regress"]
@@ -56,7 +57,7 @@ class DataModule(LightningDataModule):
         self.batch_size, self.drop_last, self.on_device = batch_size, drop_last, on_device
         self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
         self.folds, self.fold, self.subset, self.label_noise = folds, fold, subset, label_noise
-        self.seed = 0  # the run's, set where the parts meet, as are the two below
+        self.seed = 0  # the run's seed; build_data sets it, and the next two
         self.rank, self.processes = 0, 1
         self.room: int | None = None  # bytes of the GPU that splits may still take; None: nobody has asked yet
         self.splits: dict[str, tuple[Any, Tensor]] = {}
@@ -66,24 +67,24 @@ class DataModule(LightningDataModule):
     def load(self) -> dict[str, tuple[Tensor | Source, Tensor]]:
         """Samples and targets of the parts that the set comes with: `train`, and `val` and `test` if it has them.
 
-        Samples (N, *input_shape) or a `Source` of them; targets (N,) int64 classes or (N, out_features) float32. What
-        samples of these parts are called goes into `sample_names`.
+        Samples are (N, *input_shape), or a `Source` of them; targets are (N,) int64 classes or (N, out_features)
+        float32. The samples' names, if they have any, go into `sample_names`.
         """
 
     def preprocess(self, train: Any) -> Callable[[Any], Any]:
-        """What every part goes through once, fitted on the training part's samples."""
+        """A function, fitted on the training part's samples, that is applied once to the samples of every part."""
         return lambda x: x
 
     def transform(self) -> Callable[[Tensor], Tensor] | None:
-        """What every batch goes through, of any part."""
+        """A function that is applied to every batch of every part."""
         return None
 
     def augmentation(self) -> Augment | None:
-        """What changes training batches before `transform`."""
+        """A function that changes training batches before `transform`."""
         return None
 
     def mixing(self) -> Mix | None:
-        """What mixes training batches after `transform`."""
+        """A function that mixes training batches after `transform`."""
         return None
 
     def encoder(self) -> nn.Module | None:
@@ -103,18 +104,18 @@ class DataModule(LightningDataModule):
                 check_finite(y, f"{name} part")
         splitter = Splitter(self.val_fraction, self.test_fraction, self.split_seed, self.folds, self.fold, classes)
         places = cut(loaded["train"][1], splitter, self.subset, [name for name in loaded if name != "train"])
-        found = taken(loaded["train"], places) | {name: pair for name, pair in loaded.items() if name != "train"}
+        parts = taken(loaded["train"], places) | {name: pair for name, pair in loaded.items() if name != "train"}
         if names := self.sample_names.get("train"):
             self.sample_names |= {part: [names[place] for place in index.tolist()] for part, index in places.items()}
         if self.label_noise:
-            found["train"] = found["train"][0], self._with_noise(found["train"][1])
-        for name, (_, y) in found.items():
+            parts["train"] = parts["train"][0], self._with_noise(parts["train"][1])
+        for name, (_, y) in parts.items():
             if self.task == "regress" and len(y) < 2:
                 raise ConfigError(
                     f"the {name} part has a single sample, and r2 needs two: add some, or cut larger parts"
                 )
-        transform = self.preprocess(found["train"][0])
-        self.splits = {name: (transform(x), y) for name, (x, y) in found.items()}
+        transform = self.preprocess(parts["train"][0])
+        self.splits = {name: (transform(x), y) for name, (x, y) in parts.items()}
         if self.on_device is True and not all(isinstance(x, Tensor) for x, _ in self.splits.values()):
             raise ConfigError(
                 "data.on_device=true: samples that are read while the network trains lie on no device; set "
@@ -138,7 +139,7 @@ class DataModule(LightningDataModule):
         return torch.bincount(self.splits["train"][1], minlength=self.out_features)
 
     def save(self, folder: Path) -> None:
-        """Keeps in a run folder what `restore` needs to read new samples without the data set: data.json."""
+        """Writes data.json into a run folder, by which `restore` can read new samples without the data set."""
         facts = {key: getattr(self, key) for key in self.facts}
         write_text(folder / "data.json", json.dumps(facts, indent=2) + "\n")
 
@@ -147,14 +148,14 @@ class DataModule(LightningDataModule):
 
         Raises DamagedError.
         """
-        found = read_facts(folder / "data.json", self.facts)
+        facts = read_facts(folder / "data.json", self.facts)
         for key in self.facts:
-            setattr(self, key, tuple(found[key]) if isinstance(found[key], list) else found[key])
+            setattr(self, key, tuple(facts[key]) if isinstance(facts[key], list) else facts[key])
 
     def read_input(self, path: Path) -> tuple[Tensor | Source, list[str]]:
-        """New samples from a file or folder, as `splits` holds them, and what each is called.
+        """New samples from a file or folder, in the form that `splits` has, and the name of each.
 
-        Raises ConfigError where that cannot be read.
+        Raises ConfigError where they cannot be read.
         """
         raise ConfigError(f"input={path}: {type(self).__name__} reads no files; without input= its test part is taken")
 
@@ -179,9 +180,9 @@ class DataModule(LightningDataModule):
         return Batches(x, y, self.batch_size, **options)
 
     def _placed(self, split: str) -> tuple[Any, Tensor]:
-        """A split, moved to the GPU that trains where there is room, so that no batch has to travel.
+        """A split, moved to the GPU that trains if there is room, so that no batch has to be copied there.
 
-        Its targets lie there in any case, and so do the places by which batches are changed.
+        Its targets always lie there, and so do the places by which batches are changed.
         """
         x, y = self.splits[split]
         device = self._device()
@@ -195,10 +196,10 @@ class DataModule(LightningDataModule):
         return self.splits[split]
 
     def _has_room(self, size: int, device: torch.device) -> bool:
-        """Whether so many bytes may lie on the GPU, which then are taken from what is left for the other splits.
+        """Whether `size` bytes may lie on the GPU; they then count against what is left for the other splits.
 
-        Its free memory is asked for once: gradients and activations come later, and are not to be left with less for
-        each split that was moved before them.
+        The free memory is asked for once, before anything is moved: gradients and activations, which come later, must
+        keep their part of it.
         """
         if isinstance(self.on_device, bool):
             return self.on_device
@@ -209,7 +210,7 @@ class DataModule(LightningDataModule):
         return fits
 
     def _device(self) -> torch.device:
-        """Where batches go."""
+        """The device that batches go to."""
         return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
 
     def _with_noise(self, y: Tensor) -> Tensor:
@@ -219,7 +220,7 @@ class DataModule(LightningDataModule):
 
 
 def class_names(data: Any) -> Sequence[str]:
-    """What the classes of a data module are called, by number; none for a target to regress."""
+    """The names of a data module's classes, by number; empty for a target to regress."""
     if data.task != "classify":
         return ()
     names = getattr(data, "class_names", None) or [str(number) for number in range(data.out_features)]

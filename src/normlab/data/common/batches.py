@@ -1,4 +1,4 @@
-"""Batches cut by index: in an order of (seed, epoch) alone, and in blocks for several processes."""
+"""Batches that are cut by index, in an order that depends on (seed, epoch) alone, in blocks for several processes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, Self
@@ -47,9 +47,9 @@ class EpochOrder(Sampler[int]):
 
 
 class Draws:
-    """Random numbers of each sample, anew in each epoch; they depend on (name, seed, epoch, sample) alone.
+    """Random numbers for each sample, new in each epoch; they depend on (name, seed, epoch, sample) alone.
 
-    `draw(generator)` gives those of all samples, (samples, …).
+    `draw(generator)` gives the numbers of all samples, (samples, …).
     """
 
     def __init__(self, name: str, seed: int, draw: Callable[[torch.Generator], Tensor]):
@@ -64,14 +64,14 @@ class Draws:
 
 
 class Batches:
-    """(x, y) pairs of samples cut by index: none is touched on its own, which a DataLoader would do.
+    """Batches (x, y), cut by index as a whole; a DataLoader would touch each sample on its own.
 
-    x: a tensor on the device of y, or a `Source` to read from, whose samples come to lie there. `sampler` gives the
-    order, None the stored one. Several `processes` share batches of processes · batch_size samples, each taking the
-    block of its `rank`; the blocks of a last, smaller batch are as equal as can be, and may be empty. Then, `index`
-    being places in the data set, on that device:
-    `augment(x, index, epoch)` changes samples, `transform(x)` brings them into the form that the network takes, and
-    `mix(x, y, index, epoch)` mixes each two neighbours of the epoch's order, which `x` then holds side by side.
+    x: a tensor on the device of y, or a `Source` whose samples are brought there. sampler: gives the order; None keeps
+    the stored order. Several `processes` share batches of processes · batch_size samples, and each takes the block of
+    its `rank`; the blocks of a last, smaller batch are as equal as can be, and may be empty. Then, where `index` has
+    the samples' places in the data set, `augment(x, index, epoch)` changes samples, `transform(x)` brings them into
+    the form that the network takes, and `mix(x, y, index, epoch)` mixes each two neighbours of the epoch's order,
+    which then lie side by side in `x`.
     """
 
     batch_sampler = None  # Lightning asks every loader that has a sampler
@@ -93,14 +93,14 @@ class Batches:
         self.sampler, self.drop_last = sampler, drop_last
         self.augment, self.transform, self.mix = augment, transform, mix
         self.rank, self.processes = rank, processes
-        self.dataset = range(len(y))  # for whoever asks a loader for its number of samples
+        self.dataset = range(len(y))  # tells others the number of samples, as a DataLoader's does
 
     def __len__(self) -> int:
         joint = self.batch_size * self.processes
         return len(self.y) // joint if self.drop_last else -(-len(self.y) // joint)
 
     def weight(self, step: int) -> float:
-        """What this process's mean loss counts by, so that the mean over all processes is that of the joint batch."""
+        """The weight of this process's mean loss, by which the mean over all processes is the joint batch's."""
         start, stop, samples = self._block(step)
         return (stop - start) * self.processes / samples
 
@@ -138,7 +138,7 @@ class Batches:
         return 0 if self.sampler is None else self.sampler.epoch
 
     def _block(self, step: int) -> tuple[int, int, int]:
-        """Where this process's samples of a step begin and end, and how many samples all processes have in it."""
+        """Where this process's samples of a step begin and end, and how many samples the step has in all processes."""
         joint = self.batch_size * self.processes
         first = step * joint
         samples = min(joint, len(self.y) - first)

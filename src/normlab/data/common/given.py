@@ -48,7 +48,7 @@ class WithTest(OfDatasets):
 
 
 def take(data: Any, config: DictConfig) -> tuple[LightningDataModule, dict[str, Any]]:
-    """What was given as a data module, and what of it belongs to the run's configuration as `data`.
+    """The given data as a data module, and what the run's configuration records of it under `data`.
 
     Arrays become tensors, of floating-point numbers float32. Raises ConfigError for what is no data to train on, and
     for typed keys of `data` that the given data does not follow.
@@ -64,12 +64,12 @@ def take(data: Any, config: DictConfig) -> tuple[LightningDataModule, dict[str, 
     module = kind(datasets, config.data.get("batch_size", 64))
     recorded = {} if loaders else {"batch_size": module.batch_size}
     named = zip(PARTS, datasets, strict=False)
-    recorded |= {name: told for name, dataset in named if (told := _fingerprint(dataset))}
+    recorded |= {name: fingerprint for name, dataset in named if (fingerprint := _fingerprint(dataset))}
     return module, {"_target_": f"{OfDatasets.__module__}.{OfDatasets.__qualname__}", **recorded}
 
 
 def was_given(config: DictConfig) -> bool:
-    """Whether a run's configuration tells of datasets that were given from Python, which nothing else can make."""
+    """Whether a run's configuration says that its datasets were given from Python; they cannot be made from it."""
     return config.data._target_ == f"{OfDatasets.__module__}.{OfDatasets.__qualname__}"
 
 
@@ -129,20 +129,20 @@ def _tensor(values: Any, where: str) -> Tensor:
 
 
 def _writable(array: np.ndarray) -> np.ndarray:
-    """The array, or a copy of one that is read-only, as pandas gives them, which torch would warn of."""
+    """The array, or a copy of a read-only one, such as pandas gives, about which torch would warn."""
     return array if array.flags.writeable else array.copy()
 
 
 def _fingerprint(dataset: Any) -> str:
-    """What tells data apart from other data: its number of samples, and of tensors a digest of their values."""
+    """Text by which data is told from other data: its number of samples, and for tensors a digest of their values."""
     dataset = dataset.dataset if isinstance(dataset, DataLoader) else dataset
     if not hasattr(dataset, "__len__"):
         return ""
-    told = f"{len(dataset)} samples"
+    size = f"{len(dataset)} samples"
     if type(dataset) is not TensorDataset:
-        return told
+        return size
     digest = hashlib.blake2b(digest_size=6)
     for tensor in dataset.tensors:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return f"{told}, {digest.hexdigest()}"
+    return f"{size}, {digest.hexdigest()}"

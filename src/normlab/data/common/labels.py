@@ -1,4 +1,4 @@
-"""Targets that a task can be trained on."""
+"""Refuses targets that no task can be trained on."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from normlab.errors import ConfigError
 
 
 def check_labels(y: Tensor, classes: int, where: str) -> None:
-    """Raises ConfigError for classes (N,), or shares of classes (N, classes), that `classes` outputs cannot be of."""
+    """Raises ConfigError for targets that are neither classes (N,) from 0 to classes - 1 nor shares (N, classes)."""
     if y.is_floating_point() and y.ndim == 2 and y.shape[1] == classes:
         return
     if y.dtype != torch.int64:
@@ -24,7 +24,7 @@ def check_labels(y: Tensor, classes: int, where: str) -> None:
 
 
 def check_finite(y: Tensor, where: str) -> None:
-    """Raises ConfigError for targets (N, width) of which some are NaN or inf."""
+    """Raises ConfigError where some of the targets (N, width) are NaN or inf."""
     bad = int((~torch.isfinite(y)).any(1).sum())
     if bad:
         raise ConfigError(f"{where}: {bad} of {len(y)} targets are NaN or inf; leave those samples out")

@@ -1,4 +1,4 @@
-"""Loaders around a loader of known length."""
+"""Loaders that wrap a loader of known length."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Chunk:
-    """A few batches. Not a list: Lightning would look through that for tensors to move, all of them at once."""
+    """A few batches. It is no list, since Lightning would move all tensors of a list to the device at once."""
 
     def __init__(self, batches: list[Any]):
         self.batches = batches
@@ -18,14 +18,14 @@ class Chunk:
 class Chunks:
     """Chunks of up to `size` batches, for `steps_per_execution`; a remainder is a shorter one.
 
-    limit: so many batches an epoch, or, as a float, that fraction of them.
+    limit: the number of batches in an epoch, or, as a float, a fraction of them.
     """
 
     batch_sampler = None  # Lightning asks every loader that has a sampler
 
     def __init__(self, loader: Any, size: int, limit: int | float = 1.0):
         self.loader, self.size = loader, size
-        self.sampler = getattr(loader, "sampler", None)  # where Lightning tells the epoch
+        self.sampler = getattr(loader, "sampler", None)  # Lightning sets its epoch
         everything = len(loader)
         self.batches = min(limit, everything) if isinstance(limit, int) else int(limit * everything)
 

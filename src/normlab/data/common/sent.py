@@ -1,4 +1,4 @@
-"""Samples that stay in the host's memory while a GPU trains, and are sent to it batch by batch."""
+"""Samples that stay in the host's memory and are sent to the training GPU batch by batch."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -13,8 +13,8 @@ AHEAD = 2  # how many batches are on their way while one is worked on
 class Sent:
     """A `Source` of a tensor's samples on `device`.
 
-    A thread cuts each batch into pinned memory and copies it beside what the GPU computes. On the CPU, where this is
-    tested, nothing is copied.
+    A thread cuts each batch into pinned memory and copies it while the GPU computes. On the CPU, where this is tested,
+    nothing is copied.
     """
 
     def __init__(self, x: Tensor, device: torch.device):
@@ -39,12 +39,12 @@ class Sent:
 
     def _send(self, step: Tensor) -> Tensor:
         shape = len(step), *self.x.shape[1:]
-        with torch.cuda.stream(self.stream):  # and its device, or pinned memory would take some of the first one's
+        with torch.cuda.stream(self.stream):  # also sets the device: else pinning would take memory of the first GPU
             cut = torch.empty(shape, dtype=self.x.dtype, pin_memory=self.stream is not None)
             torch.index_select(self.x, 0, step, out=cut)
             there = cut.to(self.device, non_blocking=True)
         if self.stream is not None:
-            self.stream.synchronize()  # this thread waits, and nobody else
+            self.stream.synchronize()  # only this thread waits
         return there
 
     def _arrived(self, batch: "Future[Tensor]") -> Tensor:

@@ -1,4 +1,4 @@
-"""Deterministic splits: training, validation and test part, folds, a part of the training part, wrong labels."""
+"""Deterministic splits: training, validation and test part, folds, subsets, and labels made wrong."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,8 +14,8 @@ from normlab.errors import ConfigError
 class Splitter:
     """Splits samples by their targets, stratified where these are classes, and by the seed alone.
 
-    The fractions are of all samples that are given to split; `folds` parts instead make the validation part the
-    `fold`-th (from 0) of what is not test. Raises ConfigError where a part would be empty, or lack a class.
+    The fractions are of all samples that are given to split. With `folds`, the validation part is instead the `fold`-th
+    (from 0) of that many parts of what is not test. Raises ConfigError where a part would be empty, or lack a class.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class Splitter:
         self.seed, self.folds, self.fold, self.classes = seed, folds, fold, classes
 
     def split(self, y: Tensor, given: Sequence[str] = ()) -> dict[str, Tensor]:
-        """Places of the parts that are cut from samples with targets `y`; `given` parts have samples of their own."""
+        """The places of each part that is cut from samples with targets `y`. given: parts that need not be cut."""
         if self.folds is not None and "val" in given:
             raise ConfigError(f"data.folds={self.folds}: this data has a validation part of its own")
         rest = {"train": np.arange(len(y))}
@@ -43,7 +43,7 @@ class Splitter:
         return {name: torch.from_numpy(places) for name, places in rest.items()}
 
     def part(self, y: Tensor, amount: float) -> Tensor:
-        """Places of so many samples, or, of an amount up to 1, of that fraction of them."""
+        """The places of `amount` samples, or of that fraction of them where it is at most 1."""
         everything = np.arange(len(y))
         if amount == 1:
             return torch.from_numpy(everything)
@@ -61,7 +61,7 @@ class Splitter:
         return torch.from_numpy(kept)
 
     def _cut(self, y: Tensor, places: np.ndarray, fraction: float, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """The other places, and those of the part."""
+        """The places that remain, and the places of the part that is cut off."""
         strata = self._strata(y[places])
         size = -(-len(places) * fraction // 1)  # as scikit-learn rounds
         smallest = min(size, len(places) - size)
@@ -87,7 +87,7 @@ class Splitter:
         return places[train], places[val]
 
     def _strata(self, y: Tensor) -> np.ndarray | None:
-        """The classes to stratify by. Raises ConfigError for a class with a single sample, which no two parts share."""
+        """The classes to stratify by. Raises ConfigError for a class with a single sample, which cannot be shared."""
         if not self.classes:
             return None
         counts = torch.bincount(y, minlength=len(self.classes))
@@ -100,7 +100,7 @@ class Splitter:
 
 
 def with_noise(y: Tensor, fraction: float, classes: int, seed: int) -> Tensor:
-    """Classes `y` (N,) with the given fraction of them, rounded, replaced by another class, each as likely."""
+    """Classes `y` (N,) of which the given fraction, rounded, is replaced by another class; all are equally likely."""
     random = np.random.default_rng(seed)
     chosen = random.choice(len(y), round(fraction * len(y)), replace=False)
     noisy = y.clone()
@@ -109,7 +109,7 @@ def with_noise(y: Tensor, fraction: float, classes: int, seed: int) -> Tensor:
 
 
 def cut(y: Tensor, splitter: Splitter, subset: float, given: Sequence[str]) -> dict[str, Tensor]:
-    """The places of the parts that are cut from a training part with targets `y`; `given` parts are there already."""
+    """The places of each part that is cut from a training part with targets `y`. given: parts that need no cut."""
     places = splitter.split(y, given)
     places["train"] = places["train"][splitter.part(y[places["train"]], subset)]
     return places

@@ -136,7 +136,7 @@ def _pixels(samples: int, shape: Sequence[int], random: torch.Generator) -> Tens
 
 
 def _beta(samples: int, alpha: float, random: torch.Generator) -> Tensor:
-    """torch's own takes no generator."""
+    """Draws from a Beta distribution with a generator, which torch's own does not take."""
     values = np.random.default_rng(random.initial_seed()).beta(alpha, alpha, samples)
     return torch.from_numpy(values.astype(np.float32))
 

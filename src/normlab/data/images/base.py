@@ -55,7 +55,7 @@ class Images(DataModule):
         self.mix, self.mix_alpha = mix, mix_alpha
 
     def in_shape(self, loaded: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, tuple[Tensor | Source, Tensor]]:
-        """Parts that lie in memory, in the size and channels asked for; notes the shape."""
+        """Parts that lie in memory, brought to the wanted size and channels; sets `input_shape`."""
         parts: dict[str, tuple[Tensor | Source, Tensor]] = {}
         for name, (x, y) in loaded.items():
             if self.size is not None or self.channels is not None:
@@ -64,7 +64,7 @@ class Images(DataModule):
         return parts
 
     def preprocess(self, train: Any) -> Callable[[Any], Any]:
-        """Measures the training part; nothing is changed before a batch is."""
+        """Measures the training part. The images stay as they are; batches are standardised later."""
         sums, pixels = train.pixel_sums() if isinstance(train, Files) else _pixel_sums(train)
         self.mean, self.std = _mean_and_std(sums, pixels)
         return lambda x: x
@@ -106,7 +106,7 @@ class Images(DataModule):
         return images, [names[place] for place in readable]
 
     def handling(self, channels: int | None) -> Handling:
-        """How files are read in this process, one of so many on this machine."""
+        """How files are read in this process, which may be one of several on this machine."""
         processes = max(1, self.processes // devices.nodes())
         return replace(self.how, size=self.size, channels=channels, processes=processes)
 

@@ -1,4 +1,4 @@
-"""Finds image files in folders: those of classes, and those of parts."""
+"""Finds image files in folders of classes, or in folders of parts with classes inside."""
 
 import logging
 import os
@@ -133,7 +133,7 @@ def _images(folder: str, ignored: Counter[str], above: tuple[tuple[int, int], ..
 
 
 def _place(folder: str) -> tuple[int, int]:
-    """What two paths to the same folder have in common."""
+    """An id that is the same for all paths to one folder."""
     status = os.stat(folder)
     return status.st_dev, status.st_ino
 

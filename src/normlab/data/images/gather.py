@@ -1,4 +1,4 @@
-"""Reads a list of image files once: into memory, or for what must be known of files that are streamed."""
+"""Reads a list of image files once, into memory or, where they will be streamed, to learn their facts."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 CHUNK = 64  # images that a thread decodes before it hands them over
 SAY_EVERY = 5.0  # seconds
-MEMORY_SHARE = 4  # images are held in memory where they take no more than one part in so many of it
+MEMORY_SHARE = 4  # images are held in memory where they take at most one part in this many of it
 FORMAT = 1  # counts how the cache is written
 
 
@@ -38,17 +38,17 @@ class Handling:
     in_memory: bool | Literal["auto"] = "auto"
     workers: int | Literal["auto"] = "auto"
     corrupt: Literal["stop", "skip"] = "stop"
-    processes: int = 1  # that train on this machine
+    processes: int = 1  # how many train on this machine
 
 
 @dataclass
 class Survey:
-    """What is known of the files: those that can be read, what is wrong with the others, and what images they are."""
+    """Facts about the files: which can be read, what is wrong with the others, and what images they hold."""
 
     readable: list[int] = field(default_factory=list)
     errors: dict[int, str] = field(default_factory=dict)
     shape: tuple[int, ...] = ()
-    sums: Tensor = field(default_factory=lambda: torch.empty(0))  # of pixels and their squares, int64 (files, 2, C)
+    sums: Tensor = field(default_factory=lambda: torch.empty(0))  # sums of pixels and squares, int64 (files, 2, C)
 
 
 def gather(root: Path, names: Sequence[str], how: Handling) -> tuple[Tensor | Files, list[int]]:
@@ -85,7 +85,7 @@ def _decode(reader: Reader, how: Handling) -> tuple[Tensor, Survey]:
     for place, x in _each(reader, how, survey, reader.__getitem__):
         if not survey.readable:
             images = torch.empty(len(reader), *x.shape, dtype=torch.uint8)
-        elif len(x) > images.shape[1]:  # grey ones, and now one in colour
+        elif len(x) > images.shape[1]:  # the first image in colour after grey ones
             images = images.expand(-1, 3, -1, -1).contiguous()
         _check_size(reader, survey, images.shape[2:], place, x.shape[1:])
         images[len(survey.readable)] = x  # a grey image is repeated in all channels
@@ -105,7 +105,7 @@ def _survey(reader: Reader, how: Handling) -> Survey:
     for place, (shape, of_channels) in _each(reader, how, survey, look):
         survey.shape = survey.shape or shape
         _check_size(reader, survey, survey.shape[1:], place, shape[1:])
-        survey.shape = max(survey.shape, shape)  # in colour, if one is
+        survey.shape = max(survey.shape, shape)  # in colour if any image is
         survey.readable.append(place)
         sums.append(of_channels.expand(2, 3))
     survey.sums = torch.stack(sums)[..., : survey.shape[0]] if sums else torch.empty(0)
@@ -113,7 +113,7 @@ def _survey(reader: Reader, how: Handling) -> Survey:
 
 
 def _each(reader: Reader, how: Handling, survey: Survey, work: Callable[[int], Any]) -> Iterator[tuple[int, Any]]:
-    """The places of readable files, in order, and what `work` makes of them. Threads do it: decoders free the GIL."""
+    """The places of readable files, in order, and what `work` makes of each. Threads work, as decoders free the GIL."""
 
     def chunk(start: int) -> list[Any]:
         return [_attempt(work, place) for place in range(start, min(start + CHUNK, len(reader)))]
@@ -160,7 +160,7 @@ def _check_errors(reader: Reader, survey: Survey, how: Handling) -> None:
 
 
 def _report(reader: Reader, survey: Survey, how: Handling) -> None:
-    """Names what is left out, all of it in train.log."""
+    """Reports the files that are left out: a few of them on the console, all of them in train.log."""
     _check_errors(reader, survey, how)
     said = [f"{reader.name(place)} ({reason})" for place, reason in survey.errors.items()]
     if not survey.readable:
@@ -172,7 +172,7 @@ def _report(reader: Reader, survey: Survey, how: Handling) -> None:
 
 
 def _fits(reader: Reader, how: Handling) -> bool:
-    """Whether the images take a small part of memory, judged by the first that can be read, as if in colour."""
+    """Whether all images take a small part of memory if they are like the first readable one, in colour."""
     for place in range(len(reader)):
         x = _attempt(reader.__getitem__, place)
         if isinstance(x, Tensor):
@@ -189,12 +189,12 @@ def _memory() -> int:
         return 8 * 2**30
     try:
         return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # none, or no limit
+    except (OSError, ValueError):  # there is no such file, or no limit in it
         return total
 
 
 def _cached_survey(reader: Reader, how: Handling) -> Survey:
-    """The survey of these files as they lie, from the cache of an earlier run where there is one."""
+    """The survey of these files, from an earlier run's cache where the files have not changed since."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "normlab"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -218,10 +218,10 @@ def _fingerprint(reader: Reader) -> str:
     for place in range(len(reader)):
         try:
             status = os.stat(reader.path(place))
-            told = f"{reader.name(place)}\0{status.st_size}\0{status.st_mtime_ns}\0"
+            facts = f"{reader.name(place)}\0{status.st_size}\0{status.st_mtime_ns}\0"
         except OSError as error:
-            told = f"{reader.name(place)}\0{error.errno}\0"
-        digest.update(os.fsencode(told))
+            facts = f"{reader.name(place)}\0{error.errno}\0"
+        digest.update(os.fsencode(facts))
     return digest.hexdigest()
 
 

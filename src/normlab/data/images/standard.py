@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 
 
 class Standard(Images):
-    """A set of torchvision's under the folder `root`, with a test part of its own; downloaded where it is not there.
+    """A set of torchvision's under the folder `root`, with a test part of its own; downloaded where it is missing.
 
-    Nothing is asked of the network where the files lie there. Raises ConfigError where they cannot be had or read.
+    Where the files are there, the network is not used. Raises ConfigError where they cannot be downloaded or read.
     """
 
     source: ClassVar[Any]  # torchvision's class
@@ -32,7 +32,7 @@ class Standard(Images):
 
     @abstractmethod
     def files(self) -> list[Path]:
-        """What must lie there."""
+        """The files that must be there."""
 
     @abstractmethod
     def part(self, train: bool) -> tuple[Tensor, Tensor, list[str]]:

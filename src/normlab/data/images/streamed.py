@@ -1,4 +1,4 @@
-"""Images that are decoded while the network trains, by processes that read ahead."""
+"""Images that other processes decode ahead while the network trains."""
 
 import os
 import sys
@@ -18,9 +18,9 @@ MOST_WORKERS = 8
 
 
 class Reader:
-    """Image files by their places, uint8 (C, H, W) each, in one size and number of channels where these are given.
+    """Image files by their places, each uint8 (C, H, W), in one size and number of channels where these are given.
 
-    Names are kept as an array of bytes: of a list, every process that reads it would come to own a copy.
+    Names are kept as an array of bytes, since each process that reads a list would soon have its own copy of it.
     """
 
     def __init__(self, root: Path, names: Sequence[str], size: int | None, channels: int | None):
@@ -42,13 +42,13 @@ class Reader:
 
 
 class _Batches(Dataset[Tensor | str]):
-    """Whole batches of images uint8 (B, *shape), each by the places of its images."""
+    """Whole batches of images uint8 (B, *shape), given by the places of their images."""
 
     def __init__(self, reader: Reader, shape: Sequence[int]):
         self.reader, self.shape = reader, shape
 
     def __getitem__(self, places: Sequence[int]) -> Tensor | str:
-        """Or what is wrong with it: an error from another process would drag its traceback in."""
+        """A batch, or text on what is wrong with it: an error from another process would bring its traceback along."""
         images = torch.empty(len(places), *self.shape, dtype=torch.uint8)
         for row, place in enumerate(places):
             try:
@@ -72,7 +72,7 @@ class Files:
         self.places = torch.arange(len(reader)) if places is None else places
         self.shape = (len(self.places), *shape)
         self.device = torch.device("cpu")
-        self.idle: _Loader | None = None  # one that no epoch is being read from
+        self.idle: _Loader | None = None  # a loader from which no epoch is being read
 
     def __len__(self) -> int:
         return len(self.places)
@@ -95,7 +95,7 @@ class Files:
         try:
             for images in loader.read(order):
                 yield self._checked(images)
-        except GeneratorExit:  # an epoch that is left early
+        except GeneratorExit:  # the epoch was left early
             self.idle = loader
             raise
         self.idle = loader
@@ -165,6 +165,6 @@ def workers_here(workers: int | str, processes: int) -> int:
 
 
 def cores(processes: int) -> int:
-    """How many of the cores that this process may use are for each of `processes`."""
+    """How many of the cores that this process may use each of `processes` gets."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, usable // processes)

@@ -1,1 +1,1 @@
-"""What a data set looks like, measured and told."""
+"""Measures a data set, and reports it as a text and a picture."""

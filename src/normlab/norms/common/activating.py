@@ -1,4 +1,4 @@
-"""What layers that contain their activation share."""
+"""The base of layers that contain their activation."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from normlab.norms.common.tracing import leaf
 
 
 class ActivatingNorm(OwnLayer):
-    """γ, β (C,) and the frame of a forward pass, for inputs with space or without."""
+    """γ and β (C,), and a forward pass for inputs with or without space, around `compute`."""
 
     def __init__(self, name: str, num_features: int, dims: int, eps: float):
         super().__init__(name, num_features, dims, eps)
@@ -21,8 +21,8 @@ class ActivatingNorm(OwnLayer):
         self.check_not_empty(x)
         if self.dims:
             return in_float32(self.compute, x)
-        return in_float32(self.compute, x.unsqueeze(2)).squeeze(2)  # a sum over no axes would be one over all
+        return in_float32(self.compute, x.unsqueeze(2)).squeeze(2)  # torch takes a sum over no axes as one over all
 
     def compute(self, x: Tensor) -> Tensor:
-        """The layer on float32 or float64 (N, C, *space) with at least one dimension of space."""
+        """The layer's output for float32 or float64 (N, C, *space) with at least one dimension of space."""
         raise NotImplementedError

@@ -13,7 +13,7 @@ _on_copies: ContextVar[bool] = ContextVar("on_copies", default=False)
 
 
 def checkpoint(module: nn.Module, *args: Any) -> Any:
-    """`module(*args)`, which keeps no activations inside and computes them once more in the backward pass.
+    """`module(*args)` without keeping the activations inside; the backward pass computes them again.
 
     Outputs, gradients and buffers are bit for bit those of `module(*args)`: the second forward pass meets the buffers
     as they were before the first, and moves copies of them. torch's own `checkpoint` moves a BatchNorm's statistics
@@ -27,7 +27,7 @@ def checkpoint(module: nn.Module, *args: Any) -> Any:
     """
     if not torch.is_grad_enabled():
         return module(*args)
-    if torch.compiler.is_compiling():  # there buffers move outside of what is computed again
+    if torch.compiler.is_compiling():  # compiled code moves buffers outside of what it computes again
         return torch_checkpoint.checkpoint(module, *args, use_reentrant=False)
     recomputation = _Recomputation(module)
 
@@ -38,7 +38,7 @@ def checkpoint(module: nn.Module, *args: Any) -> Any:
 
 
 def moves_statistics() -> bool:
-    """Whether a forward pass in training is to move running statistics: not where torch's own checkpoint repeats it.
+    """Whether a forward pass in training may move running statistics: not where torch's own checkpoint repeats it.
 
     A forward pass within a backward pass is taken for such a repetition.
     """

@@ -1,4 +1,4 @@
-"""Functions whose gradient is derived by hand, for speed, and what stands in for it where autograd needs a formula.
+"""Functions whose gradient is derived by hand, for speed, with a formula for where autograd needs one.
 
 A subclass of `Derived` writes its function twice: `forward` and `backward` with as few passes over memory as can be,
 and `formula` plainly, of operations that torch differentiates itself.
@@ -16,12 +16,12 @@ class Derived(torch.autograd.Function):
 
     @staticmethod
     def formula(*args: Any) -> Any:
-        """The function, plainly."""
+        """The same function, written in plain operations of torch."""
         raise NotImplementedError
 
 
 def derived(function: type[Derived], *args: Any) -> Any:
-    """`function` of `args`; by its formula where torch.export records what autograd is to differentiate later."""
+    """`function(*args)`, by its formula where torch.export records what autograd will differentiate later."""
     return function.formula(*args) if torch.compiler.is_exporting() else function.apply(*args)
 
 
@@ -37,9 +37,9 @@ def gradients(
 
     `upstream` are those of its outputs, `settings` its arguments that are no tensors. None where nobody asks for one.
     """
-    own = [tensor.view_as(tensor) for tensor in inputs]  # each for itself, where one was made of another
+    own = [tensor.view_as(tensor) for tensor in inputs]  # views, as one input may have been made from another
     outputs = function.formula(*own, **settings)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     asked = [tensor for tensor in own if tensor.requires_grad]
-    found = iter(torch.autograd.grad(outputs, asked, upstream, create_graph=True, allow_unused=True))
-    return [next(found) if tensor.requires_grad else None for tensor in own]
+    grads = iter(torch.autograd.grad(outputs, asked, upstream, create_graph=True, allow_unused=True))
+    return [next(grads) if tensor.requires_grad else None for tensor in own]

@@ -1,4 +1,4 @@
-"""What every own layer shares: its size, the check of its input, and how it shows itself."""
+"""The base of every own layer: its size, the check of its input, and how it prints."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from normlab.norms.common.declaration import declaration
 
-ONES = ("weight", "batch_weight", "v", "running_var", "running_square")  # begin as ones; all others as zeros
+ONES = ("weight", "batch_weight", "v", "running_var", "running_square")  # start as ones; all others start as zeros
 AFFINE = ("weight", "bias")  # parameters, or buffers where nothing is trained
 
 
 class UnfoldableEps:
-    """Stands for ε where adding it to the running variance, as folding does, would be the beginning of a mistake.
+    """Stands in for ε where adding it to the running variance, as folding does, would be a mistake.
 
-    No error of the attribute itself, as tools such as torch.jit ask a layer for all that it has.
+    Reading the attribute raises no error, as tools such as torch.jit ask a layer for all of its attributes.
     """
 
     def __init__(self, reason: str):
@@ -44,8 +44,8 @@ class OwnLayer(nn.Module):
         It then has a BatchNorm's attributes and is, in evaluation, not the fixed map of each channel that a BatchNorm
         with these would be, which torch's `fuse_conv_bn_eval` would fold into the layer before.
         """
-        found = declaration(self)
-        if "running_mean" in self._buffers and found is not None and not found.foldable:
+        declared = declaration(self)
+        if "running_mean" in self._buffers and declared is not None and not declared.foldable:
             return UnfoldableEps(
                 f"norm={self.name}: in evaluation the layer is no fixed affine map of each channel by its running "
                 "statistics, so the layer before it cannot absorb it; fuse norms with `folds` in docs/norms.md"
@@ -54,13 +54,13 @@ class OwnLayer(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Puts the layer's parameters and buffers back to where they began."""
+        """Resets the layer's parameters and buffers to their first values."""
         for name, values in chain(self.named_parameters(recurse=False), self.named_buffers(recurse=False)):
             self._begin(name, values)
 
     @torch.no_grad()
     def reset_running_stats(self) -> None:
-        """Puts what the layer keeps of past batches back to where it began."""
+        """Resets what the layer keeps of past batches."""
         for name, values in self.named_buffers(recurse=False):
             if name not in AFFINE:
                 self._begin(name, values)
@@ -97,12 +97,12 @@ def has_16_bits(x: Tensor) -> bool:
 
 
 def widened(values: Tensor, x: Tensor) -> Tensor:
-    """Parameters or statistics of 16 bits, as a network of 16 bits has them, in the type of `x`; others as they are."""
+    """Parameters or statistics in the type of `x` where they have 16 bits; others stay as they are."""
     return values.to(x.dtype) if has_16_bits(values) else values
 
 
 def in_float32(compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """`compute(x)` outside autocast; 16-bit inputs are computed in float32 and given back as they came."""
+    """`compute(x)` outside autocast; 16-bit inputs are computed in float32, and the result is in their type again."""
     kind = x.device.type
     with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
         return compute(x.float() if has_16_bits(x) else x).to(x.dtype)

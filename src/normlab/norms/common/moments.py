@@ -27,9 +27,9 @@ Sizes = Sequence[int] | None  # samples of each part, one after the other; None:
 
 
 def moments(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor, Tensor]:
-    """The way of the gradient of `x` (N, C, *space), for `affine_map`; mean and biased variance (parts, C).
+    """The gradient's way back to `x` (N, C, *space), for `affine_map`; and mean and biased variance (parts, C).
 
-    All are of 32 bits at least. The way has the shape of `x`, but no memory.
+    All have at least 32 bits. The way has the shape of `x`, but takes no memory.
     Raises ValueError for a part with one value per channel. An empty batch has zeros for moments.
     """
     if sizes is not None and x.numel() and min(sizes) * math.prod(x.shape[2:]) < 2:
@@ -38,7 +38,7 @@ def moments(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def whole_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As `moments` of the whole batch, which may be of one value per channel."""
+    """As `moments` of the whole batch, but one value per channel is allowed."""
     return derived(_Moments, x, [x.shape[0]])
 
 
@@ -58,7 +58,7 @@ def unbiased(var: Tensor, x: Tensor, sizes: Sequence[int], batches: Tensor | int
 
 
 def shares(x: Tensor, sizes: Sequence[int], like: Tensor) -> Tensor:
-    """The part of the samples that each part has, (parts, 1); of an empty batch none."""
+    """Each part's share of the samples, (parts, 1); zeros for an empty batch."""
     return _samples(sizes, like) / max(x.shape[0], 1)
 
 
@@ -91,7 +91,7 @@ class _Moments(Derived):
         slope = 2 * of_var / values
         shift = of_mean / values - slope * mean
         slope, shift = _each_row(ctx.sizes, slope, shift)
-        # In place: it was made by _AffineMap, for here alone, and another tensor of this size costs more than the sums
+        # In place: _AffineMap made it for this use alone, and another tensor of this size costs more than the sums.
         return of_x.addcmul_(x, of_rows(slope, x)).add_(of_rows(shift, x)).to(x.dtype), None
 
 
@@ -107,7 +107,7 @@ class _AffineMap(Derived):
     def forward(ctx: Any, x: Tensor, way: Tensor, centre: Tensor, scale: Tensor, shift: Tensor, sizes: Sizes) -> Tensor:
         ctx.save_for_backward(x, way, centre, scale, shift)
         ctx.sizes = sizes
-        # centre scale is rounded as x scale will be, so that a constant channel gives `shift` itself
+        # centre · scale is rounded as x · scale is, so that a constant channel gives exactly `shift`.
         return affine(x, *_each_row(sizes, scale, shift - centre * scale)).to(x.dtype)
 
     @staticmethod
@@ -123,7 +123,7 @@ class _AffineMap(Derived):
 
 
 def _values(x: Tensor, sizes: Sizes, like: Tensor) -> Tensor | int:
-    """How many values each moment is taken over, (parts, 1) or one number for all."""
+    """The number of values that each moment is taken over: (parts, 1), or one number for all."""
     space = math.prod(x.shape[2:])
     if sizes is None:
         return space
@@ -131,12 +131,12 @@ def _values(x: Tensor, sizes: Sizes, like: Tensor) -> Tensor | int:
 
 
 def _samples(sizes: Sequence[int], like: Tensor) -> Tensor:
-    """`sizes` as (parts, 1); filled on the device, as a copy of a list from the host would make it wait."""
+    """`sizes` as (parts, 1), filled on the device: copying a list from the host would make the device wait."""
     return torch.cat([like.new_full((len(list(run)), 1), size) for size, run in groupby(sizes)])
 
 
 def _each_row(sizes: Sizes, *of_parts: Tensor) -> list[Tensor]:
-    """(parts, C) repeated for the samples of each part; as it is where that broadcasts."""
+    """(parts, C) repeated for the samples of each part, or unchanged where it broadcasts."""
     if sizes is None or len(sizes) == 1:
         return list(of_parts)
     runs = [(size, len(list(run))) for size, run in groupby(sizes)]
@@ -181,17 +181,17 @@ def _by_parts(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(x.dtype, torch.float32)
     parts = [part.to(dtype) for part in _parts(x, sizes)]
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
-        found = [torch.batch_norm_update_stats(part, None, None, 0.0) for part in parts]  # the training kernel's
-        mean, var = (torch.stack(list(of_parts)) for of_parts in zip(*found, strict=True))
+        pairs = [torch.batch_norm_update_stats(part, None, None, 0.0) for part in parts]  # as the training kernel does
+        mean, var = (torch.stack(list(of_parts)) for of_parts in zip(*pairs, strict=True))
     else:
-        found = [torch.var_mean(part, (0, *space_axes(x)), correction=0) for part in parts]
-        var, mean = (torch.stack(list(of_parts)) for of_parts in zip(*found, strict=True))
+        pairs = [torch.var_mean(part, (0, *space_axes(x)), correction=0) for part in parts]
+        var, mean = (torch.stack(list(of_parts)) for of_parts in zip(*pairs, strict=True))
     return mean, var
 
 
 def part_sums(g: Tensor, x: Tensor, sizes: Sizes, centre: Tensor) -> tuple[Tensor, Tensor]:
     """Σ g and Σ g (x - centre) of each part, (parts, C) each, without a gradient."""
-    if not x.numel():  # torch's kernels take no empty batch
+    if not x.numel():  # torch's kernels do not take an empty batch
         return torch.zeros_like(centre), torch.zeros_like(centre)
     if sizes is None or (has_fast_rows(x) and g.is_contiguous()):
         of_g, of_products = row_sums(g, x)
@@ -200,17 +200,17 @@ def part_sums(g: Tensor, x: Tensor, sizes: Sizes, centre: Tensor) -> tuple[Tenso
         return of_g, of_products - centre * of_g
     x, g = _alike(x, g)
     one = torch.ones_like(centre[0])
-    found = [  # the gradients of β and γ in torch's batch norm of the part, were its μ the centre, its σ and γ one
+    pairs = [  # the gradients of β and γ in torch's batch norm, if its μ were the centre and its σ and γ were 1
         torch.ops.aten.native_batch_norm_backward(
             g_part, part, one, None, None, around, one, True, 0.0, [False, True, True]
         )[1:]
         for g_part, part, around in zip(_parts(g, sizes), _parts(x, sizes), centre, strict=True)
     ]
-    return torch.stack([of_g for _, of_g in found]), torch.stack([of_products for of_products, _ in found])
+    return torch.stack([of_g for _, of_g in pairs]), torch.stack([of_products for of_products, _ in pairs])
 
 
 def _alike(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in one layout: of two, torch's kernel takes wrong sums where sizes of 1 leave open which a tensor is in."""
+    """Both tensors in one layout: with two layouts torch's kernel gives wrong sums where sizes of 1 fit both."""
     last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.ndim)
     keeps = last is not None and x.is_contiguous(memory_format=last)
     layout = last if keeps and last is not None else torch.contiguous_format

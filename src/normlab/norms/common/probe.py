@@ -1,4 +1,4 @@
-"""Sends samples through a network in eval mode, to see what reaches its norm layers, and leaves no trace."""
+"""Sends samples through a network in eval mode, to see the inputs of its norm layers, and leaves no trace."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ def probe(network: nn.Module, sample: Tensor, layers: Mapping[str, nn.Module]) -
     seen: dict[str, Tensor] = {}
 
     def watch(name: str):
-        def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:  # anything but None would replace the input
+        def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:  # a hook that returned something would change x
             seen.setdefault(name, args[0])
 
         return note
@@ -63,10 +63,10 @@ def _is_persons(module: nn.Module) -> bool:
 def _check_single_values(layers: Mapping[str, nn.Module], seen: Mapping[str, Tensor]) -> None:
     """Raises ValueError with the name of a layer that got a single value of each sample, if it was that."""
     for name, x in seen.items():
-        found = declaration(layers[name])
-        if found is None or found.batch_stats:
+        declared = declaration(layers[name])
+        if declared is None or declared.batch_stats:
             continue
-        values = found.values(x.shape)
+        values = declared.values(x.shape)
         if values is not None and values < 2:
             raise ValueError(
                 f"{name} takes its statistics over a single value of each sample, its input having the shape "
@@ -76,7 +76,7 @@ def _check_single_values(layers: Mapping[str, nn.Module], seen: Mapping[str, Ten
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Puts `network` in eval mode and afterwards each of its modules back as it was."""
+    """Puts `network` in eval mode, and afterwards each of its modules back in the mode that it had."""
     before = {module: module.training for module in network.modules()}
     network.eval()
     try:

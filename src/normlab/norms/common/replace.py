@@ -79,7 +79,7 @@ def replace_norms(
 
 
 def _norms(network: nn.Module, keep: Collection[str]) -> dict[str, nn.Module]:
-    """The normalization layers outside of what is kept, each once, by their names."""
+    """The normalization layers that are not kept, each once, by name."""
 
     def walk(name: str, module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
         if type(module).__name__ in keep:
@@ -134,10 +134,10 @@ def _few(names: list[str]) -> str:
 
 def _dims(network: nn.Module, layers: dict[str, nn.Module], sample: Tensor | None) -> dict[str, int]:
     """The spatial dimensions of each layer's input, by the layer's name."""
-    told = {name: DIMS[_full_name(layer)] for name, layer in layers.items()}
-    asked = {name: layers[name] for name, dims in told.items() if dims is None}
+    known = {name: DIMS[_full_name(layer)] for name, layer in layers.items()}
+    asked = {name: layers[name] for name, dims in known.items() if dims is None}
     if not asked:
-        return {name: dims for name, dims in told.items() if dims is not None}
+        return {name: dims for name, dims in known.items() if dims is not None}
     if sample is None:
         name, layer = next(iter(asked.items()))
         raise ValueError(f"{name or 'the network'} is a {type(layer).__name__}, for several ranks: give a sample")
@@ -146,7 +146,7 @@ def _dims(network: nn.Module, layers: dict[str, nn.Module], sample: Tensor | Non
         if name not in seen:
             kind = type(layer).__name__
             raise ValueError(f"{name} ({kind}) did not see the sample, so its rank is unknown: model.keep=[{kind}]")
-    return {name: seen[name].ndim - 2 if dims is None else dims for name, dims in told.items()}
+    return {name: seen[name].ndim - 2 if dims is None else dims for name, dims in known.items()}
 
 
 def _replacement(network: nn.Module, name: str, layer: nn.Module, norm: Norm, dims: int) -> nn.Module:
@@ -177,10 +177,10 @@ def _features(layer: nn.Module) -> int:
 
 
 def is_drop_in(norm: Norm, layer: nn.Module) -> bool:
-    """Whether the layer is all there is to the option, and declares that it can stand for any other."""
-    found = declaration(layer)
+    """Whether the option consists of this layer alone, and the layer declares that it can replace any other."""
+    declared = declaration(layer)
     beside = ("conv2d", "linear", "act")
-    return (found is None or found.drop_in) and all(getattr(type(norm), k) is getattr(Norm, k) for k in beside)
+    return (declared is None or declared.drop_in) and all(getattr(type(norm), k) is getattr(Norm, k) for k in beside)
 
 
 def _take_over(network: nn.Module, old: nn.Module, new: nn.Module) -> None:

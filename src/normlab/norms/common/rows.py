@@ -11,12 +11,12 @@ from torch import Tensor
 
 
 def has_fast_rows(x: Tensor) -> bool:
-    """Whether group norm's kernels serve `x`: rows in one piece, of more than one value, and not of 16 bits."""
+    """Whether group norm's kernels can be used for `x`: contiguous rows of more than one value, not of 16 bits."""
     return x.is_contiguous() and x.dtype in (torch.float32, torch.float64) and math.prod(x.shape[2:]) > 1
 
 
 def row_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (N, C) over space, of 32 bits at least."""
+    """Mean and biased variance (N, C) over space, with at least 32 bits."""
     n, c, space = x.shape[0], x.shape[1], math.prod(x.shape[2:])
     if has_fast_rows(x):
         _, mean, rstd = torch.native_group_norm(x, None, None, n, c, space, c, 0.0)  # ε = 0 leaves σ^-1 itself
@@ -29,7 +29,7 @@ def row_moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pooled(mean: Tensor, var: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of the rows along `axis` taken together, from their own; all are of one size."""
+    """Joint mean and biased variance of the rows along `axis`, from each row's own; all rows have one size."""
     together = mean.mean(axis, keepdim=True)
     return together, (var + (mean - together).square()).mean(axis, keepdim=True)
 
@@ -38,11 +38,11 @@ def row_sums(g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Σ g and Σ g x (N, C) over space, of 32 bits at least; `g` and `x` (N, C, *space)."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     g, x = g.to(dtype), x.to(dtype)  # a product of 16-bit numbers may overflow
-    compiled = torch.compiler.is_compiling()  # the kernel's groups would be fixed, and with them the batch size
+    compiled = torch.compiler.is_compiling()  # compiling would fix the kernel's groups, and so the batch size
     if compiled or not (has_fast_rows(x) and g.is_contiguous()):
         axes = space_axes(x)
         return (g.sum(axes), (g * x).sum(axes)) if axes else (g, g * x)
-    # The gradients of γ and β of a single sample with N C channels that are a group each, of mean 0 and σ 1
+    # These are the gradients of γ and β of a single sample with N · C channels, each a group, with mean 0 and σ = 1.
     rows, space = x.shape[0] * x.shape[1], math.prod(x.shape[2:])
     zero, one = x.new_zeros(1, rows), x.new_ones(1, rows)
     _, of_products, of_g = torch.ops.aten.native_group_norm_backward(
@@ -52,15 +52,15 @@ def row_sums(g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """x scale + shift with `scale` and `shift` (N, C) of rows, or (1, C) of channels; 16 bits grow to theirs."""
+    """x · scale + shift, with `scale` and `shift` (N, C) for rows or (1, C) for channels, whose type 16 bits take."""
     scale, shift = of_rows(scale, x), of_rows(shift, x)
-    if x.is_contiguous():  # two passes in which one operand broadcasts are faster here than one in which two do
+    if x.is_contiguous():  # two passes with one broadcast operand are faster here than one pass with two
         return torch.mul(x, scale).add_(shift)
     return torch.addcmul(shift, x, scale)
 
 
 def positive_part(g: Tensor, where: Tensor) -> Tensor:
-    """`g` where `where` is above 0, else 0, in the memory of `where`; a mask would take a pass more."""
+    """`g` where `where` is above 0, else 0, written over `where`; a mask would take another pass."""
     return torch.ops.aten.threshold_backward.grad_input(g, where, 0, grad_input=where)
 
 

@@ -1,4 +1,4 @@
-"""What own layers with batch statistics share: parameters and running statistics."""
+"""The base of own layers with batch statistics: their parameters and running statistics."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ from normlab.norms.common.moments import affine_map, moments, unbiased
 
 
 class BatchMoments(nn.Module):
-    """Batch statistics, of this process or of all, and the running ones; a part of own layers and of torch's."""
+    """Batch statistics, of this process or jointly of all, and running statistics; for own layers and torch's."""
 
     _eps: Any
     momentum: float | None
-    running_mean: Any  # Tensor, for which torch's layers may have None
+    running_mean: Any  # a Tensor; torch's layers may have None
     running_var: Any
     num_batches_tracked: Any
 
@@ -26,7 +26,7 @@ class BatchMoments(nn.Module):
 
     @property
     def joint(self) -> bool:
-        """Whether a forward pass would now take its statistics over several ranks."""
+        """Whether a forward pass now would take its statistics over several ranks."""
         return self.training and self.synchronised is not None and collectives.several()
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -42,14 +42,14 @@ class BatchMoments(nn.Module):
         return way, mean, var, unbiased(var, x, whole)
 
     def by_moments(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Batch norm's training, of the batch or of all ranks'; the running statistics follow."""
+        """Batch norm's training pass on this batch, or on all ranks' jointly; moves the running statistics."""
         way, mean, var, unbiased_var = self.moments(x)
         self.track(mean[0], unbiased_var[0])
         return affine_map(x, way, [x.shape[0]], mean, weight * (var + self._eps).rsqrt(), bias)
 
     @torch.no_grad()
     def track(self, mean: Tensor, unbiased_var: Tensor) -> None:
-        """Counts a batch and moves the running statistics towards its own, (C,) each; see `moves_statistics`."""
+        """Counts a batch and moves the running statistics towards the batch's (C,); see `moves_statistics`."""
         if not moves_statistics():
             return
         self.num_batches_tracked.add_(1)
@@ -59,9 +59,9 @@ class BatchMoments(nn.Module):
 
 
 class RunningNorm(BatchMoments, OwnLayer):
-    """γ, β and running statistics with torch's names, so that a BatchNorm's state dict loads and the other way round.
+    """γ, β and running statistics under torch's names, so that state dicts of BatchNorm and of own layers exchange.
 
-    It is no subclass of torch's `_BatchNorm`: code that looks for that would replace or fold layers it does not know.
+    It is no subclass of torch's `_BatchNorm`, since code that looks for that class would replace or fold these layers.
     """
 
     weight: Tensor
@@ -70,7 +70,7 @@ class RunningNorm(BatchMoments, OwnLayer):
     running_var: Tensor
     num_batches_tracked: Tensor
 
-    _version = 2  # as of torch's BatchNorm, whose states have a counter since
+    _version = 2  # torch's BatchNorm has a counter in its state since its version 2
 
     def __init__(self, name: str, num_features: int, dims: int, eps: float, momentum: float | None):
         super().__init__(name, num_features, dims, eps)
@@ -82,7 +82,7 @@ class RunningNorm(BatchMoments, OwnLayer):
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, *rest: Any) -> None:
-        """A state without a counter, of an older torch or of unknown origin, leaves the layer's as it is."""
+        """Loads a state; one without a counter, as of an older torch, leaves the layer's counter as it is."""
         version = local_metadata.get("version")
         if version is None or version < 2:
             state_dict.setdefault(f"{prefix}num_batches_tracked", self.num_batches_tracked)
@@ -98,16 +98,16 @@ class RunningNorm(BatchMoments, OwnLayer):
             self.check_not_empty(x)
 
     def evaluate(self, x: Tensor) -> Tensor:
-        """Batch norm's evaluation: the running statistics' affine map of each channel."""
+        """Batch norm's evaluation: each channel's affine map by the running statistics."""
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self._eps)
 
     def normalize(self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        """Batch norm's training, by torch's kernel where that is exact; the running statistics follow.
+        """Batch norm's training pass, by torch's kernel where that is exact; moves the running statistics.
 
         γ and β are the layer's own unless given.
         """
         weight, bias = self.weight if weight is None else weight, self.bias if bias is None else bias
-        # torch's kernel for 16 bits in channels_last rounds the terms of a gradient before it adds them
+        # In channels_last, torch's kernel for 16 bits rounds the terms of a gradient before it adds them.
         inexact = has_16_bits(x) and x.device.type == "cpu" and not x.is_contiguous()
         if self.joint or inexact:
             return self.by_moments(x, weight, bias)
@@ -122,13 +122,13 @@ class RunningNorm(BatchMoments, OwnLayer):
 
 
 def tracking_factor(momentum: float | None, batches: Tensor, like: Tensor) -> float | Tensor:
-    """The weight of the newest of `batches` batches in running statistics; without momentum they are their average."""
-    # A tensor, not a number, in the cumulative case: a number would stop torch.compile
+    """The weight of the newest of `batches` batches in running statistics; without momentum, 1 / batches."""
+    # Without momentum this is a tensor, since a number would stop torch.compile.
     return 1 / batches.to(like) if momentum is None else momentum
 
 
 class SeveralNorms(RunningNorm):
-    """Several sets of parameters and running statistics: the layer's own is the first, `further` has the others."""
+    """Several sets of parameters and running statistics: the layer's own set is the first, `further` has the others."""
 
     def __init__(self, name: str, num_features: int, dims: int, sets: int, eps: float, momentum: float | None):
         super().__init__(name, num_features, dims, eps, momentum)
@@ -139,13 +139,13 @@ class SeveralNorms(RunningNorm):
         return [self, *self.further]  # pyright: ignore[reportReturnType]
 
     def reset_parameters(self) -> None:
-        """As every own layer's, for every set."""
+        """As in every own layer, but for each set."""
         super().reset_parameters()
         for part in self.sets[1:]:
             part.reset_parameters()
 
     def reset_running_stats(self) -> None:
-        """As every own layer's, for every set."""
+        """As in every own layer, but for each set."""
         super().reset_running_stats()
         for part in self.sets[1:]:
             part.reset_running_stats()

@@ -1,4 +1,4 @@
-"""Weight standardization: layers whose weight is normalized, and what the options that need them share."""
+"""Weight standardization: layers whose weight is normalized, and the base of the options that use them."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ def standardized(weight: Tensor, eps: float, gain: Tensor | None) -> Tensor:
     A `gain` (out,) multiplies each filter by gain / √fan_in.
     """
     scale = None if gain is None else gain * weight[0].numel() ** -0.5
-    last = not weight.is_contiguous()  # in channels_last, which stays; moments do not depend on the order of a filter
+    last = not weight.is_contiguous()  # channels_last stays; a filter's moments do not depend on its layout
     w = weight.movedim(1, -1) if last else weight
     # Batch norm's kernel over (1, out, fan_in): a single operation for the forward pass and one for the backward
     w = F.batch_norm(w.reshape(1, len(w), -1), None, None, scale, None, True, 0.0, eps).view(w.shape)
@@ -35,7 +35,7 @@ class StandardizedConv2d(nn.Conv2d):
         self.register_parameter("gain", nn.Parameter(torch.ones(self.out_channels)) if scaled else None)
 
     def reset_parameters(self) -> None:
-        """As torch's; a gain is 1."""
+        """As torch does; the gain starts as 1."""
         super().reset_parameters()
         _reset_gain(self)
 
@@ -55,7 +55,7 @@ class StandardizedLinear(nn.Linear):
         self.register_parameter("gain", nn.Parameter(torch.ones(self.out_features)) if scaled else None)
 
     def reset_parameters(self) -> None:
-        """As torch's; a gain is 1."""
+        """As torch does; the gain starts as 1."""
         super().reset_parameters()
         _reset_gain(self)
 
@@ -65,7 +65,7 @@ class StandardizedLinear(nn.Linear):
 
 
 def _reset_gain(layer: nn.Module) -> None:
-    gain = layer._parameters.get("gain")  # torch's constructor resets before there is one
+    gain = layer._parameters.get("gain")  # torch's constructor resets before the gain exists
     if gain is not None:
         nn.init.ones_(gain)
 

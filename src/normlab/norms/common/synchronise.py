@@ -1,8 +1,8 @@
-"""Batch statistics over several processes: taken over all in training, or merged afterwards.
+"""Batch statistics over several processes: taken jointly in training, or merged afterwards.
 
     trainer = Trainer(strategy="ddp", plugins=[Synchronise()])
 
-or `Synchronise().apply(network)` where Lightning does not call it, before the network is wrapped.
+Where Lightning does not call it, call `Synchronise().apply(network)` before the network is wrapped.
 """
 
 from collections.abc import Mapping
@@ -29,18 +29,18 @@ class Synchronise(LayerSync):
     through every layer. Layers change in place: modules, parameters, modes, hooks, sharing and the state dict stay.
     Per-sample layers are left alone. A layer in eval mode neither communicates nor moves.
 
-    Does not help where each process sees batches large enough: it waits for the others twice a layer and step.
+    It does not help where each process sees large enough batches, and it waits for the others twice a layer and step.
     """
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Switches every layer whose declaration says `synchronisable`; again, it changes nothing.
+        """Switches every layer whose declaration says `synchronisable`; a second call changes nothing.
 
         Raises ValueError, with nothing changed, for other layers with batch statistics that are not frozen.
         """
         _check_synchronisable(model)
         for name, layer in model.named_modules():
-            found = declaration(layer)
-            if found is not None and found.synchronisable:
+            declared = declaration(layer)
+            if declared is not None and declared.synchronisable:
                 layer.__class__ = _exchanged(type(layer), SWITCHED)
                 for its_name, part in layer.named_modules(prefix=name):  # a layer may hold several sets of statistics
                     if isinstance(part, BatchMoments):
@@ -48,9 +48,9 @@ class Synchronise(LayerSync):
         return model
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """Puts back exactly what was, in `model` or a copy of it.
+        """Puts every layer back exactly as it was, in `model` or a copy of it.
 
-        A class that another wrapper has put on top of a layer since stays; beneath fully_shard's it is the old one.
+        A class that another wrapper has put on top of a layer stays; fully_shard's is put on top of the old class.
         """
         for layer in model.modules():
             if isinstance(layer, BatchMoments):
@@ -63,22 +63,22 @@ class Synchronise(LayerSync):
 def merge_statistics(network: nn.Module) -> None:
     """Merges the running statistics of all processes in `network`, in place; for training that is not synchronised.
 
-    Every buffer `running_*` becomes its mean over ranks, and a variance of batches with a mean beside it
-    mean_r σ²_r + mean_r (μ_r - μ)², that of all ranks' values taken together. EvoNorm-B0's variance, without a mean,
-    and whitening's matrices, which are averages of batches' own, are averaged only. Ranks weigh alike. Counters, and
-    what MABN and cross-iteration batch norm remember of their last batches for training, stay each rank's own.
+    Every buffer `running_*` becomes its mean over ranks. A variance of batches that has a mean beside it becomes
+    mean_r σ²_r + mean_r (μ_r - μ)², the variance of all ranks' values together. EvoNorm-B0's variance, which has no
+    mean, and whitening's matrices, which are averages over batches, are only averaged. All ranks weigh the same.
+    Counters stay each rank's own, and so does what MABN and cross-iteration batch norm remember of their last batches.
 
-    One collective for the whole network, in which every rank must take part; ranks that agree are left as they are,
-    and a single process too. Ranks must have kept their own statistics until then: DistributedDataParallel needs
-    `broadcast_buffers=False`, as it otherwise puts rank 0's in their place before every forward pass.
+    This is one collective for the whole network, and every rank must call it. Where ranks agree, or there is only one,
+    nothing changes. Ranks must have kept their own statistics until then: DistributedDataParallel needs
+    `broadcast_buffers=False`, as it would otherwise copy rank 0's statistics to all before every forward pass.
     """
     running = [(layer, held) for layer in network.modules() if (held := _running_statistics(layer))]
     if not (running and collectives.several()):
         return
     own = [torch.cat([buffer.flatten() for buffer in held.values()]) for _, held in running]
     of_ranks = collectives.gather(torch.cat(own), "the merging of running statistics")
-    for (layer, held), found in zip(running, of_ranks.split([len(values) for values in own], 1), strict=True):
-        _merge(layer, held, found.double())
+    for (layer, held), values in zip(running, of_ranks.split([len(values) for values in own], 1), strict=True):
+        _merge(layer, held, values.double())
 
 
 def _running_statistics(layer: nn.Module) -> dict[str, Tensor]:
@@ -86,18 +86,18 @@ def _running_statistics(layer: nn.Module) -> dict[str, Tensor]:
 
 
 def _merge(layer: nn.Module, held: dict[str, Tensor], of_ranks: Tensor) -> None:
-    """`held` are the layer's buffers, `of_ranks` (ranks, values) those of each rank one after the other."""
+    """held: the layer's buffers, by name. of_ranks: (ranks, values), each rank's buffers one after the other."""
     parts = dict(zip(held, of_ranks.split([buffer.numel() for buffer in held.values()], 1), strict=True))
     merged = {name: values.mean(0) for name, values in parts.items()}
-    found = declaration(layer)
-    if (found is None or found.batch_stats) and {"running_mean", "running_var"} <= held.keys():
+    declared = declaration(layer)
+    if (declared is None or declared.batch_stats) and {"running_mean", "running_var"} <= held.keys():
         merged["running_var"] += parts["running_mean"].var(0, correction=0)
     for name, buffer in held.items():
         buffer.copy_(merged[name].view_as(buffer))
 
 
 class _Synchronised(BatchMoments, _BatchNorm):
-    """torch's batch norm, with the statistics of all ranks in training where there are several."""
+    """torch's batch norm, which in training takes its statistics over all ranks where there are several."""
 
     plain: ClassVar[type[_BatchNorm]]  # the class that the layer had
 
@@ -136,16 +136,16 @@ SWITCHED: dict[type[nn.Module], type[_Synchronised]] = {
 }
 PLAIN: dict[type[nn.Module], type[nn.Module]] = {kind: plain for plain, kind in SWITCHED.items()}
 
-SHARDED: dict[type[nn.Module], type[nn.Module]] = {}  # fully_shard's class of those that were exchanged beneath it
+SHARDED: dict[type[nn.Module], type[nn.Module]] = {}  # fully_shard's class for each class exchanged beneath it
 
 
 def _exchanged(kind: type[nn.Module], others: Mapping[type[nn.Module], type[nn.Module]]) -> type[nn.Module]:
-    """What `others` has for a class, or beneath fully_shard's for the one that it has put its own on top of."""
-    found = beneath(kind)
-    other = others.get(found, found)
-    if other is found or kind is found:
-        return other if kind is found else kind
-    SHARDED[found] = kind
+    """The class that `others` has for `kind`; where fully_shard put its class on top, the one beneath is exchanged."""
+    below = beneath(kind)
+    other = others.get(below, below)
+    if other is below or kind is below:
+        return other if kind is below else kind
+    SHARDED[below] = kind
     if other not in SHARDED:
         kept = {"__deepcopy__": vars(kind)["__deepcopy__"]}
         SHARDED[other] = type(f"FSDP{other.__name__}", (kind.__bases__[0], other), kept)
@@ -167,9 +167,9 @@ def _check_synchronisable(network: nn.Module) -> None:
 
 
 def _mixes_alone(layer: nn.Module) -> bool:
-    """Whether it has statistics of this process's batch, or may have them: a subclass of torch's nobody vouched for."""
-    found = declaration(layer)
-    if found is None:
+    """Whether a layer takes statistics of this process's batch only, or may do so as an unknown kind of BatchNorm."""
+    declared = declaration(layer)
+    if declared is None:
         unknown = isinstance(layer, _BatchNorm) and not isinstance(layer, nn.SyncBatchNorm)
         return unknown and (layer.training or layer.running_mean is None)
-    return found.batch_stats and not found.synchronisable and (layer.training or not found.running_stats)
+    return declared.batch_stats and not declared.synchronisable and (layer.training or not declared.running_stats)

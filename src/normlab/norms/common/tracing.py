@@ -1,4 +1,4 @@
-"""What layers do where torch records a network, or compiles it, instead of running it as it is written."""
+"""How layers behave where torch records or compiles a network instead of running it as written."""
 
 import functools
 from collections.abc import Callable
@@ -12,9 +12,9 @@ Forward = TypeVar("Forward", bound=Callable[..., Any])
 
 
 def leaf(forward: Forward) -> Forward:
-    """Lets torch.fx keep a layer whole in its graphs, as it keeps torch's own: a call of the module.
+    """Lets torch.fx keep a layer as one node in its graphs, as it does with torch's own layers.
 
-    Traced through, a layer would be fixed to the mode that it was in, and its checks have no values to look at.
+    If fx traced through a layer, the layer would be fixed to its mode, and its checks would have no values to look at.
     """
 
     def whole(self: Any, x: Any) -> Any:
@@ -23,7 +23,7 @@ def leaf(forward: Forward) -> Forward:
             return tracer.create_proxy("call_module", tracer.path_of_module(self), (x,), {})
         return forward(self, x)
 
-    # torch.compile compiles the same code a few times only: no two layers are to share theirs
+    # torch.compile compiles the same code only a few times, so no two layers may share theirs.
     whole.__code__ = whole.__code__.replace(co_name=forward.__name__)
     return functools.wraps(forward)(whole)  # pyright: ignore[reportReturnType]
 
