@@ -60,4 +60,4 @@ def _copy(source: Path, target: Path) -> None:
     except OSError:
         shutil.copyfile(source, part)
     os.replace(part, target)
-    part.unlink(missing_ok=True)  # where both were the same file already, the replacement does nothing
+    part.unlink(missing_ok=True)  # os.replace does nothing where both names are already the same file

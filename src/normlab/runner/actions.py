@@ -1,4 +1,4 @@
-"""What a run does with its parts: fit, validate, test, predict, or look for a learning rate."""
+"""The actions of a run: fit, validate, test, predict, and the search for a learning rate."""
 
 import io
 import logging
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Outcome:
-    """The score, where the action has one, what was measured, and what was predicted, a row a sample.
+    """The result of an action: its score, if it has one, its metrics, and its predictions, a row for each sample.
 
     pruned: whether a search has ended the fit early. majority: the share of the most frequent class in the parts that
     were measured, val or test, which always guessing it would score; empty where there are no classes.
@@ -47,13 +47,13 @@ class Outcome:
 
 
 def act(action: str, parts: Parts, folder: Path) -> Outcome:
-    """Does it. Raises WaitError where processes wait for others in vain, with the names of those."""
+    """Runs an action. Raises WaitError, with the ranks that did not come, where processes wait in vain."""
     with Peers(parts.trainer):
         return ACTIONS[action](parts, folder)
 
 
 def fit(parts: Parts, folder: Path) -> Outcome:
-    """Trains, from the last checkpoint where there is one, then tests the best, unless the run is pruned."""
+    """Trains, going on from the last checkpoint if there is one, then tests the best, unless the run is pruned."""
     trainer, record = parts.trainer, parts.record
     last = record.path("last")
     if last.is_file():
@@ -134,7 +134,7 @@ def lr_find(parts: Parts, folder: Path) -> Outcome:
             parts.task, datamodule=parts.loaders, min_lr=1e-6, max_lr=10, update_attr=False
         )
     assert finder is not None
-    # Lightning's smoothing starts too low; the first fifth of its curve says nothing
+    # Lightning's smoothing starts too low, so the first fifth of its curve means nothing.
     skipped = len(finder.results["loss"]) // 5
     measured = sum(map(math.isfinite, finder.results["loss"]))  # a loss that is not finite ends the search
     rates, losses = finder.results["lr"][skipped:measured], finder.results["loss"][skipped:measured]
@@ -156,25 +156,25 @@ def lr_find(parts: Parts, folder: Path) -> Outcome:
 
 
 def progress(parts: Parts) -> dict[str, Any]:
-    """How far a fit came, as result.json tells it."""
+    """How far a fit came, in the keys of result.json."""
     trainer = parts.trainer
-    return _told(trainer.current_epoch, trainer.global_step, parts.task.guard.skipped, parts.record.best)
+    return _progress(trainer.current_epoch, trainer.global_step, parts.task.guard.skipped, parts.record.best)
 
 
 def saved_progress(last: Path) -> dict[str, Any]:
-    """As `progress`, of what a fit has saved that was killed."""
+    """As `progress`, for a fit that was killed: how far its last checkpoint came."""
     try:
         saved = read(last, mmap=True)
-    except DamagedError:  # or there is none
-        return _told(0, 0, 0, None)
-    return _told(
+    except DamagedError:  # the checkpoint is damaged, or there is none
+        return _progress(0, 0, 0, None)
+    return _progress(
         saved["epoch"] + 1, saved["global_step"], saved.get("skipped", 0), saved["callbacks"]["Record"]["best"]
     )
 
 
-def _told(epochs: int, steps: int, skipped: int, best: dict[str, Any] | None) -> dict[str, Any]:
-    found = best and {"epoch": best["epoch"], "path": "checkpoints/best.ckpt"}
-    return {"epochs": epochs, "steps": steps, "skipped": skipped, "best": found}
+def _progress(epochs: int, steps: int, skipped: int, best: dict[str, Any] | None) -> dict[str, Any]:
+    saved = best and {"epoch": best["epoch"], "path": "checkpoints/best.ckpt"}
+    return {"epochs": epochs, "steps": steps, "skipped": skipped, "best": saved}
 
 
 def steepest_fall(losses: Sequence[float]) -> int | None:
@@ -193,7 +193,7 @@ def steepest_fall(losses: Sequence[float]) -> int | None:
 
 @contextmanager
 def _quiet_unless_terminal() -> Iterator[None]:
-    """Lightning's finder draws a bar of its own, line after line where there is no terminal."""
+    """Drops the bar of Lightning's finder where there is no terminal, since it would print line after line there."""
     if console.is_terminal:
         yield
         return

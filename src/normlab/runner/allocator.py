@@ -1,4 +1,4 @@
-"""The C library's allocator, set so that a step's memory is there for the next one."""
+"""Sets the C library's allocator, so that a step's memory is kept for the next one."""
 
 import ctypes
 import sys
@@ -11,9 +11,9 @@ DEFAULT = {M_MMAP_MAX: 65536, M_TRIM_THRESHOLD: 128 * 1024}
 def set_allocator(mode: str) -> None:
     """`fast` keeps freed memory in the process, `default` gives large blocks back to the kernel at once.
 
-    By default glibc takes each large activation from the kernel anew, which zeroes its pages every time: a training
-    step of `mynet` spends two thirds of its time there (benchmarks/mynet.py). Costs a higher resident size. Elsewhere
-    than on Linux with glibc it does nothing: other allocators keep memory by themselves.
+    By default glibc asks the kernel for each large activation again, and the kernel zeroes its pages every time: a
+    training step of `mynet` spends two thirds of its time there (benchmarks/mynet.py). `fast` costs a higher resident
+    size. Except on Linux with glibc it does nothing, since other allocators keep memory by themselves.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -39,7 +39,7 @@ COMPILED_VERSIONS = 256  # how many compiled versions of a function one process 
 
 @dataclass
 class Parts:
-    """What a run is made of."""
+    """The parts of a run."""
 
     task: Task
     data: LightningDataModule
@@ -112,7 +112,7 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
     trainer = make_trainer(config, folder, record, network, processes, context.callbacks)
     if _uses_channels_last(config, network, trainer.strategy.root_device.type):
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    # Lightning converts only after it has loaded a checkpoint, which 64-true would lose half of its digits by
+    # Lightning converts only after it has loaded a checkpoint; under 64-true half of the digits would be lost.
     trainer.precision_plugin.convert_module(task)
     return Parts(task, data, loaders, trainer, record, inputs)
 
@@ -120,7 +120,7 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
 def _check_training(
     config: DictConfig, network: nn.Module, norm_inputs: dict[str, Tensor], sizes: list[int], processes: int
 ) -> None:
-    """Raises ConfigError or ValueError for what cannot train; `sizes` are those of all processes' batches together."""
+    """Raises ConfigError or ValueError for what cannot train. sizes: of the joint batches of all processes."""
     joint: dict[str, Tensor] = {}
     if processes > 1 and config.trainer.sync_batchnorm:
         synchronise = Synchronise()
@@ -138,8 +138,8 @@ def _check_training(
 
 
 def _takes_joint_statistics(layer: nn.Module) -> bool:
-    found = declaration(layer)
-    return found is not None and found.synchronisable and found.samples == 1  # ghost batches stay within a process
+    declared = declaration(layer)  # ghost batches, of more than one sample, stay within a process
+    return declared is not None and declared.synchronisable and declared.samples == 1
 
 
 def _task(config: DictConfig, network: nn.Module, data: Any) -> Task:

@@ -18,7 +18,7 @@ from normlab.data.common.wrapped import Wrapped
 from normlab.errors import ConfigError
 from normlab.runner.trainer import steps_per_call
 
-# The stages that an action sets data up for; `fit` gives the facts.
+# The stages for which an action sets data up; the stage `fit` gives the facts.
 STAGES = {
     "fit": ("fit", "test"),
     "validate": ("fit", "validate"),
@@ -27,7 +27,7 @@ STAGES = {
     "stats": ("fit", "test"),
 }
 
-# The parts of own data whose targets an action needs, besides those to train on.
+# The parts, besides the training part, whose targets an action needs from a person's own data.
 MEASURED = {"fit": ("val", "test"), "validate": ("val",), "test": ("test",)}
 
 

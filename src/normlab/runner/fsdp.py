@@ -35,8 +35,8 @@ class FullyShard(DDPStrategy):
     Under 16-bit precision norm layers are units of their own, whose parameters stay in float32. Checkpoints are those
     of one process: the first process gathers them, one tensor after the other, into its main memory.
 
-    Not Lightning's ModelParallelStrategy: it calls no LayerSync, refuses float64, and numbers the optimizer's state
-    otherwise than the optimizer. The network stays cut when a fit ends, on the device where it is.
+    Lightning's ModelParallelStrategy would not do: it calls no LayerSync, refuses float64, and numbers the optimizer's
+    state otherwise than the optimizer. When a fit ends, the network stays cut, on the device where it is.
     """
 
     @override
@@ -80,7 +80,7 @@ class FullyShard(DDPStrategy):
 
     @override
     def teardown(self) -> None:
-        """As DDP's, but that the network stays on the device of its process group."""
+        """As DDP's, except that the network stays on the device of its process group."""
         assert self.accelerator is not None
         assert self.cluster_environment is not None
         if self._layer_sync and self.model is not None:
@@ -91,7 +91,7 @@ class FullyShard(DDPStrategy):
         self.checkpoint_io.teardown()
 
     def _whole(self, state: Any) -> Any:
-        """The state with its tensors put together in the first process, and without them in the others.
+        """The state with whole tensors in the first process, and with None in their place in the others.
 
         All processes must call it.
         """
@@ -121,7 +121,7 @@ class HalfButNorms(HalfPrecision):
 
 
 def policies(precision: str) -> tuple[MixedPrecisionPolicy, MixedPrecisionPolicy]:
-    """What norm layers compute in, and what all else does.
+    """The precision of norm layers, and the precision of everything else.
 
     Under bf16-mixed autocast casts inputs; other parameters are gathered in the 16 bits that it would cast them to.
     Gradients are averaged in float32.
@@ -145,7 +145,7 @@ def shard(network: nn.Module, mesh: DeviceMesh, precision: str) -> None:
         tensor.copy_(values)
     norms, other = policies(precision)
     apart = norm_layers(network) if norms != other else {}
-    for layer in apart.values():  # small, so that keeping them costs less than gathering them again
+    for layer in apart.values():  # they are small, so keeping them costs less than gathering them again
         fully_shard(layer, mesh=mesh, mp_policy=norms, reshard_after_forward=False)
     for name, block in blocks(network):
         if name not in apart:

@@ -1,4 +1,4 @@
-"""What only the built network can tell, checked before any training: shapes, and values per statistic."""
+"""Checks that need the built network, before any training: shapes, and the number of values per statistic."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from normlab.norms.common.declaration import Declaration, declaration
 def check_evaluation(network: nn.Module, norm_inputs: dict[str, Tensor], sizes: Sequence[int]) -> None:
     """Raises ValueError where a layer that keeps to batch statistics at evaluation gets one value per channel."""
     for name, x in norm_inputs.items():
-        found = declaration(network.get_submodule(name))
-        assert found is not None
-        if found.batch_stats and not found.running_stats:
+        declared = declaration(network.get_submodule(name))
+        assert declared is not None
+        if declared.batch_stats and not declared.running_stats:
             for size in sizes:
-                values = found.values((size, *x.shape[1:]))
+                values = declared.values((size, *x.shape[1:]))
                 if size and values is not None and values < 2:
                     raise ValueError(
                         f"an evaluation batch holds {size} sample, and {name} takes statistics of the batch there "
@@ -27,17 +27,17 @@ def check_batches(network: nn.Module, norm_inputs: dict[str, Tensor], sizes: Seq
     """Raises ValueError where a training batch of one of these sizes is too small for a norm layer."""
     for name, x in norm_inputs.items():
         layer = network.get_submodule(name)
-        found = declaration(layer)
-        assert found is not None
+        declared = declaration(layer)
+        assert declared is not None
         if layer.training:
             for size in sizes:
-                _check_size(name, found, (size, *x.shape[1:]), max(sizes), where)
+                _check_size(name, declared, (size, *x.shape[1:]), max(sizes), where)
 
 
 def batch_sizes(loader: object, processes: int = 1) -> list[int]:
-    """The sizes of batches that a loader yields, of all processes together: the usual one, and the last one's.
+    """The sizes of the joint batches of all processes that a loader yields: the usual size, and the last batch's.
 
-    Empty where it does not tell.
+    Empty where the loader does not tell them.
     """
     size, dataset = getattr(loader, "batch_size", None), getattr(loader, "dataset", None)
     if size is None or not hasattr(dataset, "__len__"):
@@ -49,18 +49,18 @@ def batch_sizes(loader: object, processes: int = 1) -> list[int]:
 
 
 def parts_of(sizes: Sequence[int], processes: int) -> list[int]:
-    """The sizes that a process may get of batches of these sizes, the largest first."""
+    """The sizes of the shares that one process may get of batches of these sizes, the largest first."""
     rounded = {size // processes for size in sizes} | {-(-size // processes) for size in sizes}
     return sorted(rounded, reverse=True)
 
 
-def _check_size(name: str, found: Declaration, shape: Sequence[int], usual: int, where: str) -> None:
-    size, values = shape[0], found.values(shape)
-    few = values is not None and values <= found.dimension
-    if size < found.samples:
-        lacks = f"{name} needs at least {found.samples}"
+def _check_size(name: str, declared: Declaration, shape: Sequence[int], usual: int, where: str) -> None:
+    size, values = shape[0], declared.values(shape)
+    few = values is not None and values <= declared.dimension
+    if size < declared.samples:
+        lacks = f"{name} needs at least {declared.samples}"
     elif few:
-        enough = f", and it needs more than {found.dimension}" if found.dimension > 1 else ""
+        enough = f", and it needs more than {declared.dimension}" if declared.dimension > 1 else ""
         lacks = f"that leaves {name} {'one value' if values == 1 else f'{values} values'} per channel{enough}"
     else:
         return

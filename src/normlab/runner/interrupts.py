@@ -1,4 +1,4 @@
-"""SIGTERM, and a terminal that closes, end a run as Ctrl-C does: before, during and after its training."""
+"""Lets SIGTERM, and a terminal that closes, end a run as Ctrl-C does, before, during and after its training."""
 
 import signal
 import threading
@@ -14,8 +14,8 @@ ENDING = [signal.SIGINT, *ASKING]
 def interruptible() -> Iterator[None]:
     """Raises KeyboardInterrupt on the signals that ask a process to end.
 
-    What somebody has set for one of them stays, as nohup does, or a program that calls us. Does nothing in another
-    thread than the main one, which alone hears signals.
+    A handler that somebody else has set stays, such as nohup's or that of a program that calls us. Outside of the main
+    thread, which alone gets signals, it does nothing.
     """
     main = threading.current_thread() is threading.main_thread()
     ours = [number for number in ASKING if main and signal.getsignal(number) is signal.SIG_DFL]

@@ -1,4 +1,4 @@
-"""Several processes on one machine, started from inside the run with the configuration that it has composed."""
+"""Starts several processes on one machine from inside the run, each with the configuration that was composed."""
 
 import logging
 import multiprocessing
@@ -25,9 +25,9 @@ from normlab.runner.launched import Place, process, work
 
 log = logging.getLogger(__name__)
 
-FAILING = SILENCE  # seconds in which processes end by themselves, and tell why, once one of them has failed
+FAILING = SILENCE  # seconds that processes may take to end, and to save why, once one of them has failed
 LEAVING = 30.0  # seconds that processes may take to end when all are done
-INTERRUPTED = 10.0  # seconds that they may take on Ctrl-C
+INTERRUPTED = 10.0  # seconds that processes may take to end on Ctrl-C
 
 
 class KilledError(ChildProcessError):
@@ -35,12 +35,12 @@ class KilledError(ChildProcessError):
 
 
 class Launcher:
-    """Runs an action in several processes and gives the outcome of the first.
+    """Runs an action in several processes and returns the outcome of the first.
 
-    Of a fit, a process that is killed is started again with its peers, up to `trainer.max_restarts` times, and goes on
-    after the last finished epoch. One that no longer answers, as when it was stopped, is killed; so is one that stays
+    When a process of a fit is killed, all are started again, up to `trainer.max_restarts` times, and go on after the
+    last finished epoch. A process that no longer answers, as when it was stopped, is killed; so is one that stays
     longer than `trainer.timeout` after another is done. `progress` is how far the first process came. Raises what a
-    process raised, KilledError where one was killed, KeyboardInterrupt on Ctrl-C.
+    process raised, KilledError where one was killed, and KeyboardInterrupt on Ctrl-C.
     """
 
     def __init__(self, config: DictConfig, folder: Path, checkpoint: Path | None, processes: int):
@@ -61,7 +61,7 @@ class Launcher:
     def _attempt(self) -> Outcome:
         with TemporaryDirectory(prefix="normlab-") as name:
             scratch = Path(name)
-            # the processes meet through it; it is ours, and outlives each of them
+            # The processes meet through this store, which belongs to the launcher and so outlives each of them.
             store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
             context = multiprocessing.get_context("spawn")
             arguments = (work, self.config, self.folder, self.checkpoint, scratch)
@@ -91,11 +91,11 @@ class Launcher:
             raise self._cause(crew, scratch)
 
     def _cause(self, crew: Sequence[SpawnProcess], scratch: Path) -> Exception:
-        """Why a run ended: a process's own error, a signal that ended one, or that one waited in vain for another."""
-        if not _killed(crew):
+        """Why a run ended: a process's own error, a signal that ended one, or a wait in vain for another process."""
+        if not _killed(crew):  # otherwise what the others report is only a consequence
             _await(crew, FAILING)
         errors = [load(file) for file in sorted(scratch.glob("error*"))]
-        errors.sort(key=lambda found: (isinstance(found[1], PeerError | WaitError), found[0]))
+        errors.sort(key=lambda timed: (isinstance(timed[1], PeerError | WaitError), timed[0]))
         if errors and not isinstance(errors[0][1], PeerError | WaitError):
             return errors[0][1]
         if killed := _killed(crew):
@@ -108,15 +108,15 @@ class Launcher:
         return RuntimeError(f"{self._named(failed)} ended with exit code {crew[failed].exitcode}")
 
     def _aborted(self, rank: int, crew: Sequence[SpawnProcess], scratch: Path) -> Exception:
-        """A process ended itself. Without an error that it told, NCCL is the likeliest to have done so."""
+        """The error of a process that ended itself; where it saved none, NCCL has most likely ended it."""
         message = (
             f"{self._named(rank)} was ended by SIGABRT, as NCCL ends one that has waited in vain for trainer.timeout, "
-            f"and C++ one whose assertion failed, which it prints; {_told(crew, scratch)}"
+            f"and C++ one whose assertion failed, which it prints; {_last_places(crew, scratch)}"
         )
         return LostError(message) if _silent(crew, scratch) else WaitError(message)
 
     def _completed(self, error: Exception, crew: Sequence[SpawnProcess], scratch: Path) -> Exception:
-        """A wait that failed; one for a process that gives no sign of life is another error than for one that does."""
+        """The error of a wait in vain: LostError where it was for a process that gives no sign of life."""
         silent = _silent(crew, scratch)
         if isinstance(error, LostError | PeerError) or not silent:
             return error
@@ -128,7 +128,7 @@ class Launcher:
 
 
 def _killed(crew: Sequence[SpawnProcess]) -> list[int]:
-    """The processes that were ended by a signal; one that ended itself by SIGABRT was not."""
+    """The processes that a signal ended, without those that ended themselves by SIGABRT."""
     return [n for n, each in enumerate(crew) if (each.exitcode or 0) < 0 and each.exitcode != -signal.SIGABRT]
 
 
@@ -138,14 +138,14 @@ def _signal(ended: SpawnProcess) -> str:
 
 
 def _silent(crew: Sequence[SpawnProcess], scratch: Path) -> list[int]:
-    """The processes that are there and give no sign of life: stopped ones."""
+    """The processes that exist and give no sign of life, such as stopped ones."""
     now = time.time()
     alive = [rank for rank, each in enumerate(crew) if each.exitcode is None]
     signs = {rank: load(scratch / f"sign{rank}") for rank in alive}
     return [rank for rank, sign in signs.items() if sign is None or sign.time < now - SILENCE]
 
 
-def _told(crew: Sequence[SpawnProcess], scratch: Path) -> str:
+def _last_places(crew: Sequence[SpawnProcess], scratch: Path) -> str:
     """Where each process was when it gave its last sign."""
     signs = {rank: load(scratch / f"sign{rank}") for rank in range(len(crew))}
     silent = _silent(crew, scratch)
@@ -158,7 +158,7 @@ def _told(crew: Sequence[SpawnProcess], scratch: Path) -> str:
 
 
 def _overdue(crew: Sequence[SpawnProcess], scratch: Path, patience: float) -> list[SpawnProcess]:
-    """The processes that stay `patience` seconds after another is done, or LEAVING when all are."""
+    """The processes that stay longer than `patience` seconds after another is done, or LEAVING when all are."""
     done = {rank: end for rank in range(len(crew)) if (end := load(scratch / f"done{rank}")) is not None}
     allowed = min(patience, LEAVING) if len(done) == len(crew) else patience
     if not done or time.time() < min(done.values()) + allowed:
@@ -167,7 +167,7 @@ def _overdue(crew: Sequence[SpawnProcess], scratch: Path, patience: float) -> li
 
 
 def _start(crew: Sequence[SpawnProcess]) -> None:
-    """Starts processes in which no signal is heard until they have said what to do about it (see launched.py)."""
+    """Starts processes with signals blocked until they have set their handlers (see launched.py)."""
     held = hasattr(signal, "pthread_sigmask")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING) if held else ()
     try:
@@ -179,7 +179,7 @@ def _start(crew: Sequence[SpawnProcess]) -> None:
 
 
 def _interrupt(crew: Sequence[SpawnProcess], scratch: Path) -> None:
-    """Passes Ctrl-C on, which has reached the processes already where it came from a terminal."""
+    """Passes Ctrl-C on to the processes; from a terminal it has reached them already."""
     _kill([each for rank, each in enumerate(crew) if load(scratch / f"sign{rank}") is None])  # they have not begun
     for each in crew:
         if each.is_alive() and each.pid is not None:
@@ -197,8 +197,8 @@ def _await(crew: Sequence[SpawnProcess], seconds: float) -> None:
 
 
 def _kill(crew: Sequence[SpawnProcess]) -> None:
-    """Ends processes, those too that wait in C++ for a device and would hear of no other signal."""
+    """Kills processes, since one that waits in C++ for a device hears no other signal."""
     alive = [each for each in crew if each.is_alive()]
     for each in alive:
         each.kill()
-    _await(alive, LEAVING)  # one that the kernel waits for cannot be killed
+    _await(alive, LEAVING)  # not for ever: a process inside the kernel cannot be killed

@@ -1,4 +1,4 @@
-"""What each of the processes does that launch.py has started."""
+"""The work of each process that launch.py has started."""
 
 import logging
 import os
@@ -41,7 +41,7 @@ class Place:
     port: int
 
     def join(self) -> None:
-        """Tells torch and Lightning, as torchrun does."""
+        """Sets the environment variables by which torchrun tells torch and Lightning."""
         os.environ |= {
             "RANK": str(self.rank),
             "LOCAL_RANK": str(self.rank),
@@ -59,10 +59,10 @@ class Place:
 
 
 def process(place: Place, work: Callable[..., Any], *arguments: Any) -> None:
-    """Does the work, whose last argument is the folder in which the launcher looks for outcomes and errors.
+    """Calls `work`, whose last argument is the folder in which the launcher looks for outcomes and errors.
 
-    A process that failed ends at once: the handlers of an orderly exit would wait for the others, as Lightning's does
-    that destroys an NCCL process group.
+    A process that failed ends at once, since the handlers of an orderly exit may wait for the others, such as
+    Lightning's that destroys an NCCL process group.
     """
     launcher = parent_process()
     assert launcher is not None
@@ -100,7 +100,7 @@ def work(config: DictConfig, folder: Path, checkpoint: Path | None, scratch: Pat
             Signs(scratch / f"sign{rank}") as signs,
         ):
             quiet_lightning()
-            logging.getLogger("normlab.data").setLevel(logging.WARNING)  # the process that started this one has told
+            logging.getLogger("normlab.data").setLevel(logging.WARNING)  # the launcher has logged this already
             parts = build(config, folder, Context(rank=rank, callbacks=[_Early(scratch)]))
             signs.trainer = parts.trainer
             if checkpoint is not None:
@@ -113,9 +113,9 @@ def work(config: DictConfig, folder: Path, checkpoint: Path | None, scratch: Pat
 
 
 class _Early(Callback):
-    """Saves an error as soon as it is known: after a failed assertion on a GPU the clearing up may end the process.
+    """Saves an error as soon as it is raised: after a failed assertion on a GPU, cleaning up may end the process.
 
-    An error that only says that others did not come is left to Peers, which completes it.
+    An error that only says that others did not come is left to Peers, which adds who and where.
     """
 
     def __init__(self, scratch: Path):
@@ -127,23 +127,23 @@ class _Early(Callback):
 
 
 def save_error(scratch: Path, rank: int, error: Exception) -> None:
-    """Keeps an error for the launcher, with the traceback of its process as a note.
+    """Saves an error for the launcher, with the traceback of its process as a note.
 
-    Of an error that cannot be sent only what it says is kept.
+    For an error that cannot be pickled only its message is saved.
     """
-    told = "".join(traceback.format_exception(error))
+    trace = "".join(traceback.format_exception(error))
     try:
         sent = pickle.loads(pickle.dumps(error))
     except Exception:
         sent = RuntimeError(f"{type(error).__name__}: {error}")
-    sent.add_note(f"in process {rank}:\n{told}")
+    sent.add_note(f"in process {rank}:\n{trace}")
     save(scratch / f"error{rank}", (time.time(), sent))
 
 
 def _left_to_launcher(own: int) -> Callable[[int, FrameType | None], None]:
-    """Does nothing: the launcher hears such a signal too, and ends its processes. `own` is this process.
+    """A handler that does nothing in the process `own`: the launcher gets the signal too, and ends its processes.
 
-    Workers of a DataLoader, which are forked from it, end as they would without us.
+    Workers of a DataLoader, which are forked from this process, end as they would without this handler.
     """
 
     def handler(number: int, frame: FrameType | None) -> None:
@@ -154,7 +154,7 @@ def _left_to_launcher(own: int) -> Callable[[int, FrameType | None], None]:
 
 
 def _first_interrupt(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C reaches a process from the terminal and once more from its launcher."""
+    """Raises KeyboardInterrupt once: Ctrl-C reaches a process from the terminal and again from its launcher."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""What a trained network says of samples: of the test part, or of new ones from a file or folder."""
+"""Predictions of a trained network, for the test part or for new samples from a file or folder."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ class Inputs:
 
 
 def read_inputs(data: Any, path: Path | None) -> Inputs:
-    """New samples from `path`; without one, what `data` has to predict, or else its test part.
+    """New samples from `path`; without a path, the samples that `data` gives to predict, or else its test part.
 
     Raises ConfigError where there are none, or samples of another shape than the network was built for.
     """
@@ -105,8 +105,8 @@ def summary(table: "DataFrame", classes: Sequence[str]) -> str:
     """The shares of the predicted classes, the largest first, or the range of what was predicted."""
     if classes:
         shares = table["prediction"].value_counts(normalize=True)
-        told = [f"{name} {share:.1%}" for name, share in shares.head(SHARES).items()]
-        return ", ".join(told) + (f" and {len(shares) - SHARES} more" if len(shares) > SHARES else "")
+        named = [f"{name} {share:.1%}" for name, share in shares.head(SHARES).items()]
+        return ", ".join(named) + (f" and {len(shares) - SHARES} more" if len(shares) > SHARES else "")
     columns = [name for name in table if str(name).startswith("prediction")]
     return ", ".join(
         f"{name} {table[name].min():.4g} to {table[name].max():.4g}, mean {table[name].mean():.4g}" for name in columns
@@ -126,7 +126,7 @@ def _own_part(data: Any) -> Inputs:
 def _with_shape(
     transform: Callable[[Tensor], Tensor] | None, shape: Sequence[int], path: Path
 ) -> Callable[[Tensor], Tensor]:
-    """The transform, followed by a look at what came of it."""
+    """The transform, followed by a check of the shape that it gives."""
 
     def look(x: Tensor) -> Tensor:
         x = x if transform is None else transform(x)

@@ -1,4 +1,4 @@
-"""result.json, kept true from the start of a run to its end."""
+"""Keeps result.json up to date from the start of a run to its end."""
 
 import logging
 import time
@@ -17,18 +17,18 @@ from normlab.runner.build import Parts
 
 log = logging.getLogger(__name__)
 
-KEPT = ("result.json", "config.yaml", "environment.json")  # what tells of an earlier start
+KEPT = ("result.json", "config.yaml", "environment.json")  # the files that an earlier start has left
 
 ENDS = {ConfigError: "refused", KeyboardInterrupt: "interrupted"}
 
 
 class Recorded:
-    """Keeps result.json true from the start of a run to its end, however it ends."""
+    """Keeps result.json up to date from the start of a run to its end, however it ends."""
 
     def __init__(self, config: DictConfig, out: Path):
         self.out, self.start = out, time.monotonic()
         self.kept = {file: file.read_text() for name in KEPT if (file := out / name).is_file()}
-        # What leaves an earlier result as it was: any refusal of another look, and of a fit one that damage causes.
+        # These errors leave an earlier result as it was: in a fit a damaged file, in other actions any refusal.
         self.harmless = DamagedError if config.action == "fit" else ConfigError
         if config.action == "fit":
             reuse.clear_untrained(out, config)
@@ -65,7 +65,7 @@ class Recorded:
         return self
 
     def built(self, parts: Parts, progress: Callable[[], dict[str, Any]]) -> None:
-        """`progress` tells how far the run has come."""
+        """Records the built parts. progress: tells how far the run has come."""
         self.progress = progress
         network = parts.task.network
         parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -73,7 +73,7 @@ class Recorded:
             "score_name": parts.record.score,
             "score_mode": parts.record.mode,
             "parameters": parameters,
-            "samples": _samples(parts) if self.result["action"] == "fit" else {},  # others set up less
+            "samples": _samples(parts) if self.result["action"] == "fit" else {},  # other actions load less data
             "world_size": parts.trainer.world_size,
         }
         writing.write_result(self.out, self.result)
@@ -91,18 +91,18 @@ class Recorded:
             )
 
     def done(self, outcome: Outcome, checkpoint: Path | None = None) -> None:
-        """`checkpoint` is what was measured, where nothing was trained."""
+        """Records what came out. checkpoint: the one that was measured, where nothing was trained."""
         status = "pruned" if outcome.pruned else "finished"
         self.result |= {"status": status, "score": outcome.score, "metrics": outcome.metrics}
         self.result["majority"] = outcome.majority
         if checkpoint is not None:
-            told = [f"{checkpoint.name}: {_measured(outcome)}".removesuffix(": ")]
+            words = [f"{checkpoint.name}: {_measured(outcome)}".removesuffix(": ")]
         elif outcome.score is not None:
-            told = [_measured(outcome), f"best {self.result['score_name']} {outcome.score:.4g}"]
+            words = [_measured(outcome), f"best {self.result['score_name']} {outcome.score:.4g}"]
         else:
-            told = [_measured(outcome)]
-        told += [f"{self._seconds():.1f} s", str(place.shown(self.out))]
-        log.info(", ".join(filter(None, told)))
+            words = [_measured(outcome)]
+        words += [f"{self._seconds():.1f} s", str(place.shown(self.out))]
+        log.info(", ".join(filter(None, words)))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if self.out / "result.json" in self.kept and isinstance(error, self.harmless):
@@ -123,24 +123,24 @@ class Recorded:
 
 
 def _measured(outcome: Outcome) -> str:
-    """The metrics of what is over, test's of a fit, and what always guessing one class would score."""
+    """The metrics in words, for a fit those of the test part, with what always guessing one class would score."""
     stage = "test" if any(name.startswith("test/") for name in outcome.metrics) else "val"
-    told = ", ".join(f"{name} {value:.4g}" for name, value in outcome.metrics.items() if name.startswith(f"{stage}/"))
+    words = ", ".join(f"{name} {value:.4g}" for name, value in outcome.metrics.items() if name.startswith(f"{stage}/"))
     share = outcome.majority.get(stage)
-    return told + (f" (always one class: acc {share:.4g})" if share is not None else "")
+    return words + (f" (always one class: acc {share:.4g})" if share is not None else "")
 
 
 def _samples(parts: Parts) -> dict[str, int]:
-    """How many samples each part of the data has, which is what a score is worth.
+    """How many samples each part of the data has, on which depends how much a score means.
 
     A part is left out where the trainer takes a share of it alone, and where its loader does not know.
     """
-    found = {}
+    sizes = {}
     for part in ("train", "val", "test"):
         limit = getattr(parts.trainer, f"limit_{part}_batches")
         whole = isinstance(limit, float) and limit == 1  # the integer is a single batch
         if whole and is_overridden(f"{part}_dataloader", parts.loaders):
             dataset = getattr(getattr(parts.loaders, f"{part}_dataloader")(), "dataset", None)
             if hasattr(dataset, "__len__"):
-                found[part] = len(dataset)  # pyright: ignore[reportArgumentType]
-    return found
+                sizes[part] = len(dataset)  # pyright: ignore[reportArgumentType]
+    return sizes

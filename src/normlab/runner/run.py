@@ -1,4 +1,4 @@
-"""One run from configuration to result, on the command line, in a sweep and in a notebook alike."""
+"""One run from configuration to result: the same on the command line, in a sweep and in a notebook."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves: its folder, score and metrics, and the task with the weights that were measured last.
+    """The result of a run: its folder, score and metrics, and the task with the weights that were measured last.
 
     `task` is None where an earlier start had finished the run, and of action=stats. `predictions` are those of
     action=predict, a row a sample, as predictions.csv holds them.
@@ -155,7 +155,7 @@ def _look_at_data(config: DictConfig, path: Path, out: Path, data: Any) -> Resul
 def _follow(
     config: DictConfig, path: Path, out: Path, checkpoint: Path | None, context: Context, start: Start
 ) -> Result:
-    """What another process than the first does: its part of the training, and nothing that is seen."""
+    """What every process but the first does: its part of the training, without output or files."""
     with no_logging(), closing_wandb():
         quiet_lightning()
         set_allocator(config.allocator)
@@ -169,7 +169,7 @@ def _follow(
 
 @contextmanager
 def _keyboard_interrupt() -> Iterator[None]:
-    """Turns Lightning's answer to Ctrl-C, an exit with SIGINT ignored from then on, back into KeyboardInterrupt."""
+    """Raises KeyboardInterrupt on Ctrl-C, on which Lightning exits and ignores SIGINT from then on."""
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
     try:

@@ -1,4 +1,4 @@
-"""Looks at the data of a configuration and writes what it finds."""
+"""Looks at a configuration's data and writes a report on it."""
 
 import copy
 import itertools
@@ -41,8 +41,8 @@ def stats(config: DictConfig, folder: Path, data: Any = None) -> dict[str, float
     return {
         **{name: len(part.targets) for name, part in parts.items()},
         "missing": sum(part.missing for part in parts.values()),
-        "duplicates": sum(len(found) for (a, b), found in equal.items() if a == b),
-        "leaks": sum(len(found) for (a, b), found in equal.items() if a != b),
+        "duplicates": sum(len(pairs) for (a, b), pairs in equal.items() if a == b),
+        "leaks": sum(len(pairs) for (a, b), pairs in equal.items() if a != b),
     }
 
 

@@ -32,7 +32,7 @@ from normlab.norms.common.synchronise import Synchronise
 from normlab.sweeps.pruning import Pruning
 from normlab.sweeps.study import handed_over
 
-# Hooks for each batch or step, which one call for many batches cannot keep.
+# Hooks that Lightning calls for each batch or step; one call for many batches would call them only once.
 PER_BATCH = (
     "on_train_batch_start",
     "on_train_batch_end",
@@ -42,8 +42,8 @@ PER_BATCH = (
     "on_before_optimizer_step",
 )
 
-# DistributedDataParallel's switch for putting the first process's buffers in place of the others' before each forward
-# pass, which torch 2.15 renamed. Ours agree, or are merged.
+# Keeps DistributedDataParallel from copying the first process's buffers to the others before each forward pass: ours
+# agree already, or are merged later. torch 2.15 renamed the argument.
 _ddp_parameters = inspect.signature(DistributedDataParallel).parameters
 OWN_BUFFERS: dict[str, Any] = (
     {"forward_sync_buffers": False} if "forward_sync_buffers" in _ddp_parameters else {"broadcast_buffers": False}
@@ -51,7 +51,7 @@ OWN_BUFFERS: dict[str, Any] = (
 
 
 def stop_probing() -> None:
-    """Lets torch forget Lightning's wish to look for GPUs without CUDA's own library, where there is none.
+    """Stops torch from looking for GPUs through NVML, as Lightning asks it to, where there is none.
 
     Each optimizer step asks whether there is a GPU. Lightning has the question put to NVML, which is loaded anew each
     time on a machine without it: 50 to 150 µs of every step.
@@ -79,7 +79,7 @@ def make_trainer(
     every_step = int("lr_monitor" in config.callbacks)  # only lr_monitor logs steps; our own metrics are an epoch's
     settings = OmegaConf.create({"log_every_n_steps": every_step, **config.trainer})
     for key in ("overfit_batches", "sync_batchnorm", "max_restarts", "strategy", "timeout", "matmul_precision"):
-        settings.pop(key, None)  # a folder from before these keys may be looked at
+        settings.pop(key, None)  # an older run's folder may lack these keys
     if config.action == "fit" and config.get("tags"):
         core.append(Tags([*config.tags]))
     if config.action == "fit":
@@ -90,7 +90,7 @@ def make_trainer(
         if handed_over(folder) and not config.extend:
             added.append(Pruning(record))
     if config.action == "lr_find":
-        settings.max_epochs = 1000  # the finder ends after so many steps
+        settings.max_epochs = 1000  # the finder ends by steps, before this
         settings.check_val_every_n_epoch = 1001  # it looks at the training loss alone
     if steps_per_call(config) > 1:
         settings.limit_train_batches = 1.0  # Chunks keeps the limit, in batches
@@ -124,7 +124,7 @@ def make_trainer(
         device = f"trainer.accelerator={settings.accelerator}"
         raise ConfigError(f"trainer: {error} ({device}, trainer.precision={settings.precision})") from error
     trainer.profiler.dirpath = folder  # where a profiler writes its table
-    # Lightning would answer SIGTERM by a collective, in the midst of others; `interruptible` answers it as Ctrl-C
+    # On SIGTERM Lightning would start a collective amid others; `interruptible` treats it as Ctrl-C instead.
     trainer._signal_connector.register_signal_handlers = lambda: None
     return trainer
 
@@ -141,15 +141,15 @@ def _strategy(config: DictConfig, network: nn.Module, processes: int) -> Any:
         precision = HalfButNorms() if config.trainer.precision == "bf16-true" else None
         return FullyShard(precision_plugin=precision, timeout=devices.timeout(config))
     declared = map(declaration, network.modules())
-    selective = any(found is not None and found.selective for found in declared)
-    settings = {"find_unused_parameters": selective, **OWN_BUFFERS}  # it takes time to look for them
+    selective = any(each is not None and each.selective for each in declared)
+    settings = {"find_unused_parameters": selective, **OWN_BUFFERS}  # looking for them takes time
     return DDPStrategy(timeout=devices.timeout(config), **settings)
 
 
 def _refuse_per_batch(callbacks: Sequence[Callback], steps: int) -> None:
     for callback in callbacks:
         if isinstance(callback, LearningRateMonitor):
-            continue  # its logging_interval was looked at
+            continue  # its logging_interval is checked with the configuration
         overridden = [hook for hook in PER_BATCH if getattr(type(callback), hook) is not getattr(Callback, hook)]
         if overridden:
             name = type(callback).__name__

@@ -1,6 +1,6 @@
-"""Parts of a network that is cut over processes: which there are to be, and those that one process has.
+"""The units of a network that is cut over processes.
 
-Imports nothing of torch.distributed, which torch may be built without: a DTensor is known by what it offers.
+It imports nothing of torch.distributed, which torch may be built without.
 """
 
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ from torch import nn
 
 from normlab.norms.common.declaration import declaration
 
-CONTAINERS = (nn.Sequential, nn.ModuleList)  # exactly these: a subclass is a block of its own
+CONTAINERS = (nn.Sequential, nn.ModuleList)  # these exact types; a subclass is one block
 
 
 def check_shardable(network: nn.Module) -> None:
-    """Raises ValueError for parameters that cannot be cut: single numbers, and those that two units share."""
+    """Raises ValueError for parameters that cannot be cut: single numbers, and parameters that two units share."""
     units = [name for name, _ in blocks(network)]
     users: dict[nn.Parameter, dict[str, str]] = {}
     for name, parameter in network.named_parameters(remove_duplicate=False):
@@ -33,7 +33,7 @@ def check_shardable(network: nn.Module) -> None:
 
 
 def blocks(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The elements with parameters of Sequentials and ModuleLists, by name; an element that is one has its own."""
+    """The elements, with parameters, of Sequentials and ModuleLists, by name; nested ones give their own elements."""
     for key, child in network.named_children():
         name = prefix + key
         if type(child) not in CONTAINERS and (type(network) in CONTAINERS or declaration(child)):
@@ -44,10 +44,10 @@ def blocks(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Modul
 
 
 def norm_layers(network: nn.Module) -> dict[str, nn.Module]:
-    """The norm layers with parameters, by name; not those that are within another."""
-    found: dict[str, nn.Module] = {}
+    """The norm layers with parameters, by name, without layers inside another one."""
+    layers: dict[str, nn.Module] = {}
     for name, layer in network.named_modules():
-        inner = any(name.startswith(f"{outer}.") for outer in found)
+        inner = any(name.startswith(f"{outer}.") for outer in layers)
         if declaration(layer) and not inner and any(True for _ in layer.parameters()):
-            found[name] = layer
-    return found
+            layers[name] = layer
+    return layers

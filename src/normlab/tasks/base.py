@@ -1,4 +1,4 @@
-"""What every task shares: steps, epoch metrics, optimizer and schedule."""
+"""The base of every task: steps, epoch metrics, optimizer and schedule."""
 
 import math
 from abc import abstractmethod
@@ -61,7 +61,7 @@ class Task(LightningModule):
         self.schedule = scheduler if isinstance(scheduler, Schedule) else Schedule(scheduler)
         if self.schedule.looks and self.schedule.monitor is None:
             self.schedule.monitor = self.score
-        self.validated = False  # in this epoch
+        self.validated = False  # whether this epoch had a validation
         self.automatic_optimization = steps_per_execution == 1
         self.criterion = criterion
         chosen = self.default_metrics if metrics is None else metrics
@@ -104,22 +104,22 @@ class Task(LightningModule):
 
     @abstractmethod
     def prediction(self, output: Tensor) -> Tensor:
-        """What metrics see of the network's output."""
+        """The network's output in the form that metrics take."""
 
     @abstractmethod
     def answer(self, output: Tensor) -> Tensor:
-        """What a person sees of the network's output: probabilities (N, classes), or the target in its own units."""
+        """The network's output for a person: probabilities (N, classes), or the target in its own units."""
 
     def class_counts(self) -> ClassCounts | None:
-        """What counts the classes of an epoch; None where targets are none."""
+        """A metric that counts the classes of an epoch; None where targets are no classes."""
         return None
 
     def label(self, target: Tensor) -> Tensor:
-        """What metrics see of a batch's target."""
+        """A batch's target in the form that metrics take."""
         return target
 
     def metric_names(self) -> list[str]:
-        """What an epoch logs, in the order of metrics.csv."""
+        """The names that an epoch logs, in the order of metrics.csv."""
         names = self._scalars()
         return [f"{stage}/{name}" for stage in ("train", "val") for name in names]
 
@@ -168,7 +168,7 @@ class Task(LightningModule):
             loss = self._train(batch)
             if self.trainer.world_size == 1:
                 return loss
-            if loss is None:  # in all processes, and Lightning then wants one; the step is left out
+            if loss is None:  # it is None in all processes; Lightning wants a loss, and the step is left out
                 return torch.stack([p.sum() for p in self.network.parameters() if p.requires_grad]).sum() * 0
             return loss * self.trainer.train_dataloader.weight(batch_idx)  # pyright: ignore
         self._execute(batch)
@@ -264,7 +264,7 @@ class Task(LightningModule):
             scheduler.step()
 
     def _step_schedule(self) -> None:
-        """The end of an epoch. Lightning would step after the checkpoint is saved, and a resumed run lack the step."""
+        """Steps the schedule. Lightning would do it after the checkpoint is saved, and a resumed run lack the step."""
         scheduler: Any = self.lr_schedulers()
         if scheduler is None:
             return
@@ -296,7 +296,7 @@ class Task(LightningModule):
 
     def _evaluate(self, stage: str, batch: Sequence[Tensor], meter: Meter) -> None:
         x, target = batch[0], batch[1]
-        cut = is_cut(self.network)  # then all processes call it or none, as each holds a part of it
+        cut = is_cut(self.network)  # a cut network must be called by all processes or by none
         if len(target):
             output, loss = self._step(batch)
             meter.update(loss, output, self.label(target))
@@ -309,10 +309,10 @@ class Task(LightningModule):
         finite = math.isfinite(value)
         if everywhere(finite, loss.device) if cut else finite:
             return
-        told = f"{stage}/loss is {value} in {self._where()}"
+        symptom = f"{stage}/loss is {value} in {self._where()}"
         if not cut:
-            raise FloatingPointError(f"{told}: {explain(self.network, x, target)}")
-        cause, own = first_cause(told, finite, self.network, x, target)
+            raise FloatingPointError(f"{symptom}: {explain(self.network, x, target)}")
+        cause, own = first_cause(symptom, finite, self.network, x, target)
         if not own:
             raise PeerError(f"{stage}/loss of another process is not finite in {self._where()}")
         raise FloatingPointError(cause)
@@ -341,7 +341,7 @@ class Task(LightningModule):
             loss = self._train(batch)
             optimizer.zero_grad()
             if loss is not None:  # without gradients the step changes nothing
-                # Lightning's autocast spans the call: backward belongs outside, and its cast weights would be old ones
+                # Lightning's autocast spans the call, but backward belongs outside, and its cached weights are stale.
                 with torch.autocast(device.type, enabled=False) if autocast else nullcontext():
                     loss.backward()
             if autocast:
