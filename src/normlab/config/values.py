@@ -1,7 +1,7 @@
 """Checks types and ranges of configuration values without importing torch.
 
-A value's type comes from the default in its yaml file. `rules.py` adds what a default cannot say: ranges, words, and
-which fields may be null.
+A value's type comes from the default in its yaml file. The comment behind it adds in brackets what a default cannot
+say: ranges, words, and whether it may be null.
 """
 
 import math
