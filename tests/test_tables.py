@@ -314,7 +314,7 @@ def test_a_new_file_needs_the_run_folder_alone(written, tmp_path, categories, ca
         (new.drop(columns=["age", "job"]), "input=.*new.csv: these columns are missing: age, job"),
         (
             new.assign(age="old"),
-            "column age has to hold numbers, but 'old' stands in row 1: mend it, or leave the cell",
+            r"age has to hold numbers, but 'old' stands in row 1 and 11 more \(2, 3, 4, 5, 6, …\): mend it, or",
         ),
     ]:
         with pytest.raises(ConfigError, match=message):
@@ -438,8 +438,9 @@ def test_bad_keys(written):
     assert "column x stands in data.numeric and in data.drop" in refusal(path, numeric=["x"], drop=["x"])
     assert "column answer stands in data.target and in data.drop" in refusal(path, drop=["answer"])
     assert "column kind has to hold numbers, but 'a' stands in row 1" in refusal(path, numeric=["kind"])
-    assert "column answer has to hold numbers, but 'no' stands in row 1: mend it, or choose another" in refusal(
-        path, task="regress"
+    assert (
+        "column answer has to hold numbers, but 'no' stands in row 1 and 39 more (2, 3, 4, 5, 6, …): mend it"
+        in refusal(path, task="regress")
     )
     many = written(table({"kind": [f"k{n // 3}" for n in range(4000)]}, 4000), "many.csv")
     assert "categories; set data.categories=embed" in refusal(many, split_seed=1)

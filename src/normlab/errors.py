@@ -2,7 +2,8 @@
 
 import difflib
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,37 @@ LIBRARIES = ("torch", "torchvision", "torchmetrics", "timm", "lightning")
 
 
 class ConfigError(ValueError):
-    """A run refused because of what was typed. The message names the key, what was found and what to do."""
+    """A run refused because of what was typed. The message names the key, what was found and what to do.
+
+    messages: the single refusals, where it says several.
+    """
+
+    messages: Sequence[str] = ()
+
+
+class Problems:
+    """Gathers refusals that do not depend on each other, to say them all at once."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    @contextmanager
+    def gather(self) -> Iterator[None]:
+        """Goes on after what is done in it, where that is refused."""
+        try:
+            yield
+        except ConfigError as error:
+            self.messages += error.messages or [str(error)]
+
+    def check(self) -> None:
+        """Raises ConfigError with what was gathered, if anything was, a line each."""
+        several = [message for number, message in enumerate(self.messages) if message not in self.messages[:number]]
+        if not several:
+            return
+        lines = several if len(several) == 1 else [f"{len(several)} problems:", *(f"  {line}" for line in several)]
+        error = ConfigError("\n".join(lines))
+        error.messages = several
+        raise error
 
 
 class DamagedError(ConfigError):

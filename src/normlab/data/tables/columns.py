@@ -12,7 +12,7 @@ import torch
 from pandas.api.types import infer_dtype, is_bool_dtype, is_numeric_dtype
 from torch import Tensor
 
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, Problems
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,7 @@ LARGEST_TARGET = 1e15  # its square is still to be summed in float32
 DATE = r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}( .*)?"
 OTHER_NUMBER = r"[-+]?\d+([., '\u202f\xa0]\d+)+"  # such as 1.234,5 and 1,234.5
 CODE = r"0\d+"  # a whole number would not begin with 0
+ROWS = 5  # how many further rows of a mistake are named
 IDS = 20  # fewer rows may have numbers of their own by chance
 PLAIN = ("string", "integer", "floating", "mixed-integer", "mixed-integer-float", "decimal", "boolean", "empty")
 
@@ -41,30 +42,41 @@ class Columns:
     def take(self, frame: Frame, where: str, remedy: str | None = None) -> Frame:
         """These columns alone: numbers as float64 with NaN, categories as text with "", where a value is missing.
 
-        Raises ConfigError for a column that is not there, and for a cell that is no finite number; `remedy` says what
-        to do about that beside mending it.
+        Raises ConfigError for columns that are not there, and for all columns with cells that are no finite numbers;
+        `remedy` says what to do about these beside mending them.
         """
         lacking = [name for name in [*self.numeric, *self.categorical] if name not in frame]
         if lacking:
             raise ConfigError(f"{where}: these columns are missing: {', '.join(lacking)}")
-        found = {name: finite_numbers(frame[name], where, self.decimal, remedy=remedy) for name in self.numeric}
-        found |= {name: texts(frame[name], where) for name in self.categorical}
+        found, problems = {}, Problems()
+        for name in self.numeric:
+            with problems.gather():
+                found[name] = finite_numbers(frame[name], where, self.decimal, remedy=remedy)
+        for name in self.categorical:
+            with problems.gather():
+                found[name] = texts(frame[name], where)
+        problems.check()
         return pd.DataFrame(found, index=frame.index)
 
 
-def find_columns(frame: Frame, where: str, target: str, lists: Mapping[str, Sequence[str]], decimal: str) -> Columns:
+def find_columns(
+    frame: Frame, where: str, target: str, lists: Mapping[str, Sequence[str]], decimal: str, problems: Problems
+) -> Columns:
     """Tells the columns apart that `lists` (numeric, categorical, drop) do not name, and says what is left out.
 
     Numbers alone make a numeric column, anything else a categorical one, and so do codes with leading zeros, such as
-    postal codes. Left out are columns without values, and texts of which most rows have their own. Raises ConfigError
-    where that is doubtful: for dates, and for numbers with a few texts among them.
+    postal codes. Left out are columns without values, and texts of which most rows have their own. `problems` gathers
+    the columns where that is doubtful: dates, and numbers with a few texts among them. Raises ConfigError where no
+    column is left.
     """
     kinds = {str(name): key for key, names in lists.items() for name in names} | {target: "drop"}
     left_out: dict[str, list[str]] = {}
     for name in frame.columns:
         if name not in kinds:
-            kinds[name] = _kind(frame[name], where, decimal)
-            if kinds[name] not in ("numeric", "categorical"):
+            kinds[name] = "problem"
+            with problems.gather():
+                kinds[name] = _kind(frame[name], where, decimal)
+            if kinds[name] not in ("numeric", "categorical", "problem"):
                 left_out.setdefault(kinds[name], []).append(name)
     for reason, names in left_out.items():
         log.info(f"left out: {', '.join(names)} ({reason})")
@@ -72,7 +84,7 @@ def find_columns(frame: Frame, where: str, target: str, lists: Mapping[str, Sequ
     _tell_codes(frame, [name for name in frame.columns if kinds[name] == "categorical" and name not in listed])
     _tell_counters(frame, [name for name in frame.columns if kinds[name] == "numeric" and name not in listed], decimal)
     numeric, categorical = ([n for n in frame.columns if kinds[n] == kind] for kind in ("numeric", "categorical"))
-    if not numeric and not categorical:
+    if not numeric and not categorical and not problems.messages:
         raise ConfigError(f"{where}: no column is left to learn from")
     return Columns(numeric, categorical, decimal)
 
@@ -279,7 +291,10 @@ def finite_numbers(
     large = values.abs() > largest
     if large.any():
         row, value = first(column, large)
-        raise ConfigError(f"{where}: column {column.name} has {value} in {row}; expected numbers within ±{largest:.1e}")
+        raise ConfigError(
+            f"{where}: column {column.name} has {value} in {row}; expected numbers within ±{largest:.1e}: mend it, or "
+            + (remedy or f"leave the column out with data.drop=[{column.name}]")
+        )
     return values
 
 
@@ -303,9 +318,10 @@ def is_number_type(column: Column) -> bool:
 
 
 def first(column: Column, wrong: Any) -> tuple[str, str]:
-    """The row, counted from 1 below the header, and the value of the first that is wrong."""
-    place = column.index[np.asarray(wrong)][0]
-    return f"row {place + 1:,}", quoted(column[place])
+    """The row of the first value that is wrong, with the rows of others, and that value; rows count from 1."""
+    place, *others = column.index[np.asarray(wrong)]
+    more = ", ".join(f"{other + 1:,}" for other in others[:ROWS]) + (", …" if len(others) > ROWS else "")
+    return f"row {place + 1:,}" + (f" and {len(others):,} more ({more})" if others else ""), quoted(column[place])
 
 
 def quoted(value: object) -> str:

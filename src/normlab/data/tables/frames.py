@@ -14,7 +14,7 @@ from normlab.data.tables.columns import Column, Columns, Frame, Target, find_col
 from normlab.data.tables.embeddings import Embeddings
 from normlab.data.tables.header import FILES, check_columns, check_kept
 from normlab.data.tables.preprocessing import Preprocessing, fit
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, Problems
 from normlab.folder.files import damaged, read_facts
 from normlab.folder.writing import write_text
 
@@ -83,24 +83,30 @@ class FrameTable(DataModule):
         return self.understand({part: (self.read(path, where), where) for part, (path, where) in files.items()})
 
     def understand(self, frames: dict[str, tuple[Frame, str]]) -> dict[str, tuple[Any, Tensor]]:
-        """Samples and targets of the parts, from their frames and where these are from; says what was found."""
+        """Samples and targets of the parts, from their frames and where these are from; says what was found.
+
+        Raises ConfigError that says all that is wrong with the columns and the target at once.
+        """
+        problems = Problems()
         frame, where = frames["train"]
         assert self.target is not None
         check_columns(list(frame.columns), self.target, self.lists, where)
         check_kept(list(frame.columns), self.target, self.keep, where)
-        target, reason = find_target(frame, where, self.target, self.wanted_task, self.decimal)
+        target, reason = None, ""
+        with problems.gather():
+            target, reason = find_target(frame, where, self.target, self.wanted_task, self.decimal)
         learned = {*map(str, self.lists["numeric"]), *map(str, self.lists["categorical"])}
         dropped = [*self.lists["drop"], *(name for name in self.keep if name not in learned)]
-        columns = find_columns(frame, where, self.target, self.lists | {"drop": dropped}, self.decimal)
+        lists = self.lists | {"drop": dropped}
+        columns = find_columns(frame, where, self.target, lists, self.decimal, problems)
         self.columns = list(frame.columns)
         for other, place in frames.values():
             _tell_unused(other, self.columns, place)
+        found = {part: _taken(columns, target, *file, problems) for part, file in frames.items()}
+        problems.check()
+        assert target is not None
         self.task, self.out_features = target.task, len(target.classes) or 1
         self.class_names = tuple(target.classes)
-        found = {
-            part: (Rows(columns.take(frame, where), where), target.take(frame, where))
-            for part, (frame, where) in frames.items()
-        }
         self.sample_names = {part: _numbered(frame) for part, (frame, _) in frames.items()}
         self.files = {part: self._kept_of(frame, where) for part, (frame, where) in frames.items()}
         log.info(_summary(frame, where, columns, target, reason))
@@ -161,6 +167,16 @@ class FrameTable(DataModule):
         if lacking := [name for name in self.keep if name not in frame]:
             raise ConfigError(f"{where}: these columns of data.keep are missing: {', '.join(lacking)}")
         return frame[self.keep]
+
+
+def _taken(columns: Columns, target: Target | None, frame: Frame, where: str, problems: Problems) -> tuple[Any, Any]:
+    """Samples and targets of a file; what is refused of them is gathered."""
+    rows = wanted = None
+    with problems.gather():
+        rows = Rows(columns.take(frame, where), where)
+    with problems.gather():
+        wanted = None if target is None else target.take(frame, where)
+    return rows, wanted
 
 
 def _tell_unused(frame: Frame, known: Sequence[str], where: str) -> None:
