@@ -55,6 +55,7 @@ def ran(tmp_path, monkeypatch):
 
     monkeypatch.setattr(composing, "compose_job", counted)
     monkeypatch.setattr(running, "run", run)
+    monkeypatch.setattr(running, "run_job", run)
     return found
 
 

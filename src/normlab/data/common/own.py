@@ -85,7 +85,7 @@ class Adopted(Wrapped):
 
     def _check_samples(self, x: Tensor, where: str) -> None:
         if is_overridden("on_after_batch_transfer", self.module):
-            return  # which may still change them
+            return  # that hook may still change them
         assert self.trainer is not None
         if not x.is_floating_point() or (x.dtype == torch.float64 and self.trainer.precision != "64-true"):
             kind = str(x.dtype).removeprefix("torch.")

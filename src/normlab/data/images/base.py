@@ -35,7 +35,7 @@ class Images(DataModule):
     task = "classify"
     facts: ClassVar[Sequence[str]] = (*FACTS, "mean", "std")
     how = Handling()  # sets of files may be read otherwise
-    mean: Sequence[float]  # of each channel, where pixels go from 0 to 1
+    mean: Sequence[float]  # each channel's mean, where pixels go from 0 to 1
     std: Sequence[float]
 
     def __init__(

@@ -71,7 +71,7 @@ class FrameTable(DataModule):
         self.categories, self.wanted_task = categories, task
         self.keep = [*map(str, keep)]
         self.lists = {"numeric": numeric, "categorical": categorical, "drop": drop}
-        self.files: dict[str, Frame] = {}  # of each file the columns to keep
+        self.files: dict[str, Frame] = {}  # the columns to keep, for each file
 
     @abstractmethod
     def read(self, path: Path, where: str) -> Frame:
