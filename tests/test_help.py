@@ -29,14 +29,17 @@ def test_every_option_has_its_line_and_no_internal_group_is_there(group):
 
 
 def test_keys_are_those_of_the_chosen_options_with_what_they_mean():
-    shown = help_text(OURS, ["model=resnet", "data=csv"]).splitlines()
+    shown = help_text(OURS, ["model=resnet", "data=csv", "trainer=debug"]).splitlines()
     for key, said in (
         ("seed=0", ""),
         ("nonfinite=raise", "a training batch with a loss of NaN or inf"),
         ("task.metrics=null", "others of torchmetrics"),
         ("data.target=???", "the column to learn"),
         ("data.delimiter=null", "found, of comma"),
+        ("data.batch_size=64", "samples"),
         ("model.depth=", ""),
+        ("trainer.max_epochs=1", "passes over the training part"),
+        ("trainer.precision=", ""),
         ("logger.tensorboard.name=tensorboard", ""),
     ):
         (line,) = [line for line in shown if line.strip().startswith(key)]

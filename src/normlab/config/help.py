@@ -69,12 +69,17 @@ def _docstring(target: str) -> str:
 
 
 def _option_keys(source: Source, group: str, option: str) -> Iterator[tuple[str, str, str]]:
-    """The keys of an option, with those of the files that it includes."""
+    """The keys of an option, with those of the files that it includes; a value of its own takes the place of theirs."""
     text = source.text(group, option)
-    included = [f"{group}/{name}" for name in re.findall(r"([\w/]+)@_here_", text)]
-    for name in included:
-        yield from _keys(source.text(*name.rsplit("/", 1)))
-    yield from _keys(text)
+    listed = re.search(r"^defaults: \[(.*)\]", text, re.M)
+    names = [name.strip().removesuffix("@_here_") for name in listed[1].split(",")] if listed else []
+    rows: dict[str, tuple[str, str, str]] = {}
+    for name in names:
+        if name != "_self_":
+            rows |= {row[0]: row for row in _option_keys(source, *f"{group}/{name}".rsplit("/", 1))}
+    for key, value, said in _keys(text):
+        rows[key] = (key, value, said or rows.get(key, ("", "", ""))[2])
+    yield from rows.values()
 
 
 def _keys(text: str) -> Iterator[tuple[str, str, str]]:
