@@ -52,6 +52,7 @@ REFUSED = {
     "~task": "~task: normlab reads task, so it cannot be left out",
     "~trainer": "trainer: expected a part, which has _target_",
     "~logger": "logger is missing: choose logger=none",
+    "~trainer.timeout": "normlab reads trainer.timeout, so it cannot be left out",
     "~optimizer.lr": "'optimizer.lr' not found, which stands in scheduler.max_lr",
     "+norm._args_=[3]": "no key _args_ in norm",
     "+trainer.callbacks=[]": "trainer.callbacks is normlab's own",

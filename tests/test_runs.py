@@ -135,7 +135,10 @@ def test_another_precision_of_products_is_another_run(tmp_path):
     older = OmegaConf.load(tmp_path / "config.yaml")
     del older.trainer["matmul_precision"]
     OmegaConf.save(older, tmp_path / "config.yaml")
-    assert run(compose(WINE), folder=tmp_path).score is not None
+    with pytest.raises(
+        ConfigError, match="config.yaml lacks trainer.matmul_precision, and so is of an earlier normlab"
+    ):
+        run(compose(WINE), folder=tmp_path)
 
 
 def test_seconds_count_the_start_that_was_killed(tmp_path):

@@ -30,7 +30,7 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
     if config.steps_per_execution > 1:
         _check_single_step_only(config)
     _check_fused(config)
-    if config.trainer.devices != 1 or config.trainer.get("num_nodes", 1) != 1:
+    if config.trainer.devices != 1 or config.trainer.num_nodes != 1:
         _check_single_process_only(config)
     if config.trainer.get("strategy") == "fsdp":
         _check_fsdp(config)
@@ -165,7 +165,7 @@ def check_several(config: DictConfig, processes: int | str) -> None:
 
 
 def _check_fsdp(config: DictConfig) -> None:
-    if config.trainer.get("num_nodes", 1) == 1:
+    if config.trainer.num_nodes == 1:
         check_several(config, config.trainer.devices)
     for key, value, remedy in (
         ("trainer.precision", "16-mixed", "bf16-mixed"),  # 16-mixed scales gradients by what one process sees

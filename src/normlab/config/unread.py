@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from normlab.config.options import GLOBAL, GROUPS, SEVERAL, read_option, run_keys
 from normlab.errors import ConfigError, did_you_mean
+from normlab.folder.files import OUR_TRAINER_KEYS
 
 # Groups of one part each, whose constructor decides about its keys.
 PARTS = ("model", "norm", "data", "loss", "optimizer", "scheduler", "trainer")
@@ -35,6 +36,8 @@ def check_read(config: DictConfig) -> None:
             raise ConfigError(f"{group} is missing: choose {group}=none")
         for name, part in (plain.get(group) or {}).items():
             _check_part(part, f"{group}.{name}")
+    if missing := [key for key in OUR_TRAINER_KEYS if key not in plain["trainer"]]:
+        raise ConfigError(f"normlab reads trainer.{missing[0]}, so it cannot be left out")
     for key in plain["trainer"].keys() - read_option("trainer", "auto").keys():
         check_trainer_key(str(key))
 

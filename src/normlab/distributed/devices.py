@@ -26,7 +26,7 @@ def count(config: DictConfig) -> int:
 
 def timeout(config: DictConfig) -> timedelta:
     """How long a process waits for the others."""
-    return timedelta(seconds=config.trainer.get("timeout", 600))  # a run folder may be older than the key
+    return timedelta(seconds=config.trainer.timeout)
 
 
 def nodes() -> int:

@@ -62,7 +62,7 @@ def check_sweep() -> None:
 def check(config: DictConfig) -> None:
     """Raises ConfigError where a configuration asks for a world other than the one that is there."""
     here, devices = world(), config.trainer.devices
-    nodes = config.trainer.get("num_nodes", 1)  # a run folder may be older than the key
+    nodes = config.trainer.num_nodes
     if here is None:
         if nodes != 1:
             raise ConfigError(

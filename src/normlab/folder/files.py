@@ -17,6 +17,9 @@ PARTS = {"task", "model", "norm", "data", "optimizer", "scheduler", "trainer", "
 
 HEADER = {"defaults", "hydra"}  # the keys of config.yaml that let Hydra replay the run
 
+# Keys of `trainer` that normlab reads and does not hand on to Lightning as they are.
+OUR_TRAINER_KEYS = ("num_nodes", "strategy", "sync_batchnorm", "max_restarts", "timeout", "matmul_precision")
+
 NUMBER = (int, float, type(None))
 
 TEXT = (str, type(None))
@@ -72,6 +75,8 @@ def load_config(file: Path) -> DictConfig:
     typed = isinstance(overrides, list) and all(isinstance(line, str) for line in overrides)
     if not (isinstance(config, DictConfig) and sections >= PARTS and typed):
         raise damaged(file)
+    if missing := [key for key in OUR_TRAINER_KEYS if key not in config.trainer]:
+        raise damaged(file, f"lacks trainer.{missing[0]}, and so is of an earlier normlab")
     return config
 
 

@@ -42,13 +42,13 @@ def numbers(config: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     trainer = {key: plain["trainer"].get(key) for key in TRAINER_KEYS}
-    if plain["trainer"].get("num_nodes", 1) != 1:  # a run folder may be older than the key
+    if plain["trainer"]["num_nodes"] != 1:
         trainer["num_nodes"] = plain["trainer"]["num_nodes"]
     if trainer["devices"] != 1 or "num_nodes" in trainer:
-        trainer["sync_batchnorm"] = plain["trainer"].get("sync_batchnorm")
-    if plain["trainer"].get("strategy", "ddp") != "ddp":  # it may be older than this key, too
+        trainer["sync_batchnorm"] = plain["trainer"]["sync_batchnorm"]
+    if plain["trainer"]["strategy"] != "ddp":
         trainer["strategy"] = plain["trainer"]["strategy"]
-    if plain["trainer"].get("matmul_precision", "highest") != "highest":
+    if plain["trainer"]["matmul_precision"] != "highest":
         trainer["matmul_precision"] = plain["trainer"]["matmul_precision"]
     callbacks = {name: keys for name, keys in plain["callbacks"].items() if name in GRADIENT_CALLBACKS}
     flat = dict(_flat({key: plain.get(key) for key in RUN_KEYS} | {"trainer": trainer, "callbacks": callbacks}))

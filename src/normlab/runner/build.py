@@ -78,7 +78,7 @@ def build(config: DictConfig, folder: Path, context: Context | None = None) -> P
 
 def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
     seed_everything(config.seed, verbose=False)
-    torch.set_float32_matmul_precision(config.trainer.get("matmul_precision", "highest"))  # a folder may be older
+    torch.set_float32_matmul_precision(config.trainer.matmul_precision)
     processes = devices.count(config)
     data = build_data(config, folder, context.data, context.rank, processes, context.shares_data)
     _check_input_dims(config, data.input_shape)

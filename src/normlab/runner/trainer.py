@@ -26,6 +26,7 @@ from normlab.config.conflicts import check_several
 from normlab.config.instantiate import make_node, offer
 from normlab.distributed import devices
 from normlab.errors import ConfigError
+from normlab.folder.files import OUR_TRAINER_KEYS
 from normlab.folder.identity import config_hash
 from normlab.norms.common.declaration import declaration
 from normlab.norms.common.synchronise import Synchronise
@@ -78,8 +79,8 @@ def make_trainer(
     loggers: list[Any] = []
     every_step = int("lr_monitor" in config.callbacks)  # only lr_monitor logs steps; our own metrics are an epoch's
     settings = OmegaConf.create({"log_every_n_steps": every_step, **config.trainer})
-    for key in ("overfit_batches", "sync_batchnorm", "max_restarts", "strategy", "timeout", "matmul_precision"):
-        settings.pop(key, None)  # an older run's folder may lack these keys
+    for key in ("overfit_batches", *OUR_TRAINER_KEYS):
+        del settings[key]
     if config.action == "fit" and config.get("tags"):
         core.append(Tags([*config.tags]))
     if config.action == "fit":
