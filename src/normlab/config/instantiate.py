@@ -89,8 +89,6 @@ def offer(node: DictConfig, key: str, objects: Mapping[str, Any]) -> Any:
 
 
 def asked_for(node: DictConfig, key: str, objects: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `objects` that the constructor of a part has a parameter for; all of them where it takes `**any`."""
+    """Those of `objects` that the constructor of a part has a parameter for."""
     parameters = inspect.signature(locate(node._target_, key)).parameters
-    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return {**objects}
     return {name: value for name, value in objects.items() if name in parameters}

@@ -24,7 +24,7 @@ def make_network(config: DictConfig, data: Any, norm: Any) -> nn.Module:
     encoder = data.encoder() if isinstance(data, DataModule) else None
     shape = data.input_shape if encoder is None else (encoder.out_features,)
     offered = {"norm": norm, "input_shape": shape, "out_features": data.out_features}
-    given = asked_for(config.model, "model", offered)
+    given = offered if _hands_on(config) else asked_for(config.model, "model", offered)
     _check_complete(config, given)
     network = make(config, "model", **given)
     if not isinstance(network, nn.Module):
@@ -36,6 +36,12 @@ def make_network(config: DictConfig, data: Any, norm: Any) -> nn.Module:
     if config.trainer.precision == "bf16-true":  # counts to 256
         raise ConfigError("data.categories=embed: trainer.precision=bf16-true rounds categories; use bf16-mixed")
     return Encoded(encoder, network)
+
+
+def _hands_on(config: DictConfig) -> bool:
+    """Whether the constructor takes any key, as one does that passes its keys to that of its parent."""
+    parameters = inspect.signature(locate(config.model._target_, "model")).parameters.values()
+    return any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
 
 
 def _check_complete(config: DictConfig, given: Mapping[str, Any]) -> None:
