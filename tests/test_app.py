@@ -4,31 +4,15 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
-from conftest import ROOT, train
-
-WINE = ["model=net", "data=wine", "logger=none"]
+from helpers.cases import ROOT, WINE
+from helpers.processes import start, train, wait_for_rows
 
 
 def results(folder) -> dict[str, dict]:
     return {str(p.parent.relative_to(folder)): json.loads(p.read_text()) for p in folder.rglob("result.json")}
-
-
-def start(*overrides: str, cwd) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "train.py"), *overrides]
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for_rows(file, rows: int) -> None:
-    """Until a run has written so many epochs."""
-    for _ in range(3600):
-        if file.is_file() and len(file.read_text().splitlines()) > rows:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{file} never had {rows} rows")
 
 
 def test_a_refusal_is_one_message_and_leaves_nothing(tmp_path):

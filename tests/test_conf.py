@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from conftest import ORIGINAL, options, rest_slow
+from helpers.cases import ORIGINAL, options, rest_slow
 from hydra.utils import get_object, instantiate
 from lightning import seed_everything
 from omegaconf import OmegaConf

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ROOT, image_folder
+from helpers.cases import ROOT
+from helpers.samples import image_folder
 from omegaconf import DictConfig
 
 import normlab

@@ -3,7 +3,8 @@
 import sys
 
 import pytest
-from conftest import ROOT, image_folder, options
+from helpers.cases import ROOT, options
+from helpers.samples import image_folder
 from omegaconf import OmegaConf
 
 from normlab import compose

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from helpers.cases import ROOT
 
 PACKAGE = ROOT / "src" / "normlab"
 # From the top floor down, as CONTRIBUTING.md lists them.

@@ -9,7 +9,8 @@ import tomllib
 
 import pytest
 import torch
-from conftest import ROOT, pytest_configure
+from conftest import pytest_configure
+from helpers.cases import ROOT
 
 
 def test_every_package_is_installed():

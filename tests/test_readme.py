@@ -6,7 +6,7 @@ import statistics
 import sys
 
 import pytest
-from conftest import ROOT
+from helpers.cases import ROOT
 from hypothesis import given
 from hypothesis import strategies as some
 

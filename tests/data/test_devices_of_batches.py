@@ -39,7 +39,7 @@ def test_the_key_overrules_the_budget(choice, monkeypatch):
 
 
 def test_streamed_samples_cannot_lie_on_the_device(tmp_path):
-    from conftest import image_folder
+    from helpers.samples import image_folder
 
     from normlab.data.image_folder import ImageFolder
 

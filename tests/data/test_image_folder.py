@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import image_folder
+from helpers.samples import image_folder
 from hydra.utils import instantiate
 from PIL import Image
 from torchvision import datasets

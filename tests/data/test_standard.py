@@ -11,7 +11,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from conftest import idx_files
+from helpers.samples import idx_files
 from hydra.utils import instantiate
 from torchvision import datasets
 

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from conftest import QUICK, image_folder
+from helpers.cases import QUICK
+from helpers.samples import image_folder
 from lightning import Trainer
 
 from normlab import compose, run

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import train
+from helpers.processes import train
 
 from normlab.sweeps.launchers.gpus import visible
 

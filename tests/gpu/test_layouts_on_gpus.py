@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import options
+from helpers.cases import options
 
 from normlab.config.instantiate import make_node
 from normlab.config.options import read_option

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from test_runs import state, stopped
+from helpers.folders import state
+from helpers.stopping import stopped
 
 from normlab import compose, run
 

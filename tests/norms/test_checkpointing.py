@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import torch
-from conftest import options, rest_slow
+from helpers.cases import options, rest_slow
 from hydra.utils import instantiate
 from torch import nn
 from torch.nn import functional as F

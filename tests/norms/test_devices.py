@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import options
+from helpers.cases import options
 from hydra.utils import instantiate
 from torch import nn
 

@@ -5,7 +5,7 @@ from functools import cache, partial
 
 import pytest
 import torch
-from conftest import options
+from helpers.cases import options
 from hydra.utils import instantiate
 from torch import Tensor, nn
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import options
+from helpers.cases import options
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 

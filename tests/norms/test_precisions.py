@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.multiprocessing as processes
-from conftest import options
+from helpers.cases import options
 from hydra.utils import instantiate
 from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 from torch import distributed, nn

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import options
+from helpers.cases import options
 from hydra.utils import instantiate
 from timm.layers import BatchNormAct2d, GroupNorm1Act, GroupNormAct, LayerNormAct2d, RmsNormAct2d
 from timm.layers import GroupNorm as TimmGroupNorm

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import options
+from helpers.cases import options
 from hydra.utils import instantiate
 from scipy.integrate import quad
 from scipy.stats import chi2

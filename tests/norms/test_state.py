@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import options
+from helpers.cases import options
 from hydra.utils import instantiate
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval

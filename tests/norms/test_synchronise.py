@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as processes
-from conftest import options
+from helpers.cases import options
 from hydra.utils import instantiate
 from torch import distributed, fx, nn
 from torch.fx.experimental.optimization import fuse

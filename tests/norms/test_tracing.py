@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 import pytest
 import torch
-from conftest import options
+from helpers.cases import options
 from hydra.utils import instantiate
 from torch import nn
 from torchvision.models import resnet18

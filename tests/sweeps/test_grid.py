@@ -8,7 +8,8 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, train
+from helpers.cases import ROOT
+from helpers.processes import train
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 

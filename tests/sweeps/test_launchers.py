@@ -11,7 +11,8 @@ from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, train
+from helpers.cases import ROOT
+from helpers.processes import train
 
 from normlab.config.sweep import check_sweep
 from normlab.errors import ConfigError

@@ -9,15 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, train
+from helpers.cases import ROOT
+from helpers.processes import train, wait_for_rows
 from hydra.core.utils import JobReturn, JobStatus
-from test_app import wait_for_rows
 
 from normlab import compose, run
 from normlab.sweeps.pruning import Pruning
 
 optuna = pytest.importorskip("optuna")
-from test_search import FakeLauncher, Stop, search, study, told, trials  # noqa: E402  # it needs optuna too
+from helpers.searches import FakeLauncher, Stop, search, study, told, trials  # noqa: E402  # it needs optuna too
 
 EPOCHS, TRIALS = 7, 12
 MEDIAN = ("Median", {"n_startup_trials": 3, "n_warmup_steps": 1})

@@ -1,6 +1,5 @@
 """`hydra/sweeper=optuna`: what is searched, what is refused, and a sweep that goes on."""
 
-import json
 import math
 import subprocess
 import sys
@@ -8,61 +7,20 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import train
-from hydra.core.utils import JobReturn, JobStatus
+from helpers.processes import train
+from helpers.searches import GRID, RANDOM, SEARCH, SMALL, SPACE, TPE, FakeLauncher, Stop, search, study, told, trials
 from omegaconf import OmegaConf
 
 from normlab import compose, run
 from normlab.config import names
 from normlab.config.objectives import check_objectives, direction
 from normlab.config.sweep import check_sweep
-from normlab.errors import ConfigError, JobError, LostJobError, SweepError
+from normlab.errors import ConfigError, SweepError
 from normlab.folder import place, writing
-from normlab.sweeps.search import OptunaSweeper
 from normlab.tasks.classify import Classify
 from normlab.tasks.regress import Regress
 
 optuna = pytest.importorskip("optuna")
-
-RANDOM, TPE, GRID = (getattr(optuna.samplers, f"{name}Sampler") for name in ("Random", "TPE", "Grid"))
-SEARCH = ["hydra/sweeper=optuna", "hydra/sweeper/sampler=random"]
-SPACE = ["optimizer.lr=tag(log,interval(0.01,0.1))", "model=net,custom_model", "data.batch_size=int(interval(8,16))"]
-SMALL = ["model=net", "data=wine", "logger=none", "trainer.max_epochs=1", "trainer.precision=64-true"]
-
-
-class Stop(BaseException):
-    """As Ctrl-C: no failure of a job."""
-
-
-class FakeLauncher:
-    """Knows what each job reaches without training.
-
-    broken: the jobs that fail; killed: those whose process is; stops: the job at which it stops.
-    """
-
-    def __init__(self, broken=(), stops=None, killed=()):
-        self.broken, self.stops, self.killed, self.launched = {*broken, *killed}, stops, killed, []
-
-    def launch(self, job_overrides, initial_job_idx):
-        returned = []
-        for number, overrides in enumerate(job_overrides, initial_job_idx):
-            if number == self.stops:
-                raise Stop
-            self.launched.append((number, overrides))
-            job = JobReturn(status=JobStatus.FAILED if number in self.broken else JobStatus.COMPLETED)
-            kind = LostJobError if number in self.killed else JobError
-            job.return_value = kind(f"job {number}") if number in self.broken else None
-            if number not in self.broken:
-                (self.path / str(number)).mkdir(exist_ok=True)
-                result = self.result(number, dict(line.split("=") for line in overrides))
-                named = {"score_name": "val/acc", "score_mode": "max", "overrides": overrides, "metrics": {}}
-                writing.write_result(self.path / str(number), {"status": "finished", **named, **result})
-            returned.append(job)
-        return returned
-
-    def result(self, number, values):
-        rate = float(values.get("optimizer.lr", 0))
-        return {"score": rate + (values.get("model") == "net"), "seconds": 1.0, "parameters": 1}
 
 
 class Scoreless(FakeLauncher):
@@ -70,45 +28,6 @@ class Scoreless(FakeLauncher):
 
     def result(self, number, values):
         return super().result(number, values) | {"score": [None, math.nan, 0.0][number]}
-
-
-def search(
-    path,
-    launcher,
-    typed=SPACE,
-    *,
-    sampler=RANDOM,
-    pruner=("Nop", {}),
-    objectives=("score",),
-    n_trials=6,
-    n_jobs=1,
-    seed=0,
-    params=None,
-    config=(),
-):
-    """A sweep whose jobs are not run; gives its study. pruner: the start of its name, and its keys."""
-    name, keys = f"{pruner[0]}Pruner", pruner[1]
-    made = getattr(optuna.pruners, name)(**keys)
-    sweeper = OptunaSweeper(partial(sampler), made, objectives, seed, n_trials, n_jobs, params)
-    own = OmegaConf.to_container(compose(list(config)))
-    hydras = {"sweep": {"dir": str(path)}, "sweeper": {"pruner": {"_target_": f"optuna.pruners.{name}", **keys}}}
-    sweeper.settings = OmegaConf.create(own | {"hydra": hydras})
-    sweeper.loader, sweeper.engine = None, launcher
-    launcher.path = path
-    sweeper.sweep(typed)
-    return study(path)
-
-
-def study(path):
-    return optuna.load_study(study_name="study", storage=f"sqlite:///{path / 'study.db'}")
-
-
-def trials(found) -> list[tuple]:
-    return [(trial.number, trial.params, trial.values, trial.state.name) for trial in found.trials]
-
-
-def told(path) -> dict:
-    return json.loads((path / "result.json").read_text())
 
 
 @pytest.mark.slow

@@ -8,10 +8,10 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
+from helpers.cases import ROOT
+from helpers.processes import wait_for_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_app import wait_for_rows
 
 from normlab.sweeps import watch
 from normlab.sweeps.pace import Pace

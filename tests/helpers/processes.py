@@ -1,0 +1,32 @@
+"""`train.py` as a process, as a person or torchrun starts it."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from helpers.cases import ROOT
+
+RANKS = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1"}
+
+
+def train(*overrides: str, cwd: Path, check: int = 0) -> subprocess.CompletedProcess[str]:
+    """`python train.py` as a person types it, in another folder; asserts its exit code."""
+    command = [sys.executable, str(ROOT / "train.py"), *overrides]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert done.returncode == check, done.stdout + done.stderr
+    return done
+
+
+def start(*overrides: str, cwd) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "train.py"), *overrides]
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_rows(file, rows: int) -> None:
+    """Until a run has written so many epochs."""
+    for _ in range(3600):
+        if file.is_file() and len(file.read_text().splitlines()) > rows:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{file} never had {rows} rows")
