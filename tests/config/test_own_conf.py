@@ -108,7 +108,7 @@ def test_the_jobs_of_a_sweep_know_the_folder(place, monkeypatch):
         configs.append(config)
         return SimpleNamespace(score=0.5)
 
-    monkeypatch.setattr(running, "run", run)
+    monkeypatch.setattr(running, "run_job", run)
     assert command(monkeypatch, "-m", "model=plain,net", "data=wine", "name=s", "--config-dir", "mine") == 0
     assert [config.model._target_ for config in configs] == ["own_nets.Plain", "normlab.models.net.Net"]
 

@@ -202,7 +202,7 @@ def test_every_option_may_stand_in_a_folder():
     from hydra.utils import get_class, get_object
 
     groups = [group for group in GROUPS if parts(group)]
-    assert len(groups) == 8
+    assert len(groups) == 9
     for group in groups:
         for key, target in parts(group):
             place = key if key in PLACES else f"{group}.*"

@@ -287,17 +287,3 @@ def test_processes_with_different_configurations_stop():
     SameConfig("first").setup(Trainer, None, "fit")
     with pytest.raises(ConfigError, match="process 1 has the configuration other and process 0 first"):
         SameConfig("other").setup(Trainer, None, "fit")
-
-
-def test_a_run_from_before_these_keys_is_still_known(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    fitted = run(compose([*SMALL, "name=a"]))
-    file = tmp_path / "outputs" / "a" / "config.yaml"
-    lines = file.read_text().splitlines(keepends=True)
-    newer = ("sync_batchnorm:", "max_restarts:", "timeout:", "strategy:")
-    older = [line for line in lines if not line.strip().startswith(newer)]
-    assert len(older) == len(lines) - 4
-    file.write_text("".join(older))
-    assert run(compose(["action=test", "name=a"])).metrics["test/acc"] == fitted.metrics["test/acc"]
-    run(compose([*SMALL, "name=a"]))
-    assert "outputs/a is finished" in capsys.readouterr().out

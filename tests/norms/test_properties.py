@@ -148,8 +148,9 @@ def test_layout_changes_nothing_and_the_input_stays(name, case):
     assert (ours is None) == (theirs is None)
     if ours is None or theirs is None:
         return
+    # A mean of 1e6 is rounded by up to 3.5e-8 of the standard deviation that eps leaves, and 576 values are added up.
     for a, b in zip((ours[0], *ours[1]), (theirs[0], *theirs[1]), strict=True):
-        assert_close(a, b)
+        assert_close(a, b, tolerance=3.5e-8 * 576)
     for key, value in plain.state_dict().items():
         torch.testing.assert_close(layer.state_dict()[key], value, rtol=1e-10, atol=1e-10)
     assert_close(layer.eval()(x), plain.eval()(before))
