@@ -17,11 +17,11 @@ class KeepTop(Checkpoint):
     The ranking is read from metrics.csv, and so a run that goes on keeps what one that was never stopped would keep.
     It is a Lightning `Checkpoint` so that `Record` has written the row and last.ckpt before.
 
-    folder: the run folder. monitor, mode: the score and whether `max` or `min` of it is good.
+    run_folder: where its checkpoints go. monitor, mode: the score and whether `max` or `min` of it is good.
     """
 
-    def __init__(self, folder: Path, monitor: str, mode: str, count: int = 3):
-        self.folder, self.monitor, self.sign, self.count = folder, monitor, 1 if mode == "max" else -1, count
+    def __init__(self, run_folder: Path, monitor: str, mode: str, count: int = 3):
+        self.folder, self.monitor, self.sign, self.count = run_folder, monitor, 1 if mode == "max" else -1, count
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._keep(trainer, trainer.current_epoch - 1)  # once more: the run may have been killed just before

@@ -15,6 +15,7 @@ GIVEN = {
     "monitor": "set score=",
     "mode": "set score= and score_mode=",
     "save_dir": "set name=",
+    "run_folder": "set name=",
     "params": "the network has them",
     "optimizer": "choose optimizer=",
     "total_steps": "set trainer.max_epochs= or trainer.max_steps=",

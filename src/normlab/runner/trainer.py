@@ -84,7 +84,7 @@ def make_trainer(
     if config.action == "fit" and config.get("tags"):
         core.append(Tags([*config.tags]))
     if config.action == "fit":
-        following = {"monitor": record.score, "mode": record.mode, "folder": folder}
+        following = {"monitor": record.score, "mode": record.mode, "run_folder": folder}
         added = [offer(node, f"callbacks.{name}", following) for name, node in config.callbacks.items()]
         loggers = [offer(node, f"logger.{name}", {"save_dir": folder}) for name, node in config.logger.items()]
         core.append(record)
