@@ -16,7 +16,8 @@ from normlab.models.net import Net
 from normlab.norms.batch import Batch
 from normlab.runner.build import Context, build
 from normlab.tasks.base import Task
-from normlab.tasks.nonfinite import Guard, explain
+from normlab.tasks.guard import Guard
+from normlab.tasks.nonfinite import explain
 from normlab.tasks.optimizers import parameter_groups
 
 SETTINGS = ["model=net", "logger=none", "trainer=cpu", "trainer.max_epochs=2"]

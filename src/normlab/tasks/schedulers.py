@@ -9,6 +9,8 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from normlab.errors import is_library
+
 # A schedule's state holds its constructor's arguments, and OneCycleLR's also the plan that it makes of them.
 PLAN = ("_schedule_phases",)
 
@@ -65,6 +67,16 @@ class Schedule:
     @property
     def _parameters(self) -> set[str]:
         return set(inspect.signature(self.made).parameters)
+
+
+def try_schedule(schedule: Schedule, optimizer: Optimizer, direction: Callable[[str], str]) -> None:
+    """Makes the scheduler as training will. Raises ValueError for one that cannot be made."""
+    try:
+        schedule.build(optimizer, total_steps=1000, direction=direction)
+    except (TypeError, ValueError, RuntimeError) as error:
+        if not is_library(schedule.made):
+            raise
+        raise ValueError(f"scheduler: {error}".replace("scheduler: scheduler.", "scheduler.")) from error
 
 
 def cosine(optimizer: Optimizer, total_steps: int, warmup: float) -> LambdaLR:
