@@ -49,6 +49,10 @@ class DamagedError(ConfigError):
     """A file of a run is cut off, empty or of another program."""
 
 
+class WriteError(Exception):
+    """A file of a run folder cannot be written, as on a full disk. The message names the file, why, and what to do."""
+
+
 class WaitError(RuntimeError):
     """A process waited in vain for others. The message names the place, who did not come, and where that one is."""
 

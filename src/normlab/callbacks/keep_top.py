@@ -1,14 +1,13 @@
 """Several checkpoints kept: those of the epochs with the best scores.  python train.py callbacks=keep_top"""
 
 import math
-import os
-import shutil
 from pathlib import Path
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from normlab.folder.files import read_rows
+from normlab.folder.writing import copy_whole
 
 
 class KeepTop(Checkpoint):
@@ -42,22 +41,10 @@ class KeepTop(Checkpoint):
             return
         best = {f"epoch_{number}.ckpt" for number in self.best_epochs()}
         if (name := f"epoch_{epoch}.ckpt") in best:
-            _copy(self._file("checkpoints", "last.ckpt"), self._file("checkpoints", name))
+            copy_whole(self._file("checkpoints", "last.ckpt"), self._file("checkpoints", name))
         for file in self._file("checkpoints").glob("epoch_*.ckpt"):
             if file.name not in best:
                 file.unlink()
 
     def _file(self, *names: str) -> Path:
         return self.folder.joinpath(*names)
-
-
-def _copy(source: Path, target: Path) -> None:
-    """A second name for a file that is never written again, or a copy where the file system has no hard links."""
-    part = target.with_suffix(".part")
-    part.unlink(missing_ok=True)
-    try:
-        os.link(source, part)
-    except OSError:
-        shutil.copyfile(source, part)
-    os.replace(part, target)
-    part.unlink(missing_ok=True)  # os.replace does nothing where both names are already the same file

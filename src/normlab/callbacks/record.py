@@ -3,8 +3,6 @@
 import csv
 import io
 import math
-import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from normlab.folder.files import read_rows
-from normlab.folder.writing import write_text
+from normlab.folder.writing import append_line, copy_whole, write_text
 
 
 class MetricsTable:
@@ -30,8 +28,9 @@ class MetricsTable:
 
     def append(self, row: dict[str, Any]) -> None:
         if row.keys() <= set(self.columns):
-            with self.file.open("a", newline="") as lines:
-                self._writer(lines).writerow(row)
+            line = io.StringIO()
+            self._writer(line).writerow(row)
+            append_line(self.file, line.getvalue())
             return
         self._add_columns(row)
         self._rewrite([*read_rows(self.file), row])
@@ -97,12 +96,13 @@ class Record(Checkpoint):
         improved = self.score in row and self._is_better(row[self.score])
         if improved:
             self.best = {"epoch": trainer.current_epoch, "score": row[self.score], "metrics": row}
-        part = self.path("last").with_suffix(".part")  # Lightning's own temporary file may lie on another disk
-        trainer.save_checkpoint(part, weights_only=False)  # all processes call it, and the first one writes
-        if trainer.is_global_zero:
-            os.replace(part, self.path("last"))
+        self.save(trainer)
         if improved and trainer.is_global_zero:
             self._make_last_the_best()
+
+    def save(self, trainer: Trainer) -> None:
+        """Saves the present state as last.ckpt. All processes call it, and the first one writes. Raises WriteError."""
+        trainer.save_checkpoint(self.path("last"), weights_only=False)
 
     def adopt_last(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """Makes the last checkpoint the best, for a run that has saved no other."""
@@ -118,11 +118,4 @@ class Record(Checkpoint):
         return score >= self.best["score"] if self.mode == "max" else score <= self.best["score"]
 
     def _make_last_the_best(self) -> None:
-        part = self.path("best").with_suffix(".part")
-        part.unlink(missing_ok=True)
-        try:
-            os.link(self.path("last"), part)  # the next `last` is a new file, put in this one's place
-        except OSError:  # a file system without hard links
-            shutil.copyfile(self.path("last"), part)
-        os.replace(part, self.path("best"))
-        part.unlink(missing_ok=True)  # os.replace does nothing where both names are already the same file
+        copy_whole(self.path("last"), self.path("best"))

@@ -1,14 +1,22 @@
-"""Writes the files of a run folder, each whole or not at all."""
+"""Writes the files of a run folder, each whole or not at all, so that they outlast a power cut."""
 
+import errno
 import json
 import math
 import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from omegaconf import DictConfig, OmegaConf
 
+from normlab.errors import WriteError
 from normlab.folder.files import HEADER, load_config
+from normlab.folder.place import shown
+
+BLOCK = 1 << 24  # bytes that are copied at once
 
 # The beginning of config.yaml, by which `python train.py -cp <folder> -cn config name=<new>` replays the run.
 REPLAY = """\
@@ -43,9 +51,77 @@ def write_result(path: Path, result: dict[str, Any]) -> None:
 
 def write_text(file: Path, text: str) -> None:
     """Writes a file whole or not at all; bytes of file names that are no UTF-8 are written as escapes."""
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(text, encoding="utf-8", errors="backslashreplace")
-    os.replace(part, file)
+    write_with(file, lambda part: part.write(text.encode("utf-8", "backslashreplace")))
+
+
+def write_with(file: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Replaces a file by what `write` writes to an open one beside it; whatever happens, one of the two is there whole.
+
+    What was written is on the disk when this returns. Raises WriteError where the disk is full or broken; the earlier
+    file is then as it was.
+    """
+    part = part_of(file)
+    with failing(file):
+        try:
+            with part.open("wb") as opened:
+                write(opened)
+                opened.flush()
+                os.fsync(opened.fileno())
+            os.replace(part, file)
+        except BaseException:
+            with suppress(OSError):
+                part.unlink()  # on a full disk result.json then finds room to say so
+            raise
+        sync_folder(file.parent)
+
+
+def part_of(file: Path) -> Path:
+    """Where a file is written before it takes its name."""
+    return file.with_name(f".{file.name}.part")
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Writes a file's content once more, in blocks of its own where the file system does not share them by itself.
+
+    A second name for the same file would cost nothing, and a damaged block would then take both.
+    """
+    with source.open("rb") as opened:
+        write_with(target, lambda part: shutil.copyfileobj(opened, part, BLOCK))
+
+
+def append_line(file: Path, line: str) -> None:
+    """Adds a line to a file; it is on the disk when this returns. Raises WriteError; the file may then hold a part."""
+    with failing(file), file.open("ab") as lines:
+        lines.write(line.encode())
+        lines.flush()
+        os.fsync(lines.fileno())
+
+
+@contextmanager
+def failing(file: Path) -> Iterator[None]:
+    """Turns the error of a file system into WriteError, which says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"{shown(file)} cannot be written: {error.strerror or error}; what was saved before is whole, and the same "
+            "command goes on from it when the disk takes files again"
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder outlast a power cut, on file systems that can."""
+    try:
+        opened = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders, and has no need of it
+        return
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems sync files alone
+            raise
+    finally:
+        os.close(opened)
 
 
 def _finite(value: Any) -> Any:

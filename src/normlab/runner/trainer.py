@@ -28,6 +28,7 @@ from normlab.distributed import devices
 from normlab.errors import ConfigError
 from normlab.folder.files import OUR_TRAINER_KEYS
 from normlab.folder.identity import config_hash
+from normlab.folder.saving import WholeCheckpoints
 from normlab.norms.common.declaration import declaration
 from normlab.norms.common.synchronise import Synchronise
 from normlab.sweeps.pruning import Pruning
@@ -96,7 +97,7 @@ def make_trainer(
     if steps_per_call(config) > 1:
         settings.limit_train_batches = 1.0  # Chunks keeps the limit, in batches
         _refuse_per_batch([*callbacks, *added], config.steps_per_execution)
-    plugins: list[Any] = [devices.environment()]
+    plugins: list[Any] = [devices.environment(), WholeCheckpoints()]
     if processes > 1:
         core.append(SameConfig(config_hash(config)))
     if processes > 1 and config.action == "fit":

@@ -1,0 +1,21 @@
+"""Writes checkpoints."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from typing_extensions import override
+
+from normlab.folder.writing import write_with
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Lightning's reader, with a writer whose files are whole and on the disk, or not there at all.
+
+    Lightning's own goes by a temporary file that may lie on another disk, and syncs nothing.
+    """
+
+    @override
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        write_with(Path(path), lambda part: torch.save(checkpoint, part))
