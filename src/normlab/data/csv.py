@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from normlab.data.tables.columns import Frame
 from normlab.data.tables.frames import FrameTable
 from normlab.data.tables.text import Layout, count_rows, find_layout
+from normlab.data.tables.values import Frame
 from normlab.errors import ConfigError
 
 log = logging.getLogger(__name__)

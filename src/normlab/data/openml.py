@@ -5,8 +5,8 @@ from typing import Any
 
 from sklearn.datasets import fetch_openml
 
-from normlab.data.tables.columns import Frame
 from normlab.data.tables.frames import FrameTable
+from normlab.data.tables.values import Frame
 from normlab.errors import ConfigError
 
 

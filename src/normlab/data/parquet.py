@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from normlab.data.tables.columns import Frame
 from normlab.data.tables.frames import FrameTable
 from normlab.data.tables.text import check_file
+from normlab.data.tables.values import Frame
 from normlab.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from normlab.data.stats.measure import Match, Part, constant_columns, equal_columns
-from normlab.data.tables.columns import counts_rows
+from normlab.data.tables.values import counts_rows
 
 ROWS = 40  # the longest list that is told whole; of a longer one both ends are
 FIRST = 5  # how many of a kind are named

@@ -10,10 +10,12 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from normlab.data.common.base import DataModule
-from normlab.data.tables.columns import Column, Columns, Frame, Target, find_columns, find_target, quoted
+from normlab.data.tables.columns import Columns, find_columns
 from normlab.data.tables.embeddings import Embeddings
 from normlab.data.tables.header import FILES, check_columns, check_kept
 from normlab.data.tables.preprocessing import Preprocessing, fit
+from normlab.data.tables.target import Target, find_target
+from normlab.data.tables.values import Column, Frame, quoted
 from normlab.errors import ConfigError, Problems
 from normlab.folder.files import damaged, read_facts
 from normlab.folder.writing import write_text

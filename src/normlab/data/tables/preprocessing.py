@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from normlab.data.tables.columns import Column, Frame
+from normlab.data.tables.values import Column, Frame
 from normlab.errors import ConfigError
 
 MOST_ONEHOT = 1000  # categories of a column
