@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from normlab import compose, run
-from normlab.callbacks.record import Record
+from normlab.callbacks import record
 
 WINE = ["model=net", "data=wine", "logger=none", "trainer.max_epochs=6"]
 
@@ -31,23 +31,23 @@ def assert_resumes(folder, whole):
 
 @pytest.mark.parametrize("moment", ["before the best", "with a part of it", "after the best"])
 def test_killed_between_the_last_and_the_best(tmp_path, monkeypatch, moment):
-    original, calls = Record._make_last_the_best, []
-    monkeypatch.setattr(Record, "_make_last_the_best", lambda self: calls.append(1) or original(self))
+    original, calls = record.copy_whole, []
+    monkeypatch.setattr(record, "copy_whole", lambda *given: calls.append(1) or original(*given))
     run(compose(WINE), folder=tmp_path / "whole")
     improvements = len(calls)
     assert improvements > 1
 
-    def killed(self):
+    def killed(last, best, sync):
         calls.append(1)
         if len(calls) == 2 * improvements:
             if moment == "after the best":
-                original(self)
+                original(last, best, sync)
             if moment == "with a part of it":
-                shutil.copyfile(self.path("last"), self.path("best").with_name(".best.ckpt.part"))
+                shutil.copyfile(last, best.with_name(".best.ckpt.part"))
             raise KilledError
-        original(self)
+        original(last, best, sync)
 
-    monkeypatch.setattr(Record, "_make_last_the_best", killed)
+    monkeypatch.setattr(record, "copy_whole", killed)
     with pytest.raises(KilledError):
         run(compose(WINE), folder=tmp_path / "run")
     last, best = (state(tmp_path / "run", which)["epoch"] for which in ("last", "best"))

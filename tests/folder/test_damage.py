@@ -318,18 +318,31 @@ def test_facts_that_no_data_set_keeps_are_not_taken(folder):
     assert callable(data.setup)
 
 
-def test_metrics_that_end_before_the_checkpoint_are_told(whole, tmp_path):
+def test_metrics_that_end_before_each_checkpoint_are_told(whole, tmp_path):
     shutil.copytree(whole / "stopped", tmp_path / "run")
     table = tmp_path / "run/metrics.csv"
     rows = table.read_text().splitlines(keepends=True)
-    for kept in (rows[:1], rows[:3], [*rows[:2], *rows[3:]], [*rows, rows[1]]):
+    for kept in (rows[:1], [*rows[:2], *rows[3:]], [rows[0], rows[1].replace(",", ",x", 1), *rows[2:]]):
         table.write_text("".join(kept))
         before = contents(tmp_path / "run")
-        with pytest.raises(DamagedError, match="metrics.csv"):
+        with pytest.raises(DamagedError, match=r"metrics.csv has no row of epoch 3, which .*last.ckpt is of"):
             run(compose(WINE), folder=tmp_path / "run")
         assert contents(tmp_path / "run") == before
     table.unlink()  # the remedy
     run(compose(WINE), folder=tmp_path / "run")
+
+
+@pytest.mark.parametrize("harm", ["a row after its turn", "a torn row", "rows of the best alone"])
+def test_damaged_rows_are_cut_and_an_earlier_checkpoint_takes_the_place_of_one_without_a_row(whole, tmp_path, harm):
+    shutil.copytree(whole / "stopped", tmp_path / "run")
+    table = tmp_path / "run/metrics.csv"
+    rows = table.read_text().splitlines(keepends=True)
+    kept = {"a row after its turn": [*rows, rows[1]], "a torn row": [*rows, "4,,\0\0\0,\n"]}.get(harm, rows[:3])
+    table.write_text("".join(kept))
+    run(compose(WINE), folder=tmp_path / "run")
+    went_back = f"going on from {tmp_path}/run/checkpoints/best.ckpt, epoch {BEST}"
+    assert (went_back in (tmp_path / "run/train.log").read_text()) == (harm == "rows of the best alone")
+    assert table.read_bytes() == (whole / "finished/metrics.csv").read_bytes()
 
 
 def test_a_row_that_lost_its_end_is_no_other_epochs(tmp_path):

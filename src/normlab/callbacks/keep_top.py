@@ -40,7 +40,7 @@ class KeepTop(Checkpoint):
         if not trainer.is_global_zero:
             return
         best = {f"epoch_{number}.ckpt" for number in self.best_epochs()}
-        if (name := f"epoch_{epoch}.ckpt") in best:
+        if (name := f"epoch_{epoch}.ckpt") in best and self._file("checkpoints", "last.ckpt").is_file():
             copy_whole(self._file("checkpoints", "last.ckpt"), self._file("checkpoints", name))
         for file in self._file("checkpoints").glob("epoch_*.ckpt"):
             if file.name not in best:

@@ -10,7 +10,9 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from normlab.folder.files import read_rows
+from normlab.errors import WriteError
+from normlab.folder.files import read_rows, whole_rows
+from normlab.folder.pace import Pace
 from normlab.folder.writing import append_line, copy_whole, write_text
 
 
@@ -22,15 +24,16 @@ class MetricsTable:
 
     def truncate(self, epoch: int) -> None:
         """Keeps the rows before `epoch`, where training starts again."""
-        rows = [row for row in read_rows(self.file) if int(row["epoch"]) < epoch]
+        rows = [row for row in whole_rows(self.file) if int(row["epoch"]) < epoch]
         self._add_columns(rows[0] if rows else ())
         self._rewrite(rows)
 
-    def append(self, row: dict[str, Any]) -> None:
+    def append(self, row: dict[str, Any], sync: bool = True) -> None:
+        """Adds a row. sync: whether it is on the disk when this returns."""
         if row.keys() <= set(self.columns):
             line = io.StringIO()
             self._writer(line).writerow(row)
-            append_line(self.file, line.getvalue())
+            append_line(self.file, line.getvalue(), sync)
             return
         self._add_columns(row)
         self._rewrite([*read_rows(self.file), row])
@@ -62,6 +65,7 @@ class Record(Checkpoint):
         self.table = MetricsTable(folder / "metrics.csv", ["epoch", "step", *columns])
         self.best: dict[str, Any] | None = None  # epoch, score, metrics
         self.validated: dict[str, Any] = {}
+        self.pace = Pace(self.path("last"), self.path("best"), self.table.file)
 
     def path(self, which: str) -> Path:
         return self.folder / "checkpoints" / f"{which}.ckpt"
@@ -75,7 +79,7 @@ class Record(Checkpoint):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         best = checkpoint["callbacks"][self.state_key]["best"]
         if trainer.is_global_zero and best is not None and best["epoch"] == checkpoint["epoch"]:
-            self._make_last_the_best()  # the run may have been killed just before it did this
+            copy_whole(self.path("last"), self.path("best"))  # the run may have been killed just before it did this
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -91,24 +95,44 @@ class Record(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         now = {k: v for k, v in trainer.callback_metrics.items() if not k.startswith("val/")} | self.validated
         row = {name: float(value) for name, value in now.items()}
+        sync = not trainer.is_global_zero or self.pace.is_due()
         if trainer.is_global_zero:
-            self.table.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **row})
+            self.table.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **row}, sync)
         improved = self.score in row and self._is_better(row[self.score])
         if improved:
             self.best = {"epoch": trainer.current_epoch, "score": row[self.score], "metrics": row}
-        self.save(trainer)
-        if improved and trainer.is_global_zero:
-            self._make_last_the_best()
+        self._save(trainer, "last", sync)
+        if trainer.is_global_zero:
+            if improved:
+                copy_whole(self.path("last"), self.path("best"), sync)
+            if sync:
+                self.pace.catch_up()
 
-    def save(self, trainer: Trainer) -> None:
-        """Saves the present state as last.ckpt. All processes call it, and the first one writes. Raises WriteError."""
-        trainer.save_checkpoint(self.path("last"), weights_only=False)
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.pace.catch_up()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if trainer.is_global_zero and not isinstance(exception, WriteError):
+            self.pace.catch_up()
+
+    def save(self, trainer: Trainer, which: str = "last") -> None:
+        """Saves the present state as <which>.ckpt, and brings it onto the disk with all that was saved before.
+
+        All processes call it, and the first one writes. Raises WriteError.
+        """
+        self._save(trainer, which, sync=True)
+        if trainer.is_global_zero:
+            self.pace.catch_up()
+
+    def _save(self, trainer: Trainer, which: str, sync: bool) -> None:
+        trainer.save_checkpoint(self.path(which), weights_only=False, storage_options={"sync": sync})
 
     def adopt_last(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """Makes the last checkpoint the best, for a run that has saved no other."""
         self.best = {"epoch": None, "score": metrics[self.score], "metrics": dict(metrics)}
         if trainer.is_global_zero:
-            self._make_last_the_best()
+            copy_whole(self.path("last"), self.path("best"))
 
     def _is_better(self, score: float) -> bool:
         if self.best is None or math.isnan(self.best["score"]):
@@ -116,6 +140,3 @@ class Record(Checkpoint):
         # Where scores are equal, as they often are on small validation sets, the later epoch is the best: it has
         # trained longer, and at a lower rate.
         return score >= self.best["score"] if self.mode == "max" else score <= self.best["score"]
-
-    def _make_last_the_best(self) -> None:
-        copy_whole(self.path("last"), self.path("best"))

@@ -1,9 +1,6 @@
 """Reads checkpoints whole or not at all. They hold tensors and plain values only, so that loading runs no code."""
 
-import logging
-import os
 import pickle
-import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,15 +11,9 @@ from torch import Tensor, nn
 
 from normlab.distributed.shards import cut_like
 from normlab.errors import ConfigError, DamagedError
-from normlab.folder.files import damaged, read_rows
 from normlab.folder.place import shown
 
-log = logging.getLogger(__name__)
-
 DOS_FOLDER = 0x10  # among a record's attributes in a zip archive
-
-# A fit can go on from a checkpoint that has these keys of Lightning's.
-RESUMABLE = {"epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks"}
 
 
 def read(path: Path, mmap: bool = False) -> dict[str, Any]:
@@ -39,11 +30,11 @@ def read(path: Path, mmap: bool = False) -> dict[str, Any]:
     except Exception as error:  # the file may hold anything, and its readers raise anything
         unknown = archive and isinstance(error, pickle.UnpicklingError)
         reason = "it holds more than tensors and plain values" if unknown else "it is empty, cut off or of another kind"
-        raise _no_checkpoint(path, reason) from error
+        raise no_checkpoint(path, reason) from error
     if changed:
-        raise _no_checkpoint(path, f"its part {changed} was changed")
+        raise no_checkpoint(path, f"its part {changed} was changed")
     if not isinstance(loaded, dict) or not _are_tensors(loaded.get("state_dict")):
-        raise _no_checkpoint(path, "it has no weights under state_dict")
+        raise no_checkpoint(path, "it has no weights under state_dict")
     return loaded
 
 
@@ -53,67 +44,11 @@ def load_weights(task: nn.Module, path: Path) -> None:
     Raises DamagedError for a file that is no checkpoint, and ConfigError with the differences for another network's.
     """
     saved, expected = read(path)["state_dict"], task.state_dict()
-    _check_network(expected, saved, path)
+    check_network(expected, saved, path)
     task.load_state_dict({key: cut_like(value, expected[key]) for key, value in saved.items()})
 
 
-def prepare_resuming(folder: Path, task: nn.Module) -> None:
-    """Makes `last.ckpt` the newest whole checkpoint of a fit, if there is one.
-
-    One process calls this, before any process reads the file. A damaged file is set aside under another name. If that
-    was the last one, the best one takes its place: it is an earlier epoch of the same run, which then goes through the
-    same steps again. If the best one is lost, and was not the last, the run begins anew, since it could not end on it.
-    Raises ConfigError for a checkpoint of another network, and where metrics.csv ends before the checkpoint.
-    """
-    last, best = (folder / "checkpoints" / f"{which}.ckpt" for which in ("last", "best"))
-    was_begun = last.is_file() or best.is_file()
-    newest, older = _read_or_set_aside(last), _read_or_set_aside(best)
-    if newest is None and older is not None:
-        log.warning(f"going on from {shown(best)}, epoch {older['epoch']}")
-        part = last.with_suffix(".part")
-        shutil.copyfile(best, part)
-        os.replace(part, last)
-        newest = older
-    if newest is not None and older is None and _best_epoch(newest) not in (None, newest["epoch"]):
-        _set_aside(last, "the best epoch is lost")
-        newest = None
-    if newest is None:
-        if was_begun:
-            log.warning("the run begins anew")
-        return
-    _check_network(task.state_dict(), newest["state_dict"], last)
-    table = folder / "metrics.csv"
-    rows = read_rows(table)
-    if table.is_file() and (not rows or int(rows[-1]["epoch"]) < newest["epoch"]):
-        raise damaged(table, f"has no row of epoch {newest['epoch']}, which {shown(last)} is of")
-
-
-def _read_or_set_aside(path: Path) -> dict[str, Any] | None:
-    """A checkpoint that a fit can go on from; None where there is none, or where it was damaged and set aside."""
-    if not path.is_file():
-        return None
-    try:
-        checkpoint = read(path, mmap=True)
-        if not checkpoint.keys() >= RESUMABLE or "Record" not in checkpoint["callbacks"]:
-            raise _no_checkpoint(path, "it is of another program")
-    except DamagedError as error:
-        _set_aside(path, str(error))
-        return None
-    return checkpoint
-
-
-def _best_epoch(checkpoint: dict[str, Any]) -> int | None:
-    best = checkpoint["callbacks"]["Record"]["best"]
-    return best and best["epoch"]
-
-
-def _set_aside(path: Path, reason: str) -> None:
-    aside = path.with_name(f"{path.name}.aside")
-    os.replace(path, aside)
-    log.warning(f"{reason}; set aside as {shown(aside)}")
-
-
-def _check_network(expected: Mapping[str, Tensor], saved: Mapping[str, Tensor], path: Path) -> None:
+def check_network(expected: Mapping[str, Tensor], saved: Mapping[str, Tensor], path: Path) -> None:
     """Raises ConfigError where the saved weights are not those that a network expects."""
     differences = [f"{key} is missing" for key in expected.keys() - saved.keys()]
     differences += [f"{key} is not in this network" for key in saved.keys() - expected.keys()]
@@ -139,5 +74,5 @@ def _are_tensors(weights: Any) -> bool:
     return isinstance(weights, dict) and all(isinstance(value, Tensor) for value in weights.values())
 
 
-def _no_checkpoint(path: Path, reason: str) -> DamagedError:
+def no_checkpoint(path: Path, reason: str) -> DamagedError:
     return DamagedError(f"{shown(path)} is no checkpoint of normlab: {reason}")

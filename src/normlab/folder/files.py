@@ -123,18 +123,35 @@ def read_rows(file: Path) -> list[dict[str, str]]:
 
     A last row that is cut off, as a killed process may leave it, is left out. Raises DamagedError.
     """
+    rows = whole_rows(file)
+    if file.is_file() and file.read_bytes().count(b"\n") != len(rows) + 1:
+        raise damaged(file)
+    return rows
+
+
+def whole_rows(file: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv up to the first that is damaged or out of turn, with which a fit can go on.
+
+    Raises DamagedError where the table of another program stands there.
+    """
     if not file.is_file():
         return []
     try:
-        text = file.read_text()
-        reader = csv.DictReader(text[: text.rfind("\n") + 1].splitlines(), strict=True)
-        rows = list(reader)
-        epochs = [int(row["epoch"]) for row in rows]
-    except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
+        header, *lines = [line.decode("utf-8", "replace") for line in file.read_bytes().split(b"\n")[:-1]]
+        names = next(csv.reader([header], strict=True))
+    except (OSError, ValueError, StopIteration, csv.Error) as error:
         raise damaged(file) from error
-    consecutive = epochs == list(range(epochs[0], epochs[0] + len(rows))) if rows else True
-    if "epoch" not in (reader.fieldnames or ()) or not consecutive or any(None in row.values() for row in rows):
+    if "epoch" not in names:
         raise damaged(file)
+    rows: list[dict[str, str]] = []
+    for line in lines:
+        values = line.split(",")
+        row = dict(zip(names, values, strict=False))
+        if len(values) != len(names) or not all(map(_is_number, values)) or not row["epoch"].isdecimal():
+            break
+        if rows and int(row["epoch"]) != int(rows[-1]["epoch"]) + 1:
+            break
+        rows.append(row)
     return rows
 
 
@@ -144,7 +161,7 @@ def check_files(path: Path) -> None:
         load_config(path / "config.yaml")
     read_result(path)
     read_environment(path)
-    read_rows(path / "metrics.csv")
+    whole_rows(path / "metrics.csv")
     for file in (path / "data.json", path / "table.json"):
         if file.is_file():
             read_facts(file)
@@ -159,6 +176,15 @@ def _read_json(file: Path) -> Any:
         return json.loads(file.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(file) from error
+
+
+def _is_number(text: str) -> bool:
+    """Whether a field of a table is empty or a number."""
+    try:
+        float(text or 0)
+    except ValueError:
+        return False
+    return True
 
 
 def _texts(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from normlab.distributed import starter
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, WriteError
 
 ROOT = Path("outputs")
 
@@ -52,6 +52,18 @@ def lock(path: Path) -> Iterator[None]:
     except Timeout as error:
         raise ConfigError(
             f"another process is writing to {shown(path)}; wait for it, or choose another name="
+        ) from error
+
+
+@contextmanager
+def failing(path: Path) -> Iterator[None]:
+    """Turns the error of a file system into WriteError, which says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"{shown(path)} cannot be written: {error.strerror or error}; what was saved before is whole, and the same "
+            "command goes on from it once that is mended"
         ) from error
 
 

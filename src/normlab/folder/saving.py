@@ -17,5 +17,8 @@ class WholeCheckpoints(TorchCheckpointIO):
     """
 
     @override
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        write_with(Path(path), lambda part: torch.save(checkpoint, part))
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: dict[str, Any] | None = None
+    ) -> None:
+        """storage_options: `sync`, as in `write_with`."""
+        write_with(Path(path), lambda part: torch.save(checkpoint, part), **(storage_options or {}))

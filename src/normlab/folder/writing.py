@@ -5,16 +5,15 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from omegaconf import DictConfig, OmegaConf
 
-from normlab.errors import WriteError
 from normlab.folder.files import HEADER, load_config
-from normlab.folder.place import shown
+from normlab.folder.place import failing
 
 BLOCK = 1 << 24  # bytes that are copied at once
 
@@ -54,74 +53,89 @@ def write_text(file: Path, text: str) -> None:
     write_with(file, lambda part: part.write(text.encode("utf-8", "backslashreplace")))
 
 
-def write_with(file: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_with(file: Path, write: Callable[[BinaryIO], object], sync: bool = True) -> None:
     """Replaces a file by what `write` writes to an open one beside it; whatever happens, one of the two is there whole.
 
-    What was written is on the disk when this returns. Raises WriteError where the disk is full or broken; the earlier
-    file is then as it was.
+    sync: what was written is on the disk when this returns; without it, a power cut may leave a damaged file. Raises
+    WriteError where the disk is full or broken; the earlier file is then as it was.
     """
-    part = part_of(file)
+    part = file.with_name(f".{file.name}.part")
     with failing(file):
         try:
             with part.open("wb") as opened:
                 write(opened)
-                opened.flush()
-                os.fsync(opened.fileno())
+                if sync:
+                    _sync(opened)
             os.replace(part, file)
         except BaseException:
             with suppress(OSError):
                 part.unlink()  # on a full disk result.json then finds room to say so
             raise
-        sync_folder(file.parent)
+        if sync:
+            sync_folder(file.parent)
 
 
-def part_of(file: Path) -> Path:
-    """Where a file is written before it takes its name."""
-    return file.with_name(f".{file.name}.part")
-
-
-def copy_whole(source: Path, target: Path) -> None:
-    """Writes a file's content once more, in blocks of its own where the file system does not share them by itself.
-
-    A second name for the same file would cost nothing, and a damaged block would then take both.
-    """
-    with source.open("rb") as opened:
-        write_with(target, lambda part: shutil.copyfileobj(opened, part, BLOCK))
-
-
-def append_line(file: Path, line: str) -> None:
-    """Adds a line to a file; it is on the disk when this returns. Raises WriteError; the file may then hold a part."""
+def append_line(file: Path, line: str, sync: bool = True) -> None:
+    """Adds a line to a file. Raises WriteError; the file may then hold a part of the line. sync: as in `write_with`."""
     with failing(file), file.open("ab") as lines:
         lines.write(line.encode())
-        lines.flush()
-        os.fsync(lines.fileno())
+        if sync:
+            _sync(lines)
 
 
-@contextmanager
-def failing(file: Path) -> Iterator[None]:
-    """Turns the error of a file system into WriteError, which says what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise WriteError(
-            f"{shown(file)} cannot be written: {error.strerror or error}; what was saved before is whole, and the same "
-            "command goes on from it when the disk takes files again"
-        ) from error
+def copy_whole(source: Path, target: Path, sync: bool = True) -> None:
+    """Writes a file's content once more. sync: as in `write_with`.
+
+    The blocks are read and written, since file systems let a copy that they make share its blocks with the original,
+    as a second name for the same file would, and a damaged block would then take both.
+    """
+    with source.open("rb") as opened:
+        write_with(target, lambda part: shutil.copyfileobj(opened, part, BLOCK), sync)
+
+
+def sync_files(*files: Path) -> None:
+    """Brings files of one folder onto the disk, those of them that are there, with their names."""
+    for file in files:
+        with failing(file), suppress(FileNotFoundError), file.open("rb+") as opened:
+            _sync(opened)
+    sync_folder(files[0].parent)
 
 
 def sync_folder(folder: Path) -> None:
     """Makes the names in a folder outlast a power cut, on file systems that can."""
-    try:
-        opened = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # Windows opens no folders, and has no need of it
-        return
-    try:
-        os.fsync(opened)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems sync files alone
-            raise
-    finally:
-        os.close(opened)
+    with failing(folder):
+        try:
+            opened = os.open(folder, os.O_RDONLY)
+        except PermissionError:  # Windows opens no folders, and has no need of it
+            return
+        try:
+            os.fsync(opened)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems sync files alone
+                raise
+        finally:
+            os.close(opened)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and those above it that are missing. Raises WriteError."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    for each in reversed(missing):
+        with failing(each):
+            each.mkdir(exist_ok=True)
+        sync_folder(each.parent)
+
+
+def remove(*files: Path) -> None:
+    """Removes files, as far as they are there. Raises WriteError."""
+    for file in files:
+        with failing(file):
+            file.unlink(missing_ok=True)
+
+
+def _sync(opened: IO[bytes]) -> None:
+    opened.flush()
+    os.fsync(opened.fileno())
 
 
 def _finite(value: Any) -> Any:

@@ -23,8 +23,9 @@ from normlab.distributed.devices import threads, timeout
 from normlab.distributed.rendezvous import Start
 from normlab.errors import ConfigError
 from normlab.folder import environment, place, reuse, writing
-from normlab.folder.checkpoints import load_weights, prepare_resuming
+from normlab.folder.checkpoints import load_weights
 from normlab.folder.files import check_files
+from normlab.folder.resuming import prepare_resuming
 from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning, quietly
 from normlab.runner.actions import Outcome, act, progress
 from normlab.runner.allocator import set_allocator
