@@ -22,9 +22,9 @@ from normlab import logs, streams
 from normlab.config.compose import Composed, check, check_replay
 from normlab.config.help import help_text
 from normlab.config.overrides import as_typed
-from normlab.config.source import JOB_NAME, OURS, Source
+from normlab.config.source import JOB_NAME, OURS, ConfigSource
 from normlab.config.sweep import Sweep, check_sweep
-from normlab.distributed import starter
+from normlab.distributed import world
 from normlab.errors import ConfigError, JobError, PeerError, SweepError
 from normlab.folder import place, reuse
 from normlab.report.after import report_sweep
@@ -55,7 +55,7 @@ def _run_command() -> int:
     source = _source(arguments)
     if not arguments.multirun:
         return _run_once(check(arguments.overrides, source))
-    starter.check_sweep()
+    world.check_sweep()
     if arguments.config_path is not None:
         raise ConfigError("-m with --config-path: the run that is replayed is a single one; leave out -m")
     return _run_sweep(check_sweep(arguments.overrides, source))
@@ -82,7 +82,7 @@ def _show(arguments: Namespace) -> None:
     hydra.main(config_path="pkg://normlab.conf", config_name=JOB_NAME, version_base="1.3")(lambda config: None)()
 
 
-def _source(arguments: Namespace) -> Source:
+def _source(arguments: Namespace) -> ConfigSource:
     """What the command composes from: `conf/`, or the run that `--config-path` names; `--config-dir` adds to it.
 
     Raises ConfigError.
@@ -101,7 +101,7 @@ def _source(arguments: Namespace) -> Source:
 def _run_once(composed: Composed) -> int:
     """Runs what was composed, in the surroundings that Hydra gives a job: its folder, environment and callbacks."""
     config = composed.config
-    starter.check(config)
+    world.check(config)
     if config.action == "fit" and config.name is not None:
         path = place.resolve(config.name)
         if (result := reuse.finished(path, config)) is not None:
@@ -188,12 +188,12 @@ def _tell(error: Exception) -> None:
     """
     if isinstance(error, ConfigError):
         _say(f"refused: {error}")
-    elif starter.is_first() or not isinstance(error, PeerError):
+    elif world.is_first() or not isinstance(error, PeerError):
         sys.stdout.flush()
         traceback.print_exception(error)
 
 
 def _say(message: str) -> None:
-    if starter.is_first():
+    if world.is_first():
         sys.stdout.flush()
         print(message, file=sys.stderr)

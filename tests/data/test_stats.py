@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from normlab import compose, run
 from normlab.data.common.base import DataModule
 from normlab.data.stats.measure import Moments, Part, constant_columns, equal_columns, matches
-from normlab.data.stats.text import report
+from normlab.data.stats.summary import report
 from normlab.errors import ConfigError
 
 

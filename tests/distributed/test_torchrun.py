@@ -18,7 +18,7 @@ from lightning import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
 from normlab import compose, run
-from normlab.distributed import devices, starter
+from normlab.distributed import devices, world
 from normlab.distributed.rendezvous import check_gpus
 from normlab.errors import ConfigError
 
@@ -135,7 +135,7 @@ def test_a_process_that_never_comes_is_not_waited_for(tmp_path):
 
 
 def test_a_world_is_told_by_the_environment(monkeypatch):
-    assert starter.world() is None
+    assert world.current() is None
     for key, value in {
         "SLURM_STEP_ID": "0",
         "SLURM_NTASKS": "4",
@@ -144,20 +144,20 @@ def test_a_world_is_told_by_the_environment(monkeypatch):
         "SLURM_JOB_ID": "7",
     }.items():
         monkeypatch.setenv(key, value)
-    here = starter.world()
+    here = world.current()
     assert (here.starter, here.rank, here.processes, here.nodes, here.local) == ("srun", 3, 4, 2, 2)
     monkeypatch.setenv("SLURM_NNODES", "3")
     with pytest.raises(ConfigError, match="srun started 4 processes on 3 nodes: each node must have as many"):
-        starter.check(compose(["trainer=slurm"]))
+        world.check(compose(["trainer=slurm"]))
     for key, value in (RANKS | {"RANK": "1"}).items():  # torchrun inside of srun
         monkeypatch.setenv(key, value)
-    assert starter.world() == starter.World("torchrun", 1, 2, 1)
+    assert world.current() == world.World("torchrun", 1, 2, 1)
     for key in RANKS:
         monkeypatch.delenv(key)
     for name, value in (("SLURM_JOB_NAME", "interactive"), ("SLURM_NTASKS", "1")):
         with monkeypatch.context() as inner:
             inner.setenv(name, value)
-            assert starter.world() is None
+            assert world.current() is None
 
 
 def test_several_nodes_need_a_starter(tmp_path):

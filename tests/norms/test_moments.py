@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from normlab.norms.common.moments import affine_map, moments, part_moments, part_sums, unbiased
+from normlab.norms.common.moments import affine_map, moments, piece_moments, piece_sums, unbiased
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
@@ -16,7 +16,7 @@ LAYOUTS = [torch.contiguous_format, torch.channels_last]
 def test_moments_are_numpys(layout, shift, scale, dtype, sizes):
     torch.manual_seed(0)
     x = (torch.randn(6, 5, 4, 3, dtype=torch.float64) * scale + shift).to(dtype).to(memory_format=layout)
-    mean, var = part_moments(x, sizes)
+    mean, var = piece_moments(x, sizes)
     close = 1e-10 if dtype == torch.float64 else 1e-4
     for k, part in enumerate(x.double().split(sizes or 1)):
         values = part.numpy()
@@ -28,7 +28,7 @@ def test_moments_are_numpys(layout, shift, scale, dtype, sizes):
 @pytest.mark.parametrize("shape", [(50, 3), (50, 3, 2, 2)])
 def test_moments_of_tables_and_16_bit_are_float32(shape, dtype):
     x = torch.randn(shape).to(dtype)
-    mean, var = part_moments(x, [50])
+    mean, var = piece_moments(x, [50])
     assert mean.dtype == var.dtype == torch.float32
     values = x.double().numpy()
     axes = (0, *range(2, x.ndim))
@@ -61,7 +61,7 @@ def test_sums_of_parts_are_those_that_torchs_kernel_gives_without_a_weight(dtype
     torch.manual_seed(0)
     x, g = (torch.randn(6, 5, 4, 3).to(dtype).to(memory_format=torch.channels_last) for _ in range(2))
     centre = torch.randn(2, 5).to(torch.promote_types(dtype, torch.float32))
-    found = part_sums(g, x, [2, 4], centre)
+    found = piece_sums(g, x, [2, 4], centre)
     one = torch.ones_like(centre[0])
     for k, (its_g, its_x) in enumerate(zip(g.split([2, 4]), x.split([2, 4]), strict=True)):
         _, of_products, of_g = torch.ops.aten.native_batch_norm_backward(

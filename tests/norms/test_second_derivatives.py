@@ -8,7 +8,7 @@ from torch import nn
 
 from normlab.config.options import read_option
 
-KEYS = {"ghost": {"size": 2}}  # batches of several parts
+KEYS = {"ghost": {"size": 2}}  # batches of several pieces
 REFUSED = {"mabn"}  # in training, where its gradient is no derivative
 
 

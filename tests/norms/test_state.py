@@ -1,4 +1,4 @@
-"""The state of every own layer: how it begins, whose it takes, and what torch's folding may make of it."""
+"""The state of every layer of normlab: how it begins, whose it takes, and what torch's folding may make of it."""
 
 import copy
 

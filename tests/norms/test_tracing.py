@@ -18,13 +18,13 @@ from normlab.norms.whitening import Whitening
 
 FEATURES = 8
 NORMS = options("norm")
-KEYS = {  # bounds that are open, batches of several parts, and a past that counts
+KEYS = {  # bounds that are open, batches of several pieces, and a past that counts
     "renorm": {"start": 0, "end": 1},
     "ghost": {"size": 2},
     "mabn": {"window": 2, "average_from": 0, "start": 0},
     "cross_iteration": {"window": 3, "start": 0},
 }
-PARTS = ("ghost", "split")  # cut a batch into a number of parts that a graph has fixed
+CUTTING = ("ghost", "split")  # cut a batch into a number of pieces that a graph has fixed
 
 each_norm = pytest.mark.parametrize("name", NORMS)
 
@@ -161,7 +161,7 @@ def steps(layers: nn.Module, network: nn.Module, sizes: tuple[int, ...]) -> dict
     return found | layers.state_dict()
 
 
-@few_and_all("switchable", "frn", leave_out=("mabn", *PARTS))
+@few_and_all("switchable", "frn", leave_out=("mabn", *CUTTING))
 def test_a_trained_export_has_the_layers_gradients(names):
     """An exported layer trains on: its gradients are autograd's of what was recorded."""
     layers = Every(names).double()
@@ -170,7 +170,7 @@ def test_a_trained_export_has_the_layers_gradients(names):
     torch.testing.assert_close(steps(exported, exported, BATCHES), steps(plain, plain, BATCHES), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", CUTTING)
 def test_a_trained_export_of_parts_has_the_layers_gradients_at_its_size(name):
     layers = Every([name]).double()
     plain, sizes = copy.deepcopy(layers), (8, 8)
@@ -185,7 +185,7 @@ def test_an_export_whose_gradient_would_be_wrong_is_refused():
         torch.export.export(Whitening(method="eigh")(FEATURES, 2), (batch(8),))
 
 
-@few_and_all("mabn", leave_out=PARTS)
+@few_and_all("mabn", leave_out=CUTTING)
 def test_compiled_layers_have_the_layers_gradients_and_one_graph_for_all_batch_sizes(names):
     torch.compiler.reset()
     graphs = []

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from normlab.norms.whitening import EighInverseRoot, Whitening, newton_inverse_root
-from normlab.runner.guards import check_batches
+from normlab.runner.batch_sizes import check_batches
 
 
 def prepared(option: Whitening, features: int, dims: int) -> nn.Module:

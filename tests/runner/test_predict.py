@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from normlab import compose, run
 from normlab.data.common.base import DataModule
-from normlab.distributed import starter
 from normlab.errors import ConfigError
 from normlab.models.net import Net
 from normlab.norms.batch import Batch
@@ -192,7 +191,7 @@ def test_processes_that_torchrun_started_are_refused(fitted, monkeypatch, typed)
     for key, value in world.items():
         monkeypatch.setenv(key, value)
     with pytest.raises(ConfigError, match=rf"{typed[0]} under torchrun: start python train.py without it"):
-        starter.check(compose(typed))
+        world.check(compose(typed))
 
 
 def test_the_network_is_in_eval_mode_and_a_stray_train_is_found(fitted, monkeypatch):

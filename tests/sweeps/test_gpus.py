@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from normlab.sweeps.launchers import gpus as gpus_module
 from normlab.sweeps.launchers import joblib as processes
-from normlab.sweeps.launchers.beside import Job
+from normlab.sweeps.launchers.beside import NumberedJob
 from normlab.sweeps.launchers.gpus import shared_out, visible
 
 
@@ -78,9 +78,9 @@ def test_so_many_jobs_at_a_time_as_there_are_gpus(names, trainer, n_jobs, thread
     monkeypatch.setattr(processes, "_Worker", Thread)
     Thread.made = []
     launcher = processes.JoblibLauncher(n_jobs)
-    launcher.sweep = Sees(**trainer)
+    launcher.runner = Sees(**trainer)
     with pytest.raises(AttributeError, match="start"):  # by the first job
-        launcher._launch([Job(number, ()) for number in range(6)])
+        launcher._launch([NumberedJob(number, ()) for number in range(6)])
     assert [",".join(seen) if seen else None for _, seen in Thread.made] == expected
     assert {made for made, _ in Thread.made} == {threads}
 
@@ -89,6 +89,6 @@ def test_so_many_jobs_at_a_time_as_there_are_gpus(names, trainer, n_jobs, thread
 def test_a_worker_process_and_those_it_starts_see_their_own(monkeypatch):
     monkeypatch.setattr(processes, "visible", lambda: ["5", "7"])
     launcher = processes.JoblibLauncher(2)
-    launcher.sweep = Sees()
-    seen = launcher._launch([Job(number, ()) for number in range(4)])
+    launcher.runner = Sees()
+    seen = launcher._launch([NumberedJob(number, ()) for number in range(4)])
     assert {gpu for _, gpu in seen} == {"5", "7"}

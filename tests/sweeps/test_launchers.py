@@ -16,7 +16,7 @@ from helpers.processes import train
 
 from normlab.config.sweep import check_sweep
 from normlab.errors import ConfigError
-from normlab.sweeps.launchers.beside import Job
+from normlab.sweeps.launchers.beside import NumberedJob
 from normlab.sweeps.launchers.joblib import _Worker
 
 WINE = ["model=net", "data=wine", "logger=none"]
@@ -143,7 +143,7 @@ def test_a_worker_that_is_killed_after_its_last_job_is_replaced():
     waiting = worker.pool.submit(time.sleep, 60)
     os.kill(first, signal.SIGKILL)
     assert isinstance(waiting.exception(), BrokenExecutor)
-    assert worker.start(Job(0, ())).result() not in (first, os.getpid())
+    assert worker.start(NumberedJob(0, ())).result() not in (first, os.getpid())
 
 
 @linux

@@ -18,7 +18,7 @@ from normlab.config.names import check_name, check_option
 from normlab.config.options import GROUPS, SEVERAL, run_keys
 from normlab.config.overrides import as_typed, is_hydras, is_selection, lines_of, parse, typed_value
 from normlab.config.rules import check_all, check_typed, rule
-from normlab.config.source import OURS, Source
+from normlab.config.source import OURS, ConfigSource
 from normlab.config.unread import PARTS, check_read
 from normlab.config.values import check_value
 from normlab.errors import ConfigError, show
@@ -53,7 +53,7 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     return check(overrides, data_follows=True).config
 
 
-def check(overrides: Sequence[str], source: Source = OURS, data_follows: bool = False) -> Composed:
+def check(overrides: Sequence[str], source: ConfigSource = OURS, data_follows: bool = False) -> Composed:
     """Composes what was typed for one run, and refuses what cannot work.
 
     data_follows: whether data may still be given from Python, by which a run is told from another too. Raises
@@ -67,7 +67,7 @@ def check(overrides: Sequence[str], source: Source = OURS, data_follows: bool = 
     return composed
 
 
-def check_replay(path: Path, overrides: Sequence[str], source: Source = OURS) -> Source:
+def check_replay(path: Path, overrides: Sequence[str], source: ConfigSource = OURS) -> ConfigSource:
     """Where the run is composed from that `--config-path <path> --config-name config` names.
 
     source: whose options may name parts that the run has.
@@ -83,7 +83,7 @@ def check_replay(path: Path, overrides: Sequence[str], source: Source = OURS) ->
     return replace(source, folder=f"file://{path.absolute()}", primary="config")
 
 
-def compose_job(overrides: Sequence[str], source: Source = OURS) -> Composed:
+def compose_job(overrides: Sequence[str], source: ConfigSource = OURS) -> Composed:
     """One job's checked configuration. Raises ConfigError."""
     parsed = parse(overrides)
     source = reach(parsed, source)
@@ -119,7 +119,7 @@ def check_folder(config: DictConfig, number: int | None = None, data_follows: bo
         reuse.check_fit(path if number is None else path / str(number), config, data_follows)
 
 
-def check_selections(parsed: Iterable[Override], source: Source) -> list[Override]:
+def check_selections(parsed: Iterable[Override], source: ConfigSource) -> list[Override]:
     """The overrides that Hydra composes, with each option checked. Raises ConfigError."""
     selections = [override for override in parsed if is_selection(override) or is_hydras(override)]
     for override in selections:
@@ -166,7 +166,7 @@ def _joined(earlier: Iterable[str], later: Iterable[str]) -> list[str]:
 
 
 @cache
-def parts(group: str, source: Source = OURS) -> list[tuple[str, Any]]:
+def parts(group: str, source: ConfigSource = OURS) -> list[tuple[str, Any]]:
     """What the options of a group name, and under which keys: ("callbacks.agc", "….AdaptiveGradientClipping")."""
     if group not in GROUPS:
         return []
@@ -174,7 +174,7 @@ def parts(group: str, source: Source = OURS) -> list[tuple[str, Any]]:
     return [found for tree in trees for found in trust.targets(tree, group)]
 
 
-def reach(parsed: Iterable[Override], source: Source) -> Source:
+def reach(parsed: Iterable[Override], source: ConfigSource) -> ConfigSource:
     """The source with the folders of options that were typed as hydra.searchpath=[…]. Raises ConfigError."""
     folders = typed_value(parsed, "hydra.searchpath", [])
     if not isinstance(folders, list) or not all(isinstance(folder, str) for folder in folders):
@@ -185,7 +185,7 @@ def reach(parsed: Iterable[Override], source: Source) -> Source:
 
 
 def _apply(
-    parsed: list[Override], source: Source, kept: Mapping[str, Any] | None = None
+    parsed: list[Override], source: ConfigSource, kept: Mapping[str, Any] | None = None
 ) -> tuple[DictConfig, DictConfig]:
     """The composed options with the typed values put in, each name and value checked on the way; and Hydra's part.
 
@@ -197,9 +197,9 @@ def _apply(
         hydra = config.pop("hydra")
         config.update(kept or {})
     typed = [override for override in parsed if override not in selections]
-    own = [override for override in parsed if not is_hydras(override)]
-    hydra.overrides.task = [*lines_of(own)]
-    hydra.job.override_dirname = get_overrides_dirname(own, **hydra.job.config.override_dirname)
+    of_run = [override for override in parsed if not is_hydras(override)]
+    hydra.overrides.task = [*lines_of(of_run)]
+    hydra.job.override_dirname = get_overrides_dirname(of_run, **hydra.job.config.override_dirname)
     others = {override.key_or_group for override in typed if override.key_or_group.endswith("._target_")}
     for override in sorted(typed, key=lambda override: override.key_or_group not in others):
         key, value = override.key_or_group, override.value()
@@ -219,7 +219,7 @@ def _check_place(run_folder: Path, action: str) -> None:
 
 
 def _reading(
-    run_folder: Path, saved: DictConfig, parsed: list[Override], trusted: Sequence[str], source: Source
+    run_folder: Path, saved: DictConfig, parsed: list[Override], trusted: Sequence[str], source: ConfigSource
 ) -> trust.Reading:
     typed, file = {override.key_or_group for override in parsed}, place.shown(run_folder) / "config.yaml"
     return trust.Reading(str(file), saved, typed, trusted, lambda group: parts(group, source))
@@ -238,7 +238,9 @@ def _checkpoint(parsed: list[Override]) -> str | None:
     return typed
 
 
-def _inherited(saved: DictConfig, parsed: list[Override], source: Source) -> tuple[list[Override], dict[str, Any]]:
+def _inherited(
+    saved: DictConfig, parsed: list[Override], source: ConfigSource
+) -> tuple[list[Override], dict[str, Any]]:
     """The options that a run was made with, but for those typed anew.
 
     Where one of them is not among the options here, the run's own parts stand in place of all, by their groups.

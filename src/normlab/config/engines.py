@@ -10,7 +10,7 @@ from normlab.config.objectives import PRUNERS, check_objectives, check_prunable
 from normlab.config.rules import rule
 from normlab.config.space import Numbers, Space
 from normlab.config.values import check_value
-from normlab.distributed import starter
+from normlab.distributed import world
 from normlab.errors import ConfigError
 from normlab.folder.identity import REPLICATES
 
@@ -100,7 +100,7 @@ def check_launcher(launcher: DictConfig, config: DictConfig) -> None:
     _check_values("hydra.launcher", launcher, [key for key in ("n_jobs",) if key in launcher])
     tasks, nodes = launcher.get("tasks_per_node", 1), launcher.get("nodes", 1)
     if tasks * nodes == 1:
-        starter.check(config)
+        world.check(config)
         return
     if launcher.get("cluster") != "slurm":
         raise ConfigError(

@@ -9,7 +9,7 @@ from typing import Any
 
 from normlab.config.options import CONF, GROUPS
 from normlab.config.overrides import parse, typed_value
-from normlab.config.source import Source
+from normlab.config.source import ConfigSource
 
 SHOWN = [group for group in GROUPS if group != "local"]
 KEY = re.compile(r"^( *)(\w+): *([^#]*?) *(?:# (.*))?$")
@@ -17,7 +17,7 @@ INTERNAL = ("defaults", "_target_", "_partial_", "hydra", "overrides")
 WIDTH = 46  # columns of a key with its value; its meaning follows
 
 
-def help_text(source: Source, overrides: Sequence[str]) -> str:
+def help_text(source: ConfigSource, overrides: Sequence[str]) -> str:
     """The help for what was typed: the keys are those of the options that it chooses, and of the defaults else."""
     parsed = parse(overrides)
     config = source.compose(tuple(o.input_line for o in parsed if o.key_or_group in GROUPS and o.input_line))
@@ -44,12 +44,12 @@ def _listed(chosen: Any) -> list[str]:
     return [] if chosen is None else [chosen] if isinstance(chosen, str) else [*map(str, chosen)]
 
 
-def _options(source: Source, group: str, chosen: Sequence[str]) -> Iterator[str]:
+def _options(source: ConfigSource, group: str, chosen: Sequence[str]) -> Iterator[str]:
     for option in source.options(group):
         yield f"  {'*' if option in chosen else ' '} {option:<22} {meaning(source, group, option)}".rstrip()
 
 
-def meaning(source: Source, group: str, option: str) -> str:
+def meaning(source: ConfigSource, group: str, option: str) -> str:
     """The first comment of an option's file, or the first line that the file of its class says of itself."""
     text = source.text(group, option)
     if comment := re.match(r"(?:# @package .*\n)?# (?!@)(?:Shows: )?(.+)", text):
@@ -68,7 +68,7 @@ def _docstring(target: str) -> str:
     return said.partition("\n")[0].partition("  python ")[0]
 
 
-def _option_keys(source: Source, group: str, option: str) -> Iterator[tuple[str, str, str]]:
+def _option_keys(source: ConfigSource, group: str, option: str) -> Iterator[tuple[str, str, str]]:
     """The keys of an option, with those of the files that it includes; a value of its own takes the place of theirs."""
     text = source.text(group, option)
     listed = re.search(r"^defaults: \[(.*)\]", text, re.M)

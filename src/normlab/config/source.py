@@ -31,7 +31,7 @@ JOB_NAME = "train"  # what Hydra calls a job where it names one, such as in SLUR
 
 
 @dataclass(frozen=True)
-class Source:
+class ConfigSource:
     """A folder of configurations, as Hydra writes its address, and the file in it that composing begins with.
 
     added: the addresses of further folders, with options of a person's own.
@@ -45,7 +45,7 @@ class Source:
     def loader(self) -> ConfigLoaderImpl:
         return _loader(self.folder, self.added)
 
-    def also(self, folders: Iterable[str], typed: str) -> "Source":
+    def also(self, folders: Iterable[str], typed: str) -> "ConfigSource":
         """This source with further folders of options. typed: the key that names them.
 
         Raises ConfigError for a folder that is not there, and for an option in it that is called like one of ours.
@@ -84,7 +84,7 @@ class Source:
         return _load(self, lines, RunMode.MULTIRUN)
 
 
-OURS = Source()
+OURS = ConfigSource()
 
 
 def forget() -> None:
@@ -124,16 +124,16 @@ def _check_added(address: str, typed: str) -> None:
 
 
 @cache
-def _options(source: Source, group: str) -> list[str]:
+def _options(source: ConfigSource, group: str) -> list[str]:
     return source.loader.get_group_options(group)
 
 
 @cache
-def _composed(source: Source, lines: tuple[str, ...]) -> DictConfig:
+def _composed(source: ConfigSource, lines: tuple[str, ...]) -> DictConfig:
     return _load(source, [*lines], RunMode.RUN)
 
 
-def _load(source: Source, lines: list[str], mode: RunMode) -> DictConfig:
+def _load(source: ConfigSource, lines: list[str], mode: RunMode) -> DictConfig:
     try:
         return source.loader.load_configuration(source.primary, lines, mode, from_shell=False)
     except (HydraException, OmegaConfBaseException) as error:

@@ -16,7 +16,7 @@ from normlab.config.engines import (
 )
 from normlab.config.names import check_name
 from normlab.config.overrides import as_typed, is_hydras, lines_of, parse, typed_value
-from normlab.config.source import OURS, Source
+from normlab.config.source import OURS, ConfigSource
 from normlab.config.space import Job, jobs, probes, search_space
 from normlab.errors import ConfigError
 from normlab.folder.identity import LENGTH, config_hash
@@ -32,10 +32,10 @@ class Sweep:
 
     settings: DictConfig
     jobs: list[Job]
-    source: Source
+    source: ConfigSource
 
 
-def check_sweep(overrides: Sequence[str], source: Source = OURS) -> Sweep:
+def check_sweep(overrides: Sequence[str], source: ConfigSource = OURS) -> Sweep:
     """Checks every job of a sweep, or for a search jobs at the ends of its space. Raises ConfigError."""
     checked: list[Job] = []
     overrides = as_typed(overrides)
@@ -51,9 +51,9 @@ def check_sweep(overrides: Sequence[str], source: Source = OURS) -> Sweep:
         check_search(engines, space)
     else:
         check_plain(engines.sweeper)
-    own = [line for line in fixed if not is_hydras(parse([line])[0])]
+    common = [line for line in fixed if not is_hydras(parse([line])[0])]
     order = {override.get_key_element(): number for number, override in enumerate(parse(overrides))}
-    for number, job in enumerate(probes(own, space) if searches else jobs(own, space)):
+    for number, job in enumerate(probes(common, space) if searches else jobs(common, space)):
         config = compose_job(job, source).config
         check_launcher(engines.launcher, config)
         if searches:
@@ -63,11 +63,11 @@ def check_sweep(overrides: Sequence[str], source: Source = OURS) -> Sweep:
             check_folder(config, number)
         longer = config_hash(config, but=LENGTH) if config.extend else None
         typed = sorted(job, key=lambda line: order.get(line.partition("=")[0], -1))
-        checked.append(Job(tuple(typed), tuple(job[len(own) :]), config_hash(config), longer))
+        checked.append(Job(tuple(typed), tuple(job[len(common) :]), config_hash(config), longer))
     return Sweep(source.compose_sweep(overrides), checked, source)
 
 
-def _hydras_own(overrides: Sequence[str], source: Source) -> DictConfig:
+def _hydras_own(overrides: Sequence[str], source: ConfigSource) -> DictConfig:
     """Hydra's own part of the configuration of a sweep: its sweeper and its launcher."""
     fixed = [override for override in parse(overrides) if not override.is_sweep_override()]
     chosen = check_selections(fixed, source)

@@ -44,8 +44,8 @@ def check_read(config: DictConfig) -> None:
 
 def check_trainer_key(name: str) -> None:
     """Raises ConfigError for a key under `trainer` that neither Lightning's Trainer nor normlab reads."""
-    if name in OWN_TRAINER_KEYS:
-        raise ConfigError(f"trainer.{name} is normlab's own; {OWN_TRAINER_KEYS[name]}")
+    if name in DECIDED_HERE:
+        raise ConfigError(f"trainer.{name} is normlab's own; {DECIDED_HERE[name]}")
     if name not in trainer_parameters():
         raise ConfigError(f"Lightning's Trainer has no parameter {name}{did_you_mean(name, trainer_parameters())}")
 
@@ -66,7 +66,7 @@ def _check(key: Any, where: str, known: Iterable[str]) -> None:
 
 
 # What of Lightning's Trainer normlab decides itself, and where a person says it instead.
-OWN_TRAINER_KEYS = {
+DECIDED_HERE = {
     "callbacks": "choose callbacks=",
     "logger": "choose logger=",
     "default_root_dir": "set name=",
@@ -76,7 +76,7 @@ OWN_TRAINER_KEYS = {
     "fast_dev_run": "choose trainer=debug",
     "barebones": "set steps_per_execution= for speed",
     "plugins": "set trainer.precision and trainer.sync_batchnorm",
-    "use_distributed_sampler": "each process always has a part of its own",
+    "use_distributed_sampler": "each process always has samples of its own",
 }
 
 

@@ -29,7 +29,7 @@ def of_all(own: T) -> list[T]:
     return values
 
 
-class Sent:
+class LastSent:
     """What this process sent last, as NCCL's collectives return before they are done.
 
     layer: the name of the layer whose statistics or gradients it sent.
@@ -64,7 +64,7 @@ def _sum(own: Tensor, layer: str) -> Tensor:
 
 def _naming(layer: str, collective: Callable[[], Any]) -> None:
     """Runs a collective; where it fails because another rank does not come, the error names the layer and the rank."""
-    Sent.layer = layer
+    LastSent.layer = layer
     try:
         collective()
     except RuntimeError as error:

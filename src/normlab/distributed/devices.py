@@ -12,14 +12,14 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.accelerators.cuda import CUDAAccelerator
 from omegaconf import DictConfig
 
-from normlab.distributed import starter
+from normlab.distributed import world
 from normlab.errors import ConfigError
 
 
 def count(config: DictConfig) -> int:
     """How many processes a configuration asks for. Raises ConfigError for devices or processes that are not there."""
-    starter.check(config)
-    here = starter.world()
+    world.check(config)
+    here = world.current()
     devices = config.trainer.devices if here is None else here.local
     return _on_this_node(devices, config.trainer) * nodes()
 
@@ -30,8 +30,8 @@ def timeout(config: DictConfig) -> timedelta:
 
 
 def nodes() -> int:
-    """How many machines take part."""
-    here = starter.world()
+    """How many machines the run is on."""
+    here = world.current()
     return 1 if here is None else here.nodes
 
 
@@ -60,7 +60,7 @@ def has_own_gpu(trainer: DictConfig) -> bool:
 
     Whether another process has the same GPU is only known once they meet (see rendezvous.py).
     """
-    here = starter.world()
+    here = world.current()
     several_here = here is not None and here.local > 1
     return several_here and trainer.accelerator in ("auto", "gpu") and torch.cuda.device_count() == 1
 
@@ -82,7 +82,7 @@ def environment() -> ClusterEnvironment:
 
     Lightning's own choice takes any process in a SLURM job for one that srun has started.
     """
-    here = starter.world()
+    here = world.current()
     if here is None:
         return LightningEnvironment()
     if here.starter == "torchrun":
@@ -92,5 +92,5 @@ def environment() -> ClusterEnvironment:
 
 
 def threads(processes: int) -> int:
-    """How many threads each of the processes takes: its part of the cores, or what OMP_NUM_THREADS says."""
+    """How many threads each of the processes takes: its share of the cores, or what OMP_NUM_THREADS says."""
     return torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else max(1, torch.get_num_threads() // processes)

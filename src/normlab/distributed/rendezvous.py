@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from normlab.distributed import starter
+from normlab.distributed import world
 from normlab.distributed.devices import environment, has_own_gpu
 from normlab.errors import ConfigError, PeerError, WaitError
 
@@ -30,7 +30,7 @@ class Start:
     def __init__(self, patience: timedelta):
         """patience: how long to wait until the others have built their parts."""
         self.patience = patience
-        self.told = starter.world() is None  # a process that stands alone has nobody to tell
+        self.told = world.current() is None  # a process that stands alone has nobody to tell
 
     def __enter__(self) -> "Start":
         if not self.told:

@@ -13,7 +13,7 @@ def is_cut(network: nn.Module) -> bool:
     return beneath(type(network)) is not type(network)
 
 
-def own_part(tensor: Tensor) -> Tensor:
+def shard_of(tensor: Tensor) -> Tensor:
     """This process's shard of a tensor; the tensor itself where it is whole."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # pyright: ignore[reportAttributeAccessIssue]
 

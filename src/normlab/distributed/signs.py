@@ -61,8 +61,8 @@ class Signs:
         words = [place(traceback.walk_stack(sys._current_frames()[self.watched]))]
         if self.trainer is not None:
             words.append(moment(self.trainer))
-        if collectives.Sent.layer is not None:
-            words.append(f"after it sent the statistics of {collectives.Sent.layer}")
+        if collectives.LastSent.layer is not None:
+            words.append(f"after it sent the statistics of {collectives.LastSent.layer}")
         return ", ".join(words)
 
 

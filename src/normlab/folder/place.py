@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from normlab.distributed import starter
+from normlab.distributed import world
 from normlab.errors import ConfigError, WriteError
 
 ROOT = Path("outputs")
@@ -35,7 +35,7 @@ def resolve(name: object, action: str = "fit", ckpt: str | None = None) -> Path:
     if ckpt not in (None, "best", "last"):
         return Path(ckpt).parent.parent
     if action in ("fit", "sweep", "lr_find", "stats"):
-        if (given := starter.run_name()) is not None:
+        if (given := world.run_name()) is not None:
             return ROOT / given
         now = datetime.now()
         return ROOT / now.strftime("%Y-%m-%d") / f"{now:%H-%M-%S}-{uuid.uuid4().hex[:6]}"

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from normlab.distributed import starter
+from normlab.distributed import world
 from normlab.errors import ConfigError, show
 from normlab.folder.files import check_files, holds_run, read_config, read_result
 from normlab.folder.identity import LENGTH, config_hash, numbers
@@ -72,7 +72,7 @@ def finished(path: Path, config: DictConfig) -> dict[str, Any] | None:
 
 def tell_finished(path: Path, result: dict[str, Any]) -> None:
     """Says that a finished run is left alone; only the first of several processes says it."""
-    if not starter.is_first():
+    if not world.is_first():
         return
     score = "" if result["score"] is None else f": {result['score_name']} {result['score']:.4g}"
     if share := result.get("majority", {}).get("val"):

@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 from normlab.norms.common.base import Norm
 from normlab.norms.common.declaration import Declaration
-from normlab.norms.common.layer import OwnLayer
+from normlab.norms.common.layer import NormLayer
 from normlab.norms.common.rows import affine
 from normlab.norms.common.tracing import leaf
 
 
-class FrozenNorm(OwnLayer):
+class FrozenNorm(NormLayer):
     """See `Frozen`. `weight`, `bias`, `running_mean` and `running_var` (C,) are buffers; there are no parameters."""
 
     declaration = Declaration(frozenset(), running_stats=True, foldable=True)

@@ -1,4 +1,4 @@
-"""Ghost batch normalization: batch norm within parts of the batch."""
+"""Ghost batch normalization: batch norm within pieces of the batch."""
 
 from dataclasses import dataclass
 

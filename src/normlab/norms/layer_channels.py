@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from normlab.norms.common.base import Norm
 from normlab.norms.common.declaration import Declaration
 from normlab.norms.common.derived import Derived, again, derived, gradients
-from normlab.norms.common.layer import OwnLayer, has_16_bits, in_float32, per_channel, widened
+from normlab.norms.common.layer import NormLayer, has_16_bits, in_float32, per_channel, widened
 from normlab.norms.common.rows import has_fast_rows, row_sums
 from normlab.norms.common.tracing import leaf
 
@@ -47,7 +47,7 @@ class _OverChannels(Derived):
         return g.sub_(of_g).addcmul_(z, of_gz, value=-1).mul_(r), d_weight, d_bias, None
 
 
-class ChannelsLayer(OwnLayer):
+class ChannelsLayer(NormLayer):
     """See `LayerChannels`. Parameters weight and bias (C,)."""
 
     declaration = Declaration(frozenset({"channel"}))

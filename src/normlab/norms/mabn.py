@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from normlab.norms.common.base import Norm
 from normlab.norms.common.checkpointing import check_first_pass
 from normlab.norms.common.declaration import BATCH, Declaration
-from normlab.norms.common.layer import OwnLayer
-from normlab.norms.common.moments import part_moments, part_sums
+from normlab.norms.common.layer import NormLayer
+from normlab.norms.common.moments import piece_moments, piece_sums
 from normlab.norms.common.rows import affine, of_rows
 from normlab.norms.common.tracing import check_not_exported, kept, leaf
 
@@ -45,7 +45,9 @@ class _ByMovingAverage(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         x, weight, r, rstd = ctx.saved_tensors
-        d_bias, by_x = (sums[0] for sums in part_sums(upstream, x, [x.shape[0]], torch.zeros_like(weight).unsqueeze(0)))
+        d_bias, by_x = (
+            sums[0] for sums in piece_sums(upstream, x, [x.shape[0]], torch.zeros_like(weight).unsqueeze(0))
+        )
         values = x.numel() // x.shape[1]
         a = average(weight * r * rstd * by_x / values, *ctx.past)
         of_dy, of_x = (of_rows(t.unsqueeze(0), x) for t in (weight * r * rstd, -a * rstd.square()))
@@ -80,7 +82,7 @@ class CentredLinear(nn.Linear):
         return F.linear(input, self.weight - self.weight.mean(1, keepdim=True), self.bias)
 
 
-class MABNLayer(OwnLayer):
+class MABNLayer(NormLayer):
     """See `MABN`. Parameters weight, bias; buffers running_square (C,), squares, products (window, C) and counters.
 
     `squares` has χ² of the last `num_batches_tracked` forward passes in training, and `products` the backward term of
@@ -124,7 +126,7 @@ class MABNLayer(OwnLayer):
     @torch.no_grad()
     def _follow(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Takes the batch into the averages; r and 1 / σ (C,)."""
-        mean, var = part_moments(x, [x.shape[0]])
+        mean, var = piece_moments(x, [x.shape[0]])
         newest = (var + mean.square())[0]
         square = average(newest, self.squares, self.num_batches_tracked, self.option.average_from)
         r = ((square + self._eps) / (self.running_square + self._eps)).sqrt()

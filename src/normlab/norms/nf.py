@@ -41,8 +41,8 @@ def activation_gain(activation: nn.Module) -> float:
     density /= density.sum()
     f = copy.deepcopy(activation).double().eval()
     try:
-        y, part = f(z.clone()), f(z[::200].clone())  # clones: it may work in place
-        var = float(density @ (y - density @ y).square()) if torch.allclose(y[::200], part) else 0.0
+        y, few = f(z.clone()), f(z[::200].clone())  # clones: it may work in place
+        var = float(density @ (y - density @ y).square()) if torch.allclose(y[::200], few) else 0.0
     except (RuntimeError, ValueError):  # it takes only inputs of certain shapes
         var = 0.0
     if not var > 1e-12:  # nor NaN

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from normlab.norms.common.base import Norm
 from normlab.norms.common.declaration import Declaration
 from normlab.norms.common.derived import Derived, again, derived, gradients
-from normlab.norms.common.layer import OwnLayer, in_float32, per_channel
+from normlab.norms.common.layer import NormLayer, in_float32, per_channel
 from normlab.norms.common.tracing import leaf
 
 
@@ -43,7 +43,7 @@ class _RootMeanSquare(Derived):
         return d_x, product.mul_(r).sum(others), None
 
 
-class RMSLayer(OwnLayer):
+class RMSLayer(NormLayer):
     """See `RMS`. One parameter, weight (C,)."""
 
     declaration = Declaration(frozenset({"channel"}), centred=False)

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from normlab.norms.common.base import Norm
 from normlab.norms.common.checkpointing import moves_statistics
 from normlab.norms.common.declaration import BATCH, Declaration
-from normlab.norms.common.layer import OwnLayer, in_float32
+from normlab.norms.common.layer import NormLayer, in_float32
 from normlab.norms.common.running import tracking_factor
 from normlab.norms.common.tracing import check_not_exported, leaf
 
@@ -61,7 +61,7 @@ class EighInverseRoot(torch.autograd.Function):
         return vectors @ (-inner / (i * j * (i + j))) @ vectors.mT, None
 
 
-class WhiteningLayer(OwnLayer):
+class WhiteningLayer(NormLayer):
     """See `Whitening`. State: weight, bias, running_mean (C,), running_whitening (groups, size, size), the counter."""
 
     weight: Tensor

@@ -6,7 +6,7 @@ from normlab.report.blocks import SEEDS
 from normlab.report.compare import Comparison, Configuration, counts
 from normlab.report.settings import label, shortened, spelled
 from normlab.report.statistics import sampling_error
-from normlab.report.text import counted, decimals, failures, headline, interval, listed, number
+from normlab.report.wording import counted, decimals, failures, headline, interval, listed, number
 
 NAMED = 4  # configurations that a sentence names
 CEILING = 1 - 1e-9

@@ -103,9 +103,9 @@ class Comparison:
     @property
     def tests(self) -> list[str]:
         """The names of the test metrics, the score's own first."""
-        own = "test/" + self.score_name.partition("/")[2]
+        first = "test/" + self.score_name.partition("/")[2]
         names = {name for run in self.runs for name in run.metrics if name.startswith("test/")}
-        return sorted(names, key=lambda name: (name != own, name))
+        return sorted(names, key=lambda name: (name != first, name))
 
     @property
     def replicates(self) -> list[str]:
@@ -145,9 +145,9 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
         rest = {key: settings[key] for key in keys if key not in DATA_KEYS}
         group = groups.setdefault(data, {})
         _add(group.setdefault(tuple(rest.items()), Configuration(rest)), run)
-    own = [key for key in keys if key not in DATA_KEYS]
+    varied = [key for key in keys if key not in DATA_KEYS]
     return [
-        _ranked(dict(data) | part, own, members)
+        _ranked(dict(data) | part, varied, members)
         for data, group in groups.items()
         for part, members in _parts(list(group.values()))
     ]
@@ -213,8 +213,8 @@ def _order(comparison: Comparison) -> None:
             return -math.inf
         if not configuration.lost:
             return sign * configuration.score.mean
-        own = {replicate: sign * score for replicate, score in configuration.scores.items()}
-        return pessimistic(own, configuration.lost, shared, min(every))
+        scores = {replicate: sign * score for replicate, score in configuration.scores.items()}
+        return pessimistic(scores, configuration.lost, shared, min(every))
 
     def may_lead(configuration: Configuration) -> bool:
         return bool(configuration.scores) and (configuration.compared or bool(configuration.lost))

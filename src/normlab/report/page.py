@@ -8,14 +8,14 @@ from typing import Any
 import vl_convert
 from jinja2 import Environment, FileSystemLoader
 
-from normlab.report import text
+from normlab.report import wording
 from normlab.report.answer import answer
 from normlab.report.charts import COLOURED, DASHES, PALETTE, Spec, drawn, scores
 from normlab.report.compare import Comparison
 from normlab.report.curves import curves
 from normlab.report.effects import effects
 from normlab.report.settings import label, shortened, spelled
-from normlab.report.study import study_charts
+from normlab.report.study_charts import study_charts
 
 ROWS = 100  # the most that a table shows; summary.csv has all
 
@@ -52,13 +52,13 @@ def page(comparisons: Sequence[Comparison], facts: Sequence[tuple[str, str]], se
 
 def _section(comparison: Comparison, place: Any) -> dict[str, Any]:
     """What the template says about one data set."""
-    best, places = comparison.best, text.decimals(comparison)
+    best, places = comparison.best, wording.decimals(comparison)
     tests = comparison.tests[:2]
     shown = comparison.configurations[:COLOURED]
     rows = [_row(comparison, c, places, tests) for c in comparison.configurations[:ROWS]]
     return {
         "data": spelled(comparison.data) if comparison.data else None,
-        "headline": text.headline(comparison),
+        "headline": wording.headline(comparison),
         "answer": answer(comparison),
         "units": comparison.blocks.units,
         "unit": comparison.blocks.unit,
@@ -76,9 +76,9 @@ def _section(comparison: Comparison, place: Any) -> dict[str, Any]:
         "grey": len(comparison.configurations) > COLOURED,
         "searched": comparison.searched,
         "effects": [(key, caption, place(chart)) for key, caption, chart in effects(comparison)],
-        "repeat": text.repeat(best) if best else None,
+        "repeat": wording.repeat(best) if best else None,
         "best": label(best.settings) if best else None,
-        "failures": text.failures(comparison.runs),
+        "failures": wording.failures(comparison.runs),
     }
 
 
@@ -87,25 +87,25 @@ def _undrawn(comparison: Comparison, places: int) -> str:
     others = [c for c in comparison.ranked if id(c) not in shown]
     if len(others) > 3:
         return f"{len(others)} others, further off"
-    return ", ".join(f"{label(c.settings)} ({text.score(c.score, places)})" for c in others)
+    return ", ".join(f"{label(c.settings)} ({wording.score(c.score, places)})" for c in others)
 
 
 def _row(comparison: Comparison, configuration: Any, places: int, tests: list[str]) -> dict[str, Any]:
     bad = configuration.bad
     return {
-        "mark": text.mark(comparison, configuration),
+        "mark": wording.mark(comparison, configuration),
         "values": [shortened(configuration.settings[key]) for key in comparison.keys],
-        "score": text.score(configuration.score, places),
-        "interval": text.interval(configuration.score, places),
-        "behind": text.number(configuration.behind.mean, places) if configuration.behind else text.NOTHING,
-        "behind_interval": text.interval(configuration.behind, places),
+        "score": wording.score(configuration.score, places),
+        "interval": wording.interval(configuration.score, places),
+        "behind": wording.number(configuration.behind.mean, places) if configuration.behind else wording.NOTHING,
+        "behind_interval": wording.interval(configuration.behind, places),
         "count": configuration.score.count,
-        "lost": text.lost(configuration),
+        "lost": wording.lost(configuration),
         "bad": len(bad),
-        "reasons": "; ".join(dict.fromkeys(f"{run.status}: {text.reason(run)}" for run in bad)),
-        "tests": [text.score(configuration.metric(name, comparison.blocks), places) for name in tests],
-        "seconds": text.number(configuration.seconds, 1),
-        "parameters": text.NOTHING if configuration.parameters is None else f"{configuration.parameters:,}",
+        "reasons": "; ".join(dict.fromkeys(f"{run.status}: {wording.reason(run)}" for run in bad)),
+        "tests": [wording.score(configuration.metric(name, comparison.blocks), places) for name in tests],
+        "seconds": wording.number(configuration.seconds, 1),
+        "parameters": wording.NOTHING if configuration.parameters is None else f"{configuration.parameters:,}",
     }
 
 

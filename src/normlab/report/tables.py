@@ -8,7 +8,7 @@ import pandas as pd
 from normlab.report.answer import answer
 from normlab.report.compare import Comparison, Configuration
 from normlab.report.settings import label, spelled
-from normlab.report.text import (
+from normlab.report.wording import (
     NOTHING,
     decimals,
     failures,

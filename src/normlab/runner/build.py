@@ -20,8 +20,8 @@ from normlab.errors import ConfigError, was_refused
 from normlab.norms.common.declaration import declaration
 from normlab.norms.common.probe import check_forward
 from normlab.norms.common.synchronise import Synchronise
+from normlab.runner.batch_sizes import batch_sizes, check_batches, check_evaluation, shares
 from normlab.runner.data import TrainerData, build_data
-from normlab.runner.guards import batch_sizes, check_batches, check_evaluation, parts_of
 from normlab.runner.network import make_network
 from normlab.runner.predictions import Inputs, read_inputs
 from normlab.runner.trainer import make_trainer, steps_per_call
@@ -89,9 +89,9 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
     if config.action == "fit":
         _check_training(config, network, norm_inputs, batch_sizes(data.train_dataloader(), processes), processes)
     if config.action in ("fit", "validate"):
-        check_evaluation(network, norm_inputs, parts_of(batch_sizes(data.val_dataloader(), processes), processes))
+        check_evaluation(network, norm_inputs, shares(batch_sizes(data.val_dataloader(), processes), processes))
     if config.action in ("fit", "test") and is_overridden("test_dataloader", data):
-        check_evaluation(network, norm_inputs, parts_of(batch_sizes(data.test_dataloader(), processes), processes))
+        check_evaluation(network, norm_inputs, shares(batch_sizes(data.test_dataloader(), processes), processes))
     if config.trainer.get("strategy") == "fsdp" and processes > 1:
         check_shardable(network)
     inputs = read_inputs(data, input_path(config)) if config.action == "predict" else None
@@ -127,7 +127,7 @@ def _check_training(
         synchronise.revert(synchronise.apply(network))  # refuses layers that cannot be synchronised
         joint = {name: x for name, x in norm_inputs.items() if _takes_joint_statistics(network.get_submodule(name))}
     check_batches(network, joint, sizes)
-    parts = parts_of(sizes, processes)
+    parts = shares(sizes, processes)
     if 0 in parts:
         raise ConfigError(
             f"the last training batch holds {sizes[-1]} samples for {processes} processes: set data.drop_last=true, or "

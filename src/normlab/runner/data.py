@@ -38,11 +38,11 @@ def build_data(
 
     shares: whether the next run in this process may take what this one has set up. Raises ConfigError.
     """
-    own = data is not None
+    given = data is not None
     if data is None and was_given(config):
         raise ConfigError("the data of this run was given from Python: normlab.run(config, data=(train, val, test))")
     data = make(config, "data") if data is None else data
-    if processes > 1 and (own or not isinstance(data, DataModule)):
+    if processes > 1 and (given or not isinstance(data, DataModule)):
         raise ConfigError(f"own data is not cut into parts for {processes} processes: use trainer.devices=1")
     if isinstance(data, DataModule):
         data.seed, data.rank, data.processes = config.seed, rank, processes

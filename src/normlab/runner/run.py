@@ -18,7 +18,7 @@ from normlab.config.rules import check_all
 from normlab.config.unread import check_read
 from normlab.data.common.base import DataModule
 from normlab.data.common.given import Datasets, take
-from normlab.distributed import starter
+from normlab.distributed import world
 from normlab.distributed.devices import threads, timeout
 from normlab.distributed.rendezvous import Start
 from normlab.errors import ConfigError
@@ -88,7 +88,7 @@ def _run(config: DictConfig, folder: str | Path | None, context: Context, start:
     path = Path(folder) if folder is not None else place.resolve(config.name, config.action, config.ckpt)
     checkpoint = checkpoint_path(config, path)
     out = path / config.action
-    here = starter.world()
+    here = world.current()
     place.check_place(path if config.action == "fit" else out)
     if config.action == "fit":
         reuse.check_fit(path, config)

@@ -13,7 +13,7 @@ from normlab.config.instantiate import make
 from normlab.data.common.base import DataModule, class_names
 from normlab.data.stats.measure import matches, measure
 from normlab.data.stats.picture import draw
-from normlab.data.stats.text import report
+from normlab.data.stats.summary import report
 from normlab.folder.place import shown
 from normlab.folder.writing import write_text
 from normlab.runner.data import build_data
@@ -52,5 +52,5 @@ def _title(config: DictConfig, data: Any, classes: Sequence[str]) -> str:
     shaped = f", samples of {'×'.join(map(str, shape))}" if shape else ""
     noise = config.data.get("label_noise")
     noisy = f"; {noise:.0%} of the training labels are wrong by data.label_noise" if noise else ""
-    own = "" if isinstance(data, DataModule) else "; own data, as its loaders give it"
-    return f"{config.data._target_}: {kind}{shaped}{noisy}{own}"
+    whose = "" if isinstance(data, DataModule) else "; own data, as its loaders give it"
+    return f"{config.data._target_}: {kind}{shaped}{noisy}{whose}"

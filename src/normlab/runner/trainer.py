@@ -47,7 +47,7 @@ PER_BATCH = (
 # Keeps DistributedDataParallel from copying the first process's buffers to the others before each forward pass: ours
 # agree already, or are merged later. torch 2.15 renamed the argument.
 _ddp_parameters = inspect.signature(DistributedDataParallel).parameters
-OWN_BUFFERS: dict[str, Any] = (
+KEPT_BUFFERS: dict[str, Any] = (
     {"forward_sync_buffers": False} if "forward_sync_buffers" in _ddp_parameters else {"broadcast_buffers": False}
 )
 
@@ -107,10 +107,10 @@ def make_trainer(
             core.append(MergeStatistics())
     nodes = devices.nodes()
     settings.devices, settings.num_nodes = processes // nodes, nodes
-    own = {
+    ours = {
         "strategy": _strategy(config, network, processes),
         "plugins": plugins,
-        "use_distributed_sampler": False,  # our data has parts of its own
+        "use_distributed_sampler": False,  # our data gives each process its share
         "callbacks": [*callbacks, *core, *added],
         "logger": loggers,
         "default_root_dir": folder,
@@ -119,9 +119,9 @@ def make_trainer(
         "enable_checkpointing": config.action == "fit",
     }
     if devices.has_own_gpu(config.trainer):
-        own["accelerator"] = devices.OwnGpu()
+        ours["accelerator"] = devices.OwnGpu()
     try:
-        trainer = make_node(settings, "trainer", **own)
+        trainer = make_node(settings, "trainer", **ours)
     except MisconfigurationException as error:  # such as an accelerator that is not there
         device = f"trainer.accelerator={settings.accelerator}"
         raise ConfigError(f"trainer: {error} ({device}, trainer.precision={settings.precision})") from error
@@ -144,7 +144,7 @@ def _strategy(config: DictConfig, network: nn.Module, processes: int) -> Any:
         return FullyShard(precision_plugin=precision, timeout=devices.timeout(config))
     declared = map(declaration, network.modules())
     selective = any(each is not None and each.selective for each in declared)
-    settings = {"find_unused_parameters": selective, **OWN_BUFFERS}  # looking for them takes time
+    settings = {"find_unused_parameters": selective, **KEPT_BUFFERS}  # looking for them takes time
     return DDPStrategy(timeout=devices.timeout(config), **settings)
 
 

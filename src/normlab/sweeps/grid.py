@@ -74,12 +74,12 @@ def by_folder(path: Path, begun: dict[int, dict[str, Any]], jobs: Sequence[Job])
     places: dict[int, Job] = {}
     new = []
     for job in jobs:
-        own = [number for number in known.get(job.config_hash, []) if number not in places]
+        numbers = [number for number in known.get(job.config_hash, []) if number not in places]
         if sharing[job.config_hash] > 1:  # these jobs differ in what the hash leaves out, such as compile=
-            own = [number for number in own if _values(job.chosen) <= _values(begun[number]["overrides"])]
-        own = own or [number for number in shorter.get(job.longer, []) if number not in places]
-        if own:
-            places[min(own, key=lambda number: (begun[number]["status"] != "finished", number))] = job
+            numbers = [number for number in numbers if _values(job.chosen) <= _values(begun[number]["overrides"])]
+        numbers = numbers or [number for number in shorter.get(job.longer, []) if number not in places]
+        if numbers:
+            places[min(numbers, key=lambda number: (begun[number]["status"] != "finished", number))] = job
         else:
             new.append(job)
     free = (number for number in count() if number not in places and _is_free(path / str(number)))

@@ -7,7 +7,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from normlab.config.compose import compose_job
-from normlab.config.source import OURS, Source
+from normlab.config.source import OURS, ConfigSource
 from normlab.config.space import Job
 
 
@@ -18,7 +18,7 @@ class CheckedJobs(ConfigLoaderImpl):
     jobs are composed from.
     """
 
-    def __init__(self, known: Sequence[Job], source: Source = OURS):
+    def __init__(self, known: Sequence[Job], source: ConfigSource = OURS):
         super().__init__(source.loader.get_search_path())
         self.known, self.source = known, source
 

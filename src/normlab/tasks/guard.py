@@ -73,12 +73,12 @@ class Guard:
             return False  # only the first cause of an epoch is looked for; the others are counted
         with self._same_random_numbers():
             symptom = f"train/loss is {value} in {self.where()}"
-            cause, own = first_cause(symptom, math.isfinite(value), self.network, x, target)
+            cause, is_here = first_cause(symptom, math.isfinite(value), self.network, x, target)
         self._restore()
         if self.policy != "raise":
             self.first_cause = cause
             return False
-        if not own:
+        if not is_here:
             raise PeerError(f"the loss of another process is not finite in {self.where()}")
         raise FloatingPointError(f"{cause}. nonfinite=skip leaves such batches out")
 

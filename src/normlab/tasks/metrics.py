@@ -21,20 +21,20 @@ def named_metrics(module: ModuleType, prefix: str = "") -> dict[str, Callable[..
 
 def make_metric(
     entry: Entry,
-    own: Mapping[str, Callable[[], Metric]],
+    ours: Mapping[str, Callable[[], Metric]],
     others: Mapping[str, Callable[..., Metric]],
     facts: Mapping[str, object],
 ) -> tuple[str, Metric]:
-    """A metric and its name. own: those of a task. others: torchmetrics'; facts: arguments for those that take them.
+    """A metric and its name. ours: those of a task. others: torchmetrics'; facts: arguments for those that take them.
 
     Raises ValueError for an unknown name, and for a class that needs more than it is given.
     """
-    if isinstance(entry, str) and entry in own:
-        return entry, own[entry]()
+    if isinstance(entry, str) and entry in ours:
+        return entry, ours[entry]()
     if isinstance(entry, str) and entry not in others:
-        nearest = did_you_mean(entry, [*own, *others])
+        nearest = did_you_mean(entry, [*ours, *others])
         raise ValueError(
-            f"task.metrics: {entry} is no metric of this task{nearest} (metrics: {', '.join(own)}, and torchmetrics' "
+            f"task.metrics: {entry} is no metric of this task{nearest} (metrics: {', '.join(ours)}, and torchmetrics' "
             f"{', '.join(sorted(others))})"
         )
     make = others[entry] if isinstance(entry, str) else entry

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from normlab.distributed.collectives import everywhere, of_all
-from normlab.distributed.shards import beneath, is_cut, own_part
+from normlab.distributed.shards import beneath, is_cut, shard_of
 from normlab.errors import PeerError
 
 REMEDY = "try a smaller optimizer.lr or trainer.gradient_clip_val=1"
@@ -29,8 +29,8 @@ def check_loss(
     symptom = f"{stage}/loss is {value} in {where()}"
     if not cut:
         raise FloatingPointError(f"{symptom}: {explain(network, x, target)}")
-    cause, own = first_cause(symptom, finite, network, x, target)
-    if not own:
+    cause, is_here = first_cause(symptom, finite, network, x, target)
+    if not is_here:
         raise PeerError(f"{stage}/loss of another process is not finite in {where()}")
     raise FloatingPointError(cause)
 
@@ -47,9 +47,9 @@ def first_cause(symptom: str, finite: bool, network: nn.Module, x: Tensor, targe
     to the others.
     """
     when, cause = trace(network, x, target)
-    own = (math.inf if finite else when, f"{symptom}: {cause}")
-    first = min(of_all(own))
-    return first[1], own == first
+    here = (math.inf if finite else when, f"{symptom}: {cause}")
+    first = min(of_all(here))
+    return first[1], here == first
 
 
 def trace(network: nn.Module, x: Tensor, target: Tensor) -> tuple[int, str]:
@@ -66,8 +66,8 @@ def trace(network: nn.Module, x: Tensor, target: Tensor) -> tuple[int, str]:
         return when, "the network's output is finite, and the loss of it is not; look at the target's range"
     name, layer = first
     named = f"{name or 'the network'} ({kind(layer)})"
-    own = (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False))
-    bad_state = ", ".join(key for key, value in own if not is_finite(value))
+    tensors = (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False))
+    bad_state = ", ".join(key for key, value in tensors if not is_finite(value))
     if bad_state:
         return when, f"{named} holds NaN or inf in {bad_state}, which an earlier step left there; {REMEDY}"
     return when, f"{named} is the first layer whose output is not finite though its input is; {REMEDY}"
@@ -113,7 +113,7 @@ def kind(layer: nn.Module) -> str:
 def is_finite(tree: Any) -> bool:
     """Whether all numbers in a tensor, or in all tensors of a nested structure, are finite."""
     if isinstance(tree, Tensor):
-        return bool(torch.isfinite(own_part(tree)).all())
+        return bool(torch.isfinite(shard_of(tree)).all())
     if isinstance(tree, Mapping):
         return is_finite(tuple(tree.values()))
     return all(map(is_finite, tree)) if isinstance(tree, list | tuple) else True

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from normlab.norms.common.layer import OwnLayer, in_float32
+from normlab.norms.common.layer import NormLayer, in_float32
 from normlab.norms.common.tracing import leaf
 
 
-class ActivatingNorm(OwnLayer):
+class ActivatingNorm(NormLayer):
     """γ and β (C,), and a forward pass for inputs with or without space, around `compute`."""
 
     def __init__(self, name: str, num_features: int, dims: int, eps: float):

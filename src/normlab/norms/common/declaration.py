@@ -1,7 +1,7 @@
 """What a normalization layer says about itself, read by guards, synchronisation, callbacks and export.
 
-Own layers carry a `declaration` attribute; torch's layers are known here by their exact type, so that a subclass,
-whose behaviour nobody vouched for, is not taken for its base. fully_shard's subclasses behave as theirs.
+The layers of normlab carry a `declaration` attribute. torch's layers are known here by their exact type: nobody vouches
+for what a subclass does. The subclasses that fully_shard makes behave as their bases.
 """
 
 import math
@@ -28,7 +28,7 @@ class Declaration:
     activation: the layer contains its activation.
     foldable: in evaluation it is a fixed affine map of each channel, which the layer before it can absorb.
     synchronisable: `Synchronise` can make its training on several processes that of one on the joined batch; not so if
-        it splits a batch into a number of parts, or takes batch statistics in evaluation too.
+        it cuts a batch into a number of pieces, or takes batch statistics in evaluation too.
     selective: a batch may leave some of its parameters without a gradient.
     drop_in: it can replace a BatchNorm in any network.
     channels_last: its input is (N, *space, C).

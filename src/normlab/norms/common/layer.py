@@ -1,4 +1,4 @@
-"""The base of every own layer: its size, the check of its input, and how it prints."""
+"""The base of every layer of normlab: its size, the check of its input, and how it prints."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -30,7 +30,7 @@ class UnfoldableEps:
     __add__ = __radd__
 
 
-class OwnLayer(nn.Module):
+class NormLayer(nn.Module):
     """A layer for (N, num_features, *space) with `dims` spatial dimensions; `name` is its option's, for messages."""
 
     def __init__(self, name: str, num_features: int, dims: int, eps: float):

@@ -1,10 +1,10 @@
-"""Moments of parts of a batch, and the affine maps that they end in: what most normalizations are made of.
+"""Moments of pieces of a batch, and the affine maps that they end in: what most normalizations are made of.
 
     way, mean, var = moments(x, sizes)
     scale = weight * (var + eps).rsqrt()
     y = affine_map(x, way, sizes, mean, scale, bias)
 
-is batch norm of consecutive parts of `sizes` samples, gradients included; between the two calls a norm may do with the
+is batch norm of consecutive pieces of `sizes` samples, gradients included; between the two calls a norm may do with the
 moments what it likes, as they are small. Taken apart, normalised and put together again, a batch would be read and
 written more often, and plain formulas would make a pass over memory of every operation.
 
@@ -23,14 +23,16 @@ from torch import Tensor
 from normlab.norms.common.derived import Derived, again, derived, gradients
 from normlab.norms.common.rows import affine, has_fast_rows, of_rows, row_moments, row_sums, space_axes
 
-Sizes = Sequence[int] | None  # samples of each part, one after the other; None: every sample is a part, its rows apart
+Sizes = (
+    Sequence[int] | None
+)  # samples of each piece, one after the other; None: every sample is a piece, its rows apart
 
 
 def moments(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient's way back to `x` (N, C, *space), for `affine_map`; and mean and biased variance (parts, C).
+    """The gradient's way back to `x` (N, C, *space), for `affine_map`; and mean and biased variance (pieces, C).
 
     All have at least 32 bits. The way has the shape of `x`, but takes no memory.
-    Raises ValueError for a part with one value per channel. An empty batch has zeros for moments.
+    Raises ValueError for a piece with one value per channel. An empty batch has zeros for moments.
     """
     if sizes is not None and x.numel() and min(sizes) * math.prod(x.shape[2:]) < 2:
         raise ValueError(f"Expected more than 1 value per channel, got an input of shape {tuple(x.shape)}")
@@ -43,22 +45,22 @@ def whole_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def affine_map(x: Tensor, way: Tensor, sizes: Sizes, centre: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """(x - centre) scale + shift, each (parts, C) or (1, C), in the type of `x`, whose `way` comes from `moments`."""
+    """(x - centre) scale + shift, each (pieces, C) or (1, C), in the type of `x`, whose `way` comes from `moments`."""
     shape = (x.shape[0] if sizes is None else len(sizes), x.shape[1])
     return derived(_AffineMap, x, way, centre.expand(shape), scale.expand(shape), shift.expand(shape), sizes)
 
 
 def unbiased(var: Tensor, x: Tensor, sizes: Sequence[int], batches: Tensor | int = 1) -> Tensor:
-    """The unbiased variance (parts, C), which running statistics take, from the biased one.
+    """The unbiased variance (pieces, C), which running statistics take, from the biased one.
 
-    `var` is that of a part, or of so many `batches` with parts of these sizes taken together.
+    `var` is that of a piece, or of so many `batches` with pieces of these sizes taken together.
     """
     values = batches * _values(x, sizes, var)
     return var * (values / (values - 1))
 
 
 def shares(x: Tensor, sizes: Sequence[int], like: Tensor) -> Tensor:
-    """Each part's share of the samples, (parts, 1); zeros for an empty batch."""
+    """Each piece's share of the samples, (pieces, 1); zeros for an empty batch."""
     return _samples(sizes, like) / max(x.shape[0], 1)
 
 
@@ -71,13 +73,13 @@ class _Moments(Derived):
         if sizes is None:
             axes = space_axes(x)
             return way, *((way.mean(axes), way.var(axes, correction=0)) if axes else (way, torch.zeros_like(way)))
-        axes, parts = (0, *space_axes(x)), _parts(way, sizes)
-        mean = torch.stack([part.mean(axes) for part in parts])
-        return way, mean, torch.stack([part.var(axes, correction=0) for part in parts])
+        axes, pieces = (0, *space_axes(x)), _pieces(way, sizes)
+        mean = torch.stack([piece.mean(axes) for piece in pieces])
+        return way, mean, torch.stack([piece.var(axes, correction=0) for piece in pieces])
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor, Tensor]:
-        mean, var = part_moments(x, sizes)
+        mean, var = piece_moments(x, sizes)
         ctx.save_for_backward(x, mean)
         ctx.sizes = sizes
         return mean.new_zeros(()).expand(x.shape), mean, var
@@ -117,13 +119,13 @@ class _AffineMap(Derived):
             inputs = (x.to(way.dtype), way, centre, scale, shift)
             of_x, _, *others = gradients(_AffineMap, inputs, upstream.to(way.dtype), sizes=ctx.sizes)
             return None, of_x, *others, None
-        of_shift, of_scale = part_sums(upstream, x, ctx.sizes, centre)
+        of_shift, of_scale = piece_sums(upstream, x, ctx.sizes, centre)
         (rows,) = _each_row(ctx.sizes, scale)
         return None, upstream * of_rows(rows, x), -scale * of_shift, of_scale, of_shift, None
 
 
 def _values(x: Tensor, sizes: Sizes, like: Tensor) -> Tensor | int:
-    """The number of values that each moment is taken over: (parts, 1), or one number for all."""
+    """The number of values that each moment is taken over: (pieces, 1), or one number for all."""
     space = math.prod(x.shape[2:])
     if sizes is None:
         return space
@@ -131,80 +133,82 @@ def _values(x: Tensor, sizes: Sizes, like: Tensor) -> Tensor | int:
 
 
 def _samples(sizes: Sequence[int], like: Tensor) -> Tensor:
-    """`sizes` as (parts, 1), filled on the device: copying a list from the host would make the device wait."""
+    """`sizes` as (pieces, 1), filled on the device: copying a list from the host would make the device wait."""
     return torch.cat([like.new_full((len(list(run)), 1), size) for size, run in groupby(sizes)])
 
 
-def _each_row(sizes: Sizes, *of_parts: Tensor) -> list[Tensor]:
-    """(parts, C) repeated for the samples of each part, or unchanged where it broadcasts."""
+def _each_row(sizes: Sizes, *of_pieces: Tensor) -> list[Tensor]:
+    """(pieces, C) repeated for the samples of each piece, or unchanged where it broadcasts."""
     if sizes is None or len(sizes) == 1:
-        return list(of_parts)
+        return list(of_pieces)
     runs = [(size, len(list(run))) for size, run in groupby(sizes)]
     lengths = [length for _, length in runs]
     return [
-        torch.cat([part.repeat_interleave(size, 0) for part, (size, _) in zip(t.split(lengths), runs, strict=True)])
-        for t in of_parts
+        torch.cat([piece.repeat_interleave(size, 0) for piece, (size, _) in zip(t.split(lengths), runs, strict=True)])
+        for t in of_pieces
     ]
 
 
-def _parts(x: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:
+def _pieces(x: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:
     return [x] if len(sizes) == 1 else x.split(list(sizes))
 
 
-def _mean_of_parts(rows: Tensor, sizes: Sequence[int]) -> Tensor:
-    return torch.stack([part.mean(0) for part in _parts(rows, sizes)])
+def _mean_of_pieces(rows: Tensor, sizes: Sequence[int]) -> Tensor:
+    return torch.stack([piece.mean(0) for piece in _pieces(rows, sizes)])
 
 
-def _sum_of_parts(rows: Tensor, sizes: Sequence[int]) -> Tensor:
-    return torch.stack([part.sum(0) for part in _parts(rows, sizes)])
+def _sum_of_pieces(rows: Tensor, sizes: Sequence[int]) -> Tensor:
+    return torch.stack([piece.sum(0) for piece in _pieces(rows, sizes)])
 
 
-def part_moments(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (parts, C), without a gradient; zeros for an empty batch."""
+def piece_moments(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (pieces, C), without a gradient; zeros for an empty batch."""
     if not x.numel():
-        parts = x.shape[0] if sizes is None else len(sizes)
-        zeros = x.new_zeros(parts, x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
+        pieces = x.shape[0] if sizes is None else len(sizes)
+        zeros = x.new_zeros(pieces, x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
         return zeros, zeros.clone()
-    return _by_rows(x, sizes) if sizes is None or has_fast_rows(x) else _by_parts(x, sizes)
+    return _by_rows(x, sizes) if sizes is None or has_fast_rows(x) else _by_pieces(x, sizes)
 
 
 def _by_rows(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
     mean, var = row_moments(x)
     if sizes is None:
         return mean, var
-    of_parts = _mean_of_parts(mean, sizes)
-    (around,) = _each_row(sizes, of_parts)
-    return of_parts, _mean_of_parts(var + (mean - around).square_(), sizes)
+    of_pieces = _mean_of_pieces(mean, sizes)
+    (around,) = _each_row(sizes, of_pieces)
+    return of_pieces, _mean_of_pieces(var + (mean - around).square_(), sizes)
 
 
-def _by_parts(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _by_pieces(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(x.dtype, torch.float32)
-    parts = [part.to(dtype) for part in _parts(x, sizes)]
+    pieces = [piece.to(dtype) for piece in _pieces(x, sizes)]
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
-        pairs = [torch.batch_norm_update_stats(part, None, None, 0.0) for part in parts]  # as the training kernel does
-        mean, var = (torch.stack(list(of_parts)) for of_parts in zip(*pairs, strict=True))
+        pairs = [
+            torch.batch_norm_update_stats(piece, None, None, 0.0) for piece in pieces
+        ]  # as the training kernel does
+        mean, var = (torch.stack(list(of_pieces)) for of_pieces in zip(*pairs, strict=True))
     else:
-        pairs = [torch.var_mean(part, (0, *space_axes(x)), correction=0) for part in parts]
-        var, mean = (torch.stack(list(of_parts)) for of_parts in zip(*pairs, strict=True))
+        pairs = [torch.var_mean(piece, (0, *space_axes(x)), correction=0) for piece in pieces]
+        var, mean = (torch.stack(list(of_pieces)) for of_pieces in zip(*pairs, strict=True))
     return mean, var
 
 
-def part_sums(g: Tensor, x: Tensor, sizes: Sizes, centre: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ g and Σ g (x - centre) of each part, (parts, C) each, without a gradient."""
+def piece_sums(g: Tensor, x: Tensor, sizes: Sizes, centre: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ g and Σ g (x - centre) of each piece, (pieces, C) each, without a gradient."""
     if not x.numel():  # torch's kernels do not take an empty batch
         return torch.zeros_like(centre), torch.zeros_like(centre)
     if sizes is None or (has_fast_rows(x) and g.is_contiguous()):
         of_g, of_products = row_sums(g, x)
         if sizes is not None:
-            of_g, of_products = _sum_of_parts(of_g, sizes), _sum_of_parts(of_products, sizes)
+            of_g, of_products = _sum_of_pieces(of_g, sizes), _sum_of_pieces(of_products, sizes)
         return of_g, of_products - centre * of_g
     x, g = _alike(x, g)
     one = torch.ones_like(centre[0])
     pairs = [  # the gradients of β and γ in torch's batch norm, if its μ were the centre and its σ and γ were 1
         torch.ops.aten.native_batch_norm_backward(
-            g_part, part, one, None, None, around, one, True, 0.0, [False, True, True]
+            g_piece, piece, one, None, None, around, one, True, 0.0, [False, True, True]
         )[1:]
-        for g_part, part, around in zip(_parts(g, sizes), _parts(x, sizes), centre, strict=True)
+        for g_piece, piece, around in zip(_pieces(g, sizes), _pieces(x, sizes), centre, strict=True)
     ]
     return torch.stack([of_g for _, of_g in pairs]), torch.stack([of_products for of_products, _ in pairs])
 

@@ -1,4 +1,4 @@
-"""The base of own layers with batch statistics: their parameters and running statistics."""
+"""The base of normlab's layers with batch statistics: their parameters and running statistics."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from torch.nn import functional as F
 from normlab.distributed import collectives
 from normlab.norms.common import joint
 from normlab.norms.common.checkpointing import moves_statistics
-from normlab.norms.common.layer import OwnLayer, has_16_bits, widened
+from normlab.norms.common.layer import NormLayer, has_16_bits, widened
 from normlab.norms.common.moments import affine_map, moments, unbiased
 
 
 class BatchMoments(nn.Module):
-    """Batch statistics, of this process or jointly of all, and running statistics; for own layers and torch's."""
+    """Batch statistics, of this process or jointly of all, and running statistics; for normlab's layers and torch's."""
 
     _eps: Any
     momentum: float | None
@@ -58,8 +58,8 @@ class BatchMoments(nn.Module):
         self.running_var.lerp_(unbiased_var.to(self.running_var), factor)
 
 
-class RunningNorm(BatchMoments, OwnLayer):
-    """γ, β and running statistics under torch's names, so that state dicts of BatchNorm and of own layers exchange.
+class RunningNorm(BatchMoments, NormLayer):
+    """γ, β and running statistics under torch's names, so that a BatchNorm's state dict loads and is loaded.
 
     It is no subclass of torch's `_BatchNorm`, since code that looks for that class would replace or fold these layers.
     """
@@ -89,7 +89,7 @@ class RunningNorm(BatchMoments, OwnLayer):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def check_input(self, x: Tensor) -> None:
-        """As every own layer, and in training ValueError for an input without values, which has no statistics.
+        """As every `NormLayer`, and in training ValueError for an input without values, which has no statistics.
 
         Where other ranks have statistics, this one may be without.
         """
@@ -139,13 +139,13 @@ class SeveralNorms(RunningNorm):
         return [self, *self.further]  # pyright: ignore[reportReturnType]
 
     def reset_parameters(self) -> None:
-        """As in every own layer, but for each set."""
+        """As in every `NormLayer`, but for each set."""
         super().reset_parameters()
-        for part in self.sets[1:]:
-            part.reset_parameters()
+        for each in self.sets[1:]:
+            each.reset_parameters()
 
     def reset_running_stats(self) -> None:
-        """As in every own layer, but for each set."""
+        """As in every `NormLayer`, but for each set."""
         super().reset_running_stats()
-        for part in self.sets[1:]:
-            part.reset_running_stats()
+        for each in self.sets[1:]:
+            each.reset_running_stats()

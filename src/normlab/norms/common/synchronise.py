@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from normlab.distributed import collectives
 from normlab.distributed.shards import beneath
 from normlab.norms.common.declaration import TORCH, Declaration, declaration
-from normlab.norms.common.layer import OwnLayer
+from normlab.norms.common.layer import NormLayer
 from normlab.norms.common.running import BatchMoments
 from normlab.norms.common.tracing import leaf
 
@@ -42,9 +42,11 @@ class Synchronise(LayerSync):
             declared = declaration(layer)
             if declared is not None and declared.synchronisable:
                 layer.__class__ = _exchanged(type(layer), SWITCHED)
-                for its_name, part in layer.named_modules(prefix=name):  # a layer may hold several sets of statistics
-                    if isinstance(part, BatchMoments):
-                        part.synchronised = its_name or type(layer).__name__
+                for its_name, moments in layer.named_modules(
+                    prefix=name
+                ):  # a layer may hold several sets of statistics
+                    if isinstance(moments, BatchMoments):
+                        moments.synchronised = its_name or type(layer).__name__
         return model
 
     def revert(self, model: nn.Module) -> nn.Module:
@@ -87,11 +89,11 @@ def _running_statistics(layer: nn.Module) -> dict[str, Tensor]:
 
 def _merge(layer: nn.Module, held: dict[str, Tensor], of_ranks: Tensor) -> None:
     """held: the layer's buffers, by name. of_ranks: (ranks, values), each rank's buffers one after the other."""
-    parts = dict(zip(held, of_ranks.split([buffer.numel() for buffer in held.values()], 1), strict=True))
-    merged = {name: values.mean(0) for name, values in parts.items()}
+    of_buffers = dict(zip(held, of_ranks.split([buffer.numel() for buffer in held.values()], 1), strict=True))
+    merged = {name: values.mean(0) for name, values in of_buffers.items()}
     declared = declaration(layer)
     if (declared is None or declared.batch_stats) and {"running_mean", "running_var"} <= held.keys():
-        merged["running_var"] += parts["running_mean"].var(0, correction=0)
+        merged["running_var"] += of_buffers["running_mean"].var(0, correction=0)
     for name, buffer in held.items():
         buffer.copy_(merged[name].view_as(buffer))
 
@@ -156,7 +158,7 @@ def _check_synchronisable(network: nn.Module) -> None:
     refused: dict[str, list[str]] = {}
     for name, layer in network.named_modules():
         if _mixes_alone(layer):
-            kind = f"norm={layer.name}" if isinstance(layer, OwnLayer) else type(layer).__name__
+            kind = f"norm={layer.name}" if isinstance(layer, NormLayer) else type(layer).__name__
             refused.setdefault(kind, []).append(name or "the network")
     if refused:
         listed = " and ".join(f"{kind} ({', '.join(names)})" for kind, names in refused.items())

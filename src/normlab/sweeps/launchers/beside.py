@@ -23,16 +23,16 @@ LEAVING = 30.0  # seconds that jobs may take to end after Ctrl-C
 
 
 @dataclass(frozen=True)
-class Job:
-    """One job of a sweep. overrides: all that it is composed from."""
+class NumberedJob:
+    """One job of a sweep as a launcher gets it. overrides: all that it is composed from."""
 
     number: int
     overrides: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """What the jobs of a sweep have in common. The process that runs a job also composes it, which takes a while.
+class JobRunner:
+    """Runs the jobs of a sweep, by what they have in common. The process that runs a job also composes it.
 
     settings: the sweep's own configuration. singletons: Hydra's, which a new process does not have. folder: where the
     sweep was started.
@@ -44,7 +44,7 @@ class Sweep:
     task: TaskFunction
     folder: str
 
-    def run(self, job: Job) -> JobReturn:
+    def run(self, job: NumberedJob) -> JobReturn:
         """Runs a job in this process, which does nothing else."""
         os.chdir(self.folder)
         sys.modules["__main__"] = ModuleType("__main__")  # else processes of trainer=ddp would start the worker's main
@@ -61,7 +61,7 @@ class Sweep:
         returned.cfg = returned.hydra_cfg = None  # nobody reads them, and sending them takes long
         return returned
 
-    def lost(self, job: Job, how: str) -> JobReturn:
+    def lost(self, job: NumberedJob, how: str) -> JobReturn:
         """The return of a job whose process is gone; its result.json then says so too. how: what happened to it."""
         place = self._compose(job).hydra.sweep
         path = Path(place.dir, str(place.subdir))
@@ -71,7 +71,7 @@ class Sweep:
         returned.return_value = LostJobError(f"job {job.number}: {how}; the same command with the same name= goes on")
         return returned
 
-    def _compose(self, job: Job) -> DictConfig:
+    def _compose(self, job: NumberedJob) -> DictConfig:
         config = self.context.config_loader.load_sweep_config(self.settings, list(job.overrides))
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = job.number
@@ -80,18 +80,20 @@ class Sweep:
 
 
 class Beside(Launcher):
-    """A launcher that calls `Sweep.run` for each job in another process."""
+    """A launcher that calls `JobRunner.run` for each job in another process."""
 
-    sweep: Sweep
+    runner: JobRunner
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         setup_globals()
-        self.sweep = Sweep(config, Singleton.get_state(), hydra_context, task_function, os.getcwd())
+        self.runner = JobRunner(config, Singleton.get_state(), hydra_context, task_function, os.getcwd())
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-        Path(self.sweep.settings.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
-        return self._launch([Job(number, (*line,)) for number, line in enumerate(job_overrides, initial_job_idx)])
+        Path(self.runner.settings.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        return self._launch(
+            [NumberedJob(number, (*line,)) for number, line in enumerate(job_overrides, initial_job_idx)]
+        )
 
-    def _launch(self, jobs: list[Job]) -> list[JobReturn]:
+    def _launch(self, jobs: list[NumberedJob]) -> list[JobReturn]:
         """Runs the jobs, and returns what each of them returns, in their order."""
         raise NotImplementedError

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from hydra.core.utils import JobReturn
 
-from normlab.sweeps.launchers.beside import LEAVING, Beside, Job, Sweep
+from normlab.sweeps.launchers.beside import LEAVING, Beside, JobRunner, NumberedJob
 from normlab.sweeps.launchers.gpus import shared_out, visible
 
 
@@ -27,10 +27,10 @@ class JoblibLauncher(Beside):
         self.n_jobs = n_jobs
         self.workers: list[_Worker] = []
 
-    def _launch(self, jobs: list[Job]) -> list[JobReturn]:
+    def _launch(self, jobs: list[NumberedJob]) -> list[JobReturn]:
         from joblib import cpu_count
 
-        trainer = self.sweep.settings.trainer
+        trainer = self.runner.settings.trainer
         gpus = [] if trainer.accelerator == "cpu" else shared_out(visible(), trainer.devices)
         processes = trainer.devices if isinstance(trainer.devices, int) else max(1, len(gpus[0]) if gpus else 1)
         cores = max(1, cpu_count() // processes)
@@ -38,9 +38,9 @@ class JoblibLauncher(Beside):
         count = max(1, min(len(jobs), most))
         threads = max(1, cores // count)
         for index in range(len(self.workers), count):
-            self.workers.append(_Worker(threads, self.sweep, gpus[index % len(gpus)] if gpus else None))
+            self.workers.append(_Worker(threads, self.runner, gpus[index % len(gpus)] if gpus else None))
         free = self.workers[:count]
-        running: dict[Future[JobReturn], tuple[_Worker, Job]] = {}
+        running: dict[Future[JobReturn], tuple[_Worker, NumberedJob]] = {}
         returned: dict[int, JobReturn] = {}
         waiting = iter(jobs)
         try:
@@ -65,8 +65,8 @@ class _Worker:
     gpus: the GPUs that it sees; None: all that this process sees.
     """
 
-    def __init__(self, threads: int, sweep: Sweep, gpus: list[str] | None = None):
-        self.threads, self.sweep, self.gpus = threads, sweep, gpus
+    def __init__(self, threads: int, runner: JobRunner, gpus: list[str] | None = None):
+        self.threads, self.runner, self.gpus = threads, runner, gpus
         self._begin()
 
     def _begin(self) -> None:
@@ -78,19 +78,19 @@ class _Worker:
         self.pool = ProcessPoolExecutor(1, env=environment, initializer=_start, initargs=(os.getpid(),))
         self.pid = self.pool.submit(os.getpid)
 
-    def start(self, job: Job) -> "Future[JobReturn]":
+    def start(self, job: NumberedJob) -> "Future[JobReturn]":
         try:
             self.pid = self.pool.submit(os.getpid)  # loky may have replaced the process
         except BrokenExecutor:  # the process was killed after its last job
             self._begin()
-        return self.pool.submit(self.sweep.run, job)
+        return self.pool.submit(self.runner.run, job)
 
-    def end(self, job: Job, future: "Future[JobReturn]") -> JobReturn:
+    def end(self, job: NumberedJob, future: "Future[JobReturn]") -> JobReturn:
         try:
             return future.result()
         except BrokenExecutor:
             self._begin()
-            return self.sweep.lost(job, "its process was killed, perhaps for want of memory")
+            return self.runner.lost(job, "its process was killed, perhaps for want of memory")
 
 
 def _start(launcher: int) -> None:
@@ -107,7 +107,7 @@ def _start(launcher: int) -> None:
     atexit.register(gc.unfreeze)  # otherwise triton's modules complain when the process ends
 
 
-def _stop(running: "dict[Future[JobReturn], tuple[_Worker, Job]]") -> None:
+def _stop(running: "dict[Future[JobReturn], tuple[_Worker, NumberedJob]]") -> None:
     """Passes Ctrl-C on to the jobs, so that they record it in their folders."""
     for worker, _ in running.values():
         if worker.pid.done() and worker.pid.exception() is None:

@@ -6,7 +6,7 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig, OmegaConf
 
-from normlab.sweeps.launchers.beside import LEAVING, Beside, Job, Sweep
+from normlab.sweeps.launchers.beside import LEAVING, Beside, JobRunner, NumberedJob
 
 
 class RayLauncher(Beside):
@@ -20,23 +20,23 @@ class RayLauncher(Beside):
     def __init__(self, ray: DictConfig):
         self.settings: Any = OmegaConf.to_container(ray, resolve=True)
 
-    def _launch(self, jobs: list[Job]) -> list[JobReturn]:
+    def _launch(self, jobs: list[NumberedJob]) -> list[JobReturn]:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers of each start
         import ray
         from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError
 
         if not ray.is_initialized():
             ray.init(**self.settings["init"])
-        run = ray.remote(**self.settings["remote"])(Sweep.run)
-        sweep = ray.put(self.sweep)
-        running = {run.remote(sweep, job): job for job in jobs}
+        run = ray.remote(**self.settings["remote"])(JobRunner.run)
+        runner = ray.put(self.runner)
+        running = {run.remote(runner, job): job for job in jobs}
         returned = []
         try:
             for reference, job in running.items():
                 try:
                     returned.append(ray.get(reference))
                 except (NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError) as error:
-                    returned.append(self.sweep.lost(job, f"Ray lost its process ({type(error).__name__})"))
+                    returned.append(self.runner.lost(job, f"Ray lost its process ({type(error).__name__})"))
         except BaseException:
             for reference in running:
                 ray.cancel(reference)

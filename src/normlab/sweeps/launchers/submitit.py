@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.utils import JobReturn
 
 from normlab.folder.place import shown
-from normlab.sweeps.launchers.beside import Beside, Job, Sweep
+from normlab.sweeps.launchers.beside import Beside, JobRunner, NumberedJob
 
 if TYPE_CHECKING:  # submitit is an extra
     from submitit.helpers import DelayedSubmission
@@ -36,7 +36,7 @@ class SubmititLauncher(Beside):
         self.cluster, self.submitit_folder, self.max_num_timeout = cluster, submitit_folder, max_num_timeout
         self.parameters = {key if key in SHARED else f"{cluster}_{key}": value for key, value in parameters.items()}
 
-    def _launch(self, jobs: list[Job]) -> list[JobReturn]:
+    def _launch(self, jobs: list[NumberedJob]) -> list[JobReturn]:
         from submitit import AutoExecutor
         from submitit.core.utils import UncompletedJobError
 
@@ -44,25 +44,25 @@ class SubmititLauncher(Beside):
         executor = AutoExecutor(self.submitit_folder, cluster=self.cluster, **limits)
         executor.update_parameters(**self.parameters)
         returned = []
-        for job, submitted in zip(jobs, executor.map_array(_Resumed(self.sweep), jobs), strict=True):
+        for job, submitted in zip(jobs, executor.map_array(_Resumed(self.runner), jobs), strict=True):
             try:
                 returned.append(submitted.results()[0])
             except UncompletedJobError:
                 where = f"{submitted.job_id} ended as {submitted.state}; see {shown(submitted.paths.stderr)}"
-                returned.append(self.sweep.lost(job, f"{self.cluster} job {where}"))
+                returned.append(self.runner.lost(job, f"{self.cluster} job {where}"))
         return returned
 
 
 class _Resumed:
     """submitit calls this with a job, and calls it again after a time limit: the run then goes on in its folder."""
 
-    def __init__(self, sweep: Sweep):
-        self.sweep = sweep
+    def __init__(self, runner: JobRunner):
+        self.runner = runner
 
-    def __call__(self, job: Job) -> JobReturn:
-        return self.sweep.run(job)
+    def __call__(self, job: NumberedJob) -> JobReturn:
+        return self.runner.run(job)
 
-    def checkpoint(self, job: Job) -> "DelayedSubmission":
+    def checkpoint(self, job: NumberedJob) -> "DelayedSubmission":
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, job)

@@ -25,7 +25,7 @@ class World:
         return self.processes // self.nodes
 
 
-def world() -> World | None:
+def current() -> World | None:
     """The world that environment variables describe; None where this process stands alone and may start others."""
     env = os.environ
     if "TORCHELASTIC_RUN_ID" in env:  # asked before SLURM's variables, since SLURM may start torchrun on each node
@@ -37,7 +37,7 @@ def world() -> World | None:
 
 def is_first() -> bool:
     """Whether this process prints and writes for all; a process that stands alone does."""
-    here = world()
+    here = current()
     return here is None or here.rank == 0
 
 
@@ -46,7 +46,7 @@ def run_name() -> str | None:
 
     Raises ConfigError under torchrun, which gives its processes no name that would be the same after a restart.
     """
-    here = world()
+    here = current()
     if here is not None and here.starter == "torchrun":
         raise ConfigError("under torchrun set name=: its processes share the folder of that name, and resume from it")
     return here and os.environ["SLURM_JOB_ID"]
@@ -54,14 +54,14 @@ def run_name() -> str | None:
 
 def check_sweep() -> None:
     """Raises ConfigError where a sweep is started in processes that belong to one run."""
-    here = world()
+    here = current()
     if here is not None:
         raise ConfigError(f"-m under {here.starter}: launchers do that job; start python train.py -m without it")
 
 
 def check(config: DictConfig) -> None:
     """Raises ConfigError where a configuration asks for a world other than the one that is there."""
-    here, devices = world(), config.trainer.devices
+    here, devices = current(), config.trainer.devices
     nodes = config.trainer.num_nodes
     if here is None:
         if nodes != 1:

@@ -48,7 +48,7 @@ def batch_sizes(loader: object, processes: int = 1) -> list[int]:
     return ([size] if samples >= size else []) + ([rest] if rest and not drop_last else [])
 
 
-def parts_of(sizes: Sequence[int], processes: int) -> list[int]:
+def shares(sizes: Sequence[int], processes: int) -> list[int]:
     """The sizes of the shares that one process may get of batches of these sizes, the largest first."""
     rounded = {size // processes for size in sizes} | {-(-size // processes) for size in sizes}
     return sorted(rounded, reverse=True)

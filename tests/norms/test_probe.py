@@ -1,4 +1,4 @@
-"""What a look at the built network finds before training, on networks made for the purpose."""
+"""What a probe finds in a network before training, on networks made for the purpose."""
 
 import pytest
 import torch
@@ -6,7 +6,6 @@ from torch import nn
 
 from normlab.norms.common.declaration import declaration
 from normlab.norms.common.probe import check_forward, probe
-from normlab.runner.guards import parts_of
 
 
 class Shared(nn.Module):
@@ -38,8 +37,8 @@ def test_a_single_value_is_told_by_the_layers_name():
 
 
 def test_layer_norm_on_the_last_axis_counts_the_values_of_that():
-    found = declaration(nn.LayerNorm(6))
-    assert (found.values((2, 6)), found.values((2, 1, 6)), found.values((2, 1, 1, 6))) == (6, 6, 6)
+    declared = declaration(nn.LayerNorm(6))
+    assert (declared.values((2, 6)), declared.values((2, 1, 6)), declared.values((2, 1, 1, 6))) == (6, 6, 6)
     check_forward(nn.Sequential(nn.LayerNorm(6), nn.Flatten()), (1, 6), 6)
 
 
@@ -56,13 +55,7 @@ def test_a_refusal_without_a_word_is_told_by_its_kind(monkeypatch):
 
 
 def test_a_mistake_in_a_network_of_ones_own_is_raised_as_it_is():
-    with pytest.raises(AssertionError) as told:
+    with pytest.raises(AssertionError) as raised:
         probe(Refuses(), torch.zeros(2, 3), {})
-    assert told.traceback[-1].name == "forward"
-    assert told.value.__notes__ == ["This came of samples of shape (3,), sent through before the training."]
-
-
-def test_processes_get_parts_as_equal_as_can_be():
-    assert parts_of([8, 3], 1) == [8, 3]
-    assert parts_of([8, 3], 2) == [4, 2, 1]
-    assert parts_of([16, 3], 4) == [4, 1, 0]
+    assert raised.traceback[-1].name == "forward"
+    assert raised.value.__notes__ == ["This came of samples of shape (3,), sent through before the training."]
