@@ -25,7 +25,7 @@ from normlab.config.overrides import as_typed
 from normlab.config.source import JOB_NAME, OURS, ConfigSource
 from normlab.config.sweep import Sweep, check_sweep
 from normlab.distributed import world
-from normlab.errors import ConfigError, JobError, PeerError, SweepError
+from normlab.errors import ConfigError, JobError, PeerError, SweepError, is_of_disk
 from normlab.folder import place, reuse
 from normlab.report.after import report_sweep
 from normlab.runner.interrupts import interruptible
@@ -182,12 +182,14 @@ def _guarded(go: Callable[[], object]) -> int:
 
 
 def _tell(error: Exception) -> None:
-    """Prints an error, a refusal without its traceback.
+    """Prints an error, without its traceback where it is a refusal or the disk's.
 
     Of several processes the first prints refusals, and each what failed in itself.
     """
     if isinstance(error, ConfigError):
         _say(f"refused: {error}")
+    elif is_of_disk(error):
+        _say(f"failed: {error}")
     elif world.is_first() or not isinstance(error, PeerError):
         sys.stdout.flush()
         traceback.print_exception(error)

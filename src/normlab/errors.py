@@ -1,6 +1,7 @@
 """Errors that the end of a run tells apart."""
 
 import difflib
+import errno
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,9 @@ from typing import Any
 
 # Packages that know nothing of a person's classes: what they raise on being called tells of the values they were given.
 LIBRARIES = ("torch", "torchvision", "torchmetrics", "timm", "lightning")
+
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)  # a disk that is full, broken, or for reading alone
 
 
 class ConfigError(ValueError):
@@ -75,6 +79,11 @@ class LostJobError(JobError):
 
 class SweepError(Exception):
     """Jobs of a sweep failed, each of which was told. The message says how many, and where they are."""
+
+
+def is_of_disk(error: BaseException) -> bool:
+    """Whether a file could not be written because of its disk, whoever wrote it."""
+    return isinstance(error, WriteError) or (isinstance(error, OSError) and error.errno in DISK)
 
 
 def show(value: Any) -> str:

@@ -5,10 +5,11 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
+from typing_extensions import override
 
 from normlab.streams import printable
 
@@ -30,12 +31,35 @@ class ConsoleHandler(logging.Handler):
         console.print(printable(record.getMessage().strip()), markup=False)
 
 
+class LogHandler(logging.FileHandler):
+    """Writes to train.log. What a full or broken disk does not take is lost, since no run should end of that."""
+
+    def __init__(self, file: Path):
+        super().__init__(file, encoding="utf-8", errors="backslashreplace", delay=True)
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:  # the file cannot be opened
+            self.handleError(record)
+
+    @override
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    @override
+    def close(self) -> None:
+        with suppress(OSError):  # what the disk did not take before it does not take now
+            super().close()
+
+
 @contextmanager
 def logging_to(file: Path) -> Iterator[None]:
     """Sends messages to `file`, and to the console unless it is to be quiet; afterwards puts everything back."""
-    handler = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    with _handlers(handler, *([] if is_quiet() else [ConsoleHandler()])):
+    with _handlers(LogHandler(file), *([] if is_quiet() else [ConsoleHandler()])):
         yield
 
 

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from normlab import compose, run
 from normlab.config.sweep import check_sweep
 from normlab.errors import ConfigError, SweepError
-from normlab.folder import place, writing
+from normlab.folder import lock, writing
 from normlab.folder.identity import config_hash
 from normlab.sweeps.grid import GridSweeper
 from normlab.sweeps.jobs import CheckedJobs
@@ -177,7 +177,7 @@ def test_a_folder_of_something_else_is_refused(file, what, tmp_path):
 
 
 def test_two_commands_do_not_share_a_folder(tmp_path):
-    with place.lock(tmp_path), pytest.raises(ConfigError, match="another process is writing to"):
+    with lock.hold(tmp_path), pytest.raises(ConfigError, match="another process is writing to"):
         sweep(tmp_path, "seed=1,2")
 
 

@@ -16,7 +16,7 @@ from normlab.config import names
 from normlab.config.objectives import check_objectives, direction
 from normlab.config.sweep import check_sweep
 from normlab.errors import ConfigError, SweepError
-from normlab.folder import place, writing
+from normlab.folder import lock, writing
 from normlab.tasks.classify import Classify
 from normlab.tasks.regress import Regress
 
@@ -282,7 +282,7 @@ def test_a_study_from_before_there_were_objectives_goes_on(tmp_path):
 
 
 def test_two_commands_do_not_share_a_study(tmp_path):
-    with place.lock(tmp_path), pytest.raises(ConfigError, match="another process is writing to"):
+    with lock.hold(tmp_path), pytest.raises(ConfigError, match="another process is writing to"):
         search(tmp_path, FakeLauncher())
 
 

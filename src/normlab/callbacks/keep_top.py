@@ -7,7 +7,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from normlab.folder.files import read_rows
-from normlab.folder.writing import copy_whole
+from normlab.folder.writing import copy_whole, remove
 
 
 class KeepTop(Checkpoint):
@@ -44,7 +44,7 @@ class KeepTop(Checkpoint):
             copy_whole(self._file("checkpoints", "last.ckpt"), self._file("checkpoints", name))
         for file in self._file("checkpoints").glob("epoch_*.ckpt"):
             if file.name not in best:
-                file.unlink()
+                remove(file)
 
     def _file(self, *names: str) -> Path:
         return self.folder.joinpath(*names)

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from normlab.distributed import world
 from normlab.errors import ConfigError, WriteError
 
@@ -40,19 +38,6 @@ def resolve(name: object, action: str = "fit", ckpt: str | None = None) -> Path:
         now = datetime.now()
         return ROOT / now.strftime("%Y-%m-%d") / f"{now:%H-%M-%S}-{uuid.uuid4().hex[:6]}"
     raise ConfigError(f"action={action} needs a run: name=<run>, or ckpt=<run folder>/checkpoints/best.ckpt")
-
-
-@contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Keeps other processes out of a folder. Raises ConfigError where one is in it."""
-    own = FileLock(path / ".lock")
-    try:
-        with own.acquire(timeout=0):
-            yield
-    except Timeout as error:
-        raise ConfigError(
-            f"another process is writing to {shown(path)}; wait for it, or choose another name="
-        ) from error
 
 
 @contextmanager

@@ -10,9 +10,10 @@ from normlab.errors import ConfigError, show
 from normlab.folder.files import check_files, holds_run, read_config, read_result
 from normlab.folder.identity import LENGTH, config_hash, numbers
 from normlab.folder.place import shown
+from normlab.folder.writing import remove
 
 # What a run leaves that was refused or has not started yet; the next run may take its place.
-UNTRAINED = {"lr_find", "stats", "result.json", "train.log", ".lock", "checkpoints", "trial.json"}
+UNTRAINED = {"lr_find", "stats", "result.json", "train.log", ".lock", ".owner", "checkpoints", "trial.json"}
 
 
 def check_fit(path: Path, config: DictConfig, data_follows: bool = False) -> None:
@@ -51,7 +52,7 @@ def clear_untrained(path: Path, config: DictConfig) -> None:
     if not (path / "config.yaml").is_file() or has_trained(path) or numbers(read_config(path)) == numbers(config):
         return
     for name in ("config.yaml", "data.json", "table.json", "environment.json", "metrics.csv", "result.json"):
-        (path / name).unlink(missing_ok=True)
+        remove(path / name)
 
 
 def differences(saved: dict[str, Any], wanted: dict[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """Writes checkpoints."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
@@ -21,4 +21,13 @@ class WholeCheckpoints(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: dict[str, Any] | None = None
     ) -> None:
         """storage_options: `sync`, as in `write_with`."""
-        write_with(Path(path), lambda part: torch.save(checkpoint, part), **(storage_options or {}))
+        write_with(Path(path), lambda part: _save(checkpoint, part), **(storage_options or {}))
+
+
+def _save(checkpoint: dict[str, Any], part: BinaryIO) -> None:
+    try:
+        torch.save(checkpoint, part)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # torch's writer stumbles on its way out and hides the cause
+            raise error.__context__ from None
+        raise

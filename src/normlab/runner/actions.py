@@ -19,7 +19,7 @@ from normlab.distributed.peers import Peers
 from normlab.errors import ConfigError, DamagedError
 from normlab.folder.checkpoints import load_weights, read
 from normlab.folder.place import shown
-from normlab.folder.writing import write_text
+from normlab.folder.writing import write_text, write_with
 from normlab.logs import console
 from normlab.runner.build import Parts
 from normlab.runner.predictions import check_finite, csv_table, frame, summary
@@ -146,7 +146,7 @@ def lr_find(parts: Parts, folder: Path) -> Outcome:
     axes.set_title("no clear fall" if place is None else f"steepest fall at {rates[place]:.2g}")
     if place is not None:
         axes.plot(rates[place], losses[place], "o")
-    figure.savefig(picture, dpi=150, bbox_inches="tight")
+    write_with(picture, lambda part: figure.savefig(part, format="png", dpi=150, bbox_inches="tight"))
     plt.close(figure)
     if place is None:
         log.info(f"no suggestion: the loss never fell steadily; the curve is {shown(picture)}")

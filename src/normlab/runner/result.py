@@ -3,13 +3,14 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig
 
-from normlab.errors import ConfigError, DamagedError
+from normlab.errors import ConfigError, DamagedError, WriteError
 from normlab.folder import files, place, reuse, writing
 from normlab.folder.identity import config_hash
 from normlab.runner.actions import Outcome
@@ -111,12 +112,14 @@ class Recorded:
             return
         if error is not None:
             status = next((name for kind, name in ENDS.items() if isinstance(error, kind)), "failed")
-            said = str(error) if status == "refused" else f"{type(error).__name__}: {error}".removesuffix(": ")
+            plain = status == "refused" or isinstance(error, WriteError)
+            said = str(error) if plain else f"{type(error).__name__}: {error}".removesuffix(": ")
             self.result |= {"status": status, "error": said}
             log.debug(f"{status}:", exc_info=None if status == "interrupted" else error)
         if self.result["action"] == "fit":
             self.result |= self.progress()
-        writing.write_result(self.out, self.result | {"seconds": self._seconds()})
+        with suppress(WriteError) if isinstance(error, WriteError) else nullcontext():  # the disk may still be full
+            writing.write_result(self.out, self.result | {"seconds": self._seconds()})
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self.start + self.before, 2)

@@ -22,7 +22,7 @@ from normlab.distributed import world
 from normlab.distributed.devices import threads, timeout
 from normlab.distributed.rendezvous import Start
 from normlab.errors import ConfigError
-from normlab.folder import environment, place, reuse, writing
+from normlab.folder import environment, lock, place, reuse, writing
 from normlab.folder.checkpoints import load_weights
 from normlab.folder.files import check_files
 from normlab.folder.resuming import prepare_resuming
@@ -99,14 +99,14 @@ def _run(config: DictConfig, folder: str | Path | None, context: Context, start:
     else:
         check_files(out)
     if config.action == "stats":
-        out.mkdir(parents=True, exist_ok=True)
+        writing.make_folder(out)
         return _look_at_data(config, path, out, context.data)
     if here is not None:
         torch.set_num_threads(threads(here.local))
     if here is not None and here.rank > 0:
         return _follow(config, path, out, checkpoint, replace(context, rank=here.rank), start)
-    (path / "checkpoints" if config.action == "fit" else out).mkdir(parents=True, exist_ok=True)
-    with place.lock(out), logging_to(out / "train.log"), Recorded(config, out) as recorded:
+    writing.make_folder(path / "checkpoints" if config.action == "fit" else out)
+    with lock.hold(out), logging_to(out / "train.log"), Recorded(config, out) as recorded:
         quiet_lightning()
         set_allocator(config.allocator)
         parts = build(config, out, context)
@@ -145,7 +145,7 @@ def _look_at_data(config: DictConfig, path: Path, out: Path, data: Any) -> Resul
     """action=stats, which needs no network."""
     from normlab.runner.stats import stats  # with pandas and matplotlib
 
-    with place.lock(out), logging_to(out / "train.log"), Recorded(config, out) as recorded:
+    with lock.hold(out), logging_to(out / "train.log"), Recorded(config, out) as recorded:
         quiet_lightning()
         writing.write_config(out, config)
         outcome = Outcome(None, stats(config, out, data))

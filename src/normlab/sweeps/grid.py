@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from normlab.config.overrides import parse
 from normlab.config.space import Job
 from normlab.errors import ConfigError
-from normlab.folder import place, reuse, writing
+from normlab.folder import lock, place, reuse, writing
 from normlab.folder.files import holds_run, known_result, read_config
 from normlab.folder.identity import LENGTH, config_hash
 from normlab.sweeps.sweeper import EngineSweeper
@@ -35,7 +35,7 @@ class GridSweeper(EngineSweeper):
         path = Path(self.settings.hydra.sweep.dir)
         _check(path)
         path.mkdir(parents=True, exist_ok=True)
-        with place.lock(path):
+        with lock.hold(path):
             writing.write_text(path / "multirun.yaml", OmegaConf.to_yaml(self.settings))
             begun = earlier(path)
             places = by_folder(path, begun, self.loader.known)

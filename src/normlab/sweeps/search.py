@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from normlab.config.objectives import direction, values
 from normlab.config.space import Space, grid, search_space
 from normlab.errors import ConfigError, LostJobError
-from normlab.folder import files, place, reuse
+from normlab.folder import files, lock, place, reuse
 from normlab.folder.files import known_result
 from normlab.folder.identity import numbers
 from normlab.sweeps.study import distribution, given, hand_over, open_study, summary
@@ -62,10 +62,14 @@ class OptunaSweeper(EngineSweeper):
     def sweep(self, arguments: list[str]) -> None:
         fixed, space = search_space(arguments, self.params, self.loader)
         path = self._path()
-        if path.exists() and not (path / "study.db").is_file() and {entry.name for entry in path.iterdir()} - {".lock"}:
+        if (
+            path.exists()
+            and not (path / "study.db").is_file()
+            and {entry.name for entry in path.iterdir()} - {".lock", ".owner"}
+        ):
             raise ConfigError(f"{place.shown(path)} exists and holds no search; choose another name=")
         path.mkdir(parents=True, exist_ok=True)
-        with place.lock(path):
+        with lock.hold(path):
             study = self._study(space)
             OmegaConf.save(self.settings, path / "multirun.yaml")
             with Watch(path, self._total(space), space) as watch:

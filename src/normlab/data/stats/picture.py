@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from normlab.data.stats.measure import SAMPLES, Part
+from normlab.folder.writing import write_with
 
 CLASSES = 16  # the picture shows so many
 COLUMNS = 24
@@ -37,9 +38,7 @@ def draw(file: Path, parts: Mapping[str, Part], classes: Sequence[str]) -> None:
         _draw_columns(right, train.frame, train.targets, classes)
     elif train.shown and train.shown[0][0].ndim == 3:
         _draw_samples(right, train, classes)
-    part = file.with_name(f".{file.name}.part")
-    figure.savefig(part, format="png", dpi=110)
-    part.replace(file)
+    write_with(file, lambda part: figure.savefig(part, format="png", dpi=110))
 
 
 def _draw_counts(axes: Axes, parts: Mapping[str, Part], classes: Sequence[str], coloured: bool) -> None:
