@@ -328,5 +328,5 @@ def test_own_data_is_predicted_through_its_own_hooks(tmp_path, monkeypatch):
         table = run(compose(["action=predict", "name=a", TRUST]), data=given).predictions
         assert list(table) == ["sample", "prediction", "p_0", "p_1"]
         np.testing.assert_allclose(table["p_1"], test_part["p_1"][:10], rtol=1e-6)
-    with pytest.raises(ConfigError, match=r"input=outputs: outputs/a has no data.json .* or of own data"):
+    with pytest.raises(ConfigError, match=r"input=outputs: outputs/a has no data.json .* from Python too"):
         compose(["action=predict", "name=a", TRUST, "input=outputs"])

@@ -112,6 +112,25 @@ def test_another_precision_of_products_is_another_run(tmp_path):
         run(compose(WINE), folder=tmp_path)
 
 
+@pytest.mark.parametrize("key", ["tags", "task.class_weights"])
+def test_the_folder_of_an_earlier_normlab_is_refused_in_a_line(key, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stopped(tmp_path / "outputs/a", [*WINE, "name=a"], RuntimeError())
+    older = OmegaConf.load("outputs/a/config.yaml")
+    parent, _, name = key.rpartition(".")
+    del (OmegaConf.select(older, parent) if parent else older)[name]
+    OmegaConf.save(older, "outputs/a/config.yaml")
+    with pytest.raises(ConfigError) as refusal:
+        compose(["action=test", "name=a"])
+    assert str(refusal.value) == (
+        f"outputs/a/config.yaml lacks {key}, and so is of an earlier normlab: put a whole one in its place, or move it "
+        "away"
+    )
+    older.pop("defaults"), older.pop("hydra")
+    with pytest.raises(ConfigError, match=f"^normlab reads {key}, so it cannot be left out$"):
+        run(older)
+
+
 def test_seconds_count_the_start_that_was_killed(tmp_path):
     """Which nobody could write down: up to the last epoch that it saved."""
     stopped(tmp_path, WINE, RuntimeError())

@@ -6,7 +6,6 @@ import json
 import pytest
 import torch
 from helpers.cases import QUICK
-from omegaconf import open_dict
 from sklearn import metrics as sklearn_metrics
 from torch import nn
 from torch.nn import functional as F
@@ -93,13 +92,9 @@ def test_a_loss_that_cannot_train_the_task_is_refused(line, message, tmp_path):
         task_of(tmp_path, *line.split())
 
 
-def test_losses_make_runs_apart_and_the_tasks_own_leaves_the_hash_alone():
+def test_losses_make_runs_apart():
     lines = ([], ["loss=label_smoothing"], ["loss=label_smoothing", "loss.label_smoothing=0.2"], ["loss=focal"])
     assert len({config_hash(compose(line)) for line in lines}) == 4
-    older = compose([])
-    with open_dict(older):
-        del older["loss"]
-    assert config_hash(older) == config_hash(compose([]))
 
 
 def test_metrics_of_torchmetrics_are_scikit_learns(tmp_path):

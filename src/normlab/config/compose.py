@@ -19,7 +19,7 @@ from normlab.config.options import GROUPS, SEVERAL, run_keys
 from normlab.config.overrides import as_typed, is_hydras, is_selection, lines_of, parse, typed_value
 from normlab.config.rules import check_all, check_typed, rule
 from normlab.config.source import OURS, ConfigSource
-from normlab.config.unread import PARTS, check_read
+from normlab.config.unread import PARTS, check_read, missing_keys
 from normlab.config.values import check_value
 from normlab.errors import ConfigError, show
 from normlab.folder import files, place, reuse, writing
@@ -106,6 +106,8 @@ def compose_job(overrides: Sequence[str], source: ConfigSource = OURS) -> Compos
         return Composed(config, hydra)
     reading = _reading(run_folder, saved, parsed, config.trust, source)
     reading.check_names()
+    if missing := missing_keys(saved):
+        raise files.damaged(run_folder / "config.yaml", f"lacks {missing[0]}, and so is of an earlier normlab")
     config = restore(config, overrides, saved)
     check_config(config, run_folder)
     reading.check_classes()  # last, since it may import torch

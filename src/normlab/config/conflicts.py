@@ -32,7 +32,7 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
     _check_fused(config)
     if config.trainer.devices != 1 or config.trainer.num_nodes != 1:
         _check_single_process_only(config)
-    if config.trainer.get("strategy") == "fsdp":
+    if config.trainer.strategy == "fsdp":
         _check_fsdp(config)
     if config.action == "fit" and config.ckpt is not None:
         raise ConfigError(f"ckpt={config.ckpt} with action=fit: a fit resumes by its name=")
@@ -122,8 +122,8 @@ def _check_input(config: DictConfig, run_folder: Path) -> None:
         raise ConfigError(f"input={path}: there is no such file or folder")
     if not (run_folder / "data.json").is_file():
         raise ConfigError(
-            f"input={path}: {run_folder} has no data.json to read new samples by, being older than action=predict or "
-            "of own data: train again under another name=, or leave out input= to predict the test part"
+            f"input={path}: {run_folder} has no data.json to read new samples by, as of a run on data "
+            "given from Python: leave out input= to predict the test part, or give the samples from Python too"
         )
 
 

@@ -17,8 +17,7 @@ def checkpoint_path(config: DictConfig, run_folder: Path) -> Path | None:
 
 def input_path(config: DictConfig) -> Path | None:
     """The new samples to predict; None where the test part is predicted."""
-    given = config.get("input")  # a run folder may be older than the key
-    return None if given is None else Path(str(given))
+    return None if config.input is None else Path(str(config.input))
 
 
 def reads_data(config: DictConfig) -> bool:

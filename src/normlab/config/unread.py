@@ -36,10 +36,17 @@ def check_read(config: DictConfig) -> None:
             raise ConfigError(f"{group} is missing: choose {group}=none")
         for name, part in (plain.get(group) or {}).items():
             _check_part(part, f"{group}.{name}")
-    if missing := [key for key in OUR_TRAINER_KEYS if key not in plain["trainer"]]:
-        raise ConfigError(f"normlab reads trainer.{missing[0]}, so it cannot be left out")
+    if missing := missing_keys(config):
+        raise ConfigError(f"normlab reads {missing[0]}, so it cannot be left out")
     for key in plain["trainer"].keys() - read_option("trainer", "auto").keys():
         check_trainer_key(str(key))
+
+
+def missing_keys(config: DictConfig) -> list[str]:
+    """The keys that normlab reads of every configuration, and that this one lacks."""
+    of_trainer = [f"trainer.{key}" for key in OUR_TRAINER_KEYS if key not in config.trainer]
+    of_task = [f"task.{key}" for key in run_keys()["task"] if key not in (config.get("task") or {})]
+    return [*of_trainer, *(key for key in run_keys() if key not in config), *of_task]
 
 
 def check_trainer_key(name: str) -> None:

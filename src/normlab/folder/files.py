@@ -13,7 +13,7 @@ from yaml import YAMLError
 from normlab.errors import ConfigError, DamagedError
 from normlab.folder.place import shown
 
-PARTS = {"task", "model", "norm", "data", "optimizer", "scheduler", "trainer", "callbacks", "logger"}
+PARTS = {"task", "model", "norm", "data", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger"}
 
 HEADER = {"defaults", "hydra"}  # the keys of config.yaml that let Hydra replay the run
 

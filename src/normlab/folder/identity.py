@@ -21,18 +21,6 @@ TRAINER_KEYS = (
 )
 REPLICATES = ("seed", "data.split_seed", "data.fold")  # runs that differ in these alone repeat each other
 LENGTH = "trainer.max_epochs"  # extend=true may raise it
-# Newer keys, which an older run folder lacks, with the value under which a run is as it was without the key.
-NEUTRAL = {
-    "loss": None,
-    "loss._target_": "normlab.tasks.losses.own",
-    "data.folds": None,
-    "data.keep": [],
-    "data.fold": 0,
-    "data.subset": 1,
-    "data.label_noise": 0,
-    "task.class_weights": None,
-    "optimizer.fused": False,
-}
 ELSEWHERE = ("data.root", "data.in_memory", "data.workers", "data.on_device")  # where files lie, and how they are read
 GRADIENT_CALLBACKS = ("agc",)  # they change what the optimizer sees
 
@@ -52,7 +40,7 @@ def numbers(config: DictConfig) -> dict[str, Any]:
         trainer["matmul_precision"] = plain["trainer"]["matmul_precision"]
     callbacks = {name: keys for name, keys in plain["callbacks"].items() if name in GRADIENT_CALLBACKS}
     flat = dict(_flat({key: plain.get(key) for key in RUN_KEYS} | {"trainer": trainer, "callbacks": callbacks}))
-    return {key: value for key, value in flat.items() if key not in ELSEWHERE and value != NEUTRAL.get(key, ...)}
+    return {key: value for key, value in flat.items() if key not in ELSEWHERE}
 
 
 def config_hash(config: DictConfig, but: str | None = None) -> str:

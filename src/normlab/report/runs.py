@@ -27,8 +27,8 @@ class Run:
 
     status: one of ENDS; or unfinished, where the run is running or was killed; or damaged, where its files cannot be
     read. score: a finished run's; None where it is missing or not finite. config: config.yaml as it stands; empty where
-    there is none. samples: how many each part of the data has; empty for older runs. skipped: how many batches were
-    left out; 0 for older runs.
+    there is none. samples: how many each part of the data has; empty where that is not known. skipped: how many batches
+    were left out.
     """
 
     folder: Path

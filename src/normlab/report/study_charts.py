@@ -40,7 +40,7 @@ def _charts(study: "Study", folder: Path) -> Iterator[tuple[str, str, Spec]]:
     from optuna.trial import TrialState
 
     trials = study.get_trials(deepcopy=False)
-    names = study.user_attrs.get("objectives") or ["score"] * len(study.directions)
+    names = study.user_attrs["objectives"]
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     pruned = [trial for trial in trials if trial.state == TrialState.PRUNED and trial.intermediate_values]
     if not done:

@@ -92,7 +92,7 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
         check_evaluation(network, norm_inputs, shares(batch_sizes(data.val_dataloader(), processes), processes))
     if config.action in ("fit", "test") and is_overridden("test_dataloader", data):
         check_evaluation(network, norm_inputs, shares(batch_sizes(data.test_dataloader(), processes), processes))
-    if config.trainer.get("strategy") == "fsdp" and processes > 1:
+    if config.trainer.strategy == "fsdp" and processes > 1:
         check_shardable(network)
     inputs = read_inputs(data, input_path(config)) if config.action == "predict" else None
     if inputs is not None:
@@ -154,7 +154,7 @@ def _task(config: DictConfig, network: nn.Module, data: Any) -> Task:
     }
     if data.task == "classify":
         return Classify(**shared, num_classes=data.out_features, class_weights=_class_weights(config, data))
-    if config.task.get("class_weights") is not None:
+    if config.task.class_weights is not None:
         raise ConfigError(f"task.class_weights={config.task.class_weights}: this data has no classes")
     if config.action == "predict":  # the checkpoint has them
         mean, std = torch.zeros(data.out_features), torch.ones(data.out_features)
@@ -175,7 +175,7 @@ def _criterion(config: DictConfig) -> Loss | None:
     """The chosen loss: a function as it is, or what a class makes of its keys; None for the task's own."""
     if config.loss._target_ == OWN_LOSS:
         return None
-    if config.task.get("class_weights") is not None:
+    if config.task.class_weights is not None:
         raise ConfigError(
             f"task.class_weights={config.task.class_weights} with loss._target_={config.loss._target_}: the weights "
             "are those of loss=task; leave out one of the two"
@@ -198,7 +198,7 @@ def _schedule(config: DictConfig) -> Schedule:
 
 
 def _class_weights(config: DictConfig, data: Any) -> Tensor | None:
-    if config.task.get("class_weights") is None or config.action == "predict":
+    if config.task.class_weights is None or config.action == "predict":
         return None
     counts = data.class_counts()
     return counts.sum() / (len(counts) * counts.clamp(min=1))
@@ -234,7 +234,7 @@ def _uses_channels_last(config: DictConfig, network: nn.Module, device: str) -> 
     """`auto` is for convolutions in 16 bits, unless a norm would copy its input out of that layout and back."""
     if config.channels_last != "auto":
         return config.channels_last
-    if config.trainer.get("strategy") == "fsdp":
+    if config.trainer.strategy == "fsdp":
         return False  # fully_shard cuts contiguous parameters only
     if any(found is not None and device in found.contiguous_on for found in map(declaration, network.modules())):
         return False

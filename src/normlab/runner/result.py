@@ -54,9 +54,9 @@ class Recorded:
             "parameters": None,
             "samples": {},
             "world_size": self.earlier.get("world_size", 1),
-            "tags": [str(tag) for tag in config.get("tags") or ()],
+            "tags": [str(tag) for tag in config.tags],
             "overrides": list(config.overrides),
-            **({"input": config.get("input")} if config.action == "predict" else {}),
+            **({"input": config.input} if config.action == "predict" else {}),
             "config_hash": config_hash(config),
             "error": None,
         }

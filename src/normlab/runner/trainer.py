@@ -82,7 +82,7 @@ def make_trainer(
     settings = OmegaConf.create({"log_every_n_steps": every_step, **config.trainer})
     for key in ("overfit_batches", *OUR_TRAINER_KEYS):
         del settings[key]
-    if config.action == "fit" and config.get("tags"):
+    if config.action == "fit" and config.tags:
         core.append(Tags([*config.tags]))
     if config.action == "fit":
         following = {"monitor": record.score, "mode": record.mode, "run_folder": folder}
@@ -132,7 +132,7 @@ def make_trainer(
 
 
 def _strategy(config: DictConfig, network: nn.Module, processes: int) -> Any:
-    fsdp = config.trainer.get("strategy") == "fsdp"
+    fsdp = config.trainer.strategy == "fsdp"
     if fsdp:
         check_several(config, processes)
     if processes == 1:

@@ -89,7 +89,7 @@ class OptunaSweeper(EngineSweeper):
         """The study in the sweep's folder, new or gone on with. Raises ConfigError for another sweep's."""
         study = open_study(self._path(), [direction(name, self.settings.score_mode) for name in self.objectives])
         wanted = self._identity(space)
-        saved = {"objectives": ["score"]} | study.user_attrs.get("sweep", wanted)  # a study may be older than the key
+        saved = study.user_attrs.get("sweep", wanted)  # a new study has none
         if lines := reuse.differences(saved, wanted):
             where = place.shown(self._path())
             raise ConfigError("\n".join([f"{where} holds another sweep; choose another name=", *lines]))

@@ -186,7 +186,7 @@ class Task(Measured):
         checkpoint["lr_schedulers"] = [self.schedule.progress(state) for state in checkpoint["lr_schedulers"]]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.guard.skipped = checkpoint.get("skipped", 0)
+        self.guard.skipped = checkpoint["skipped"]
         checkpoint["lr_schedulers"] = [self.schedule.progress(state) for state in checkpoint["lr_schedulers"]]
 
     def _train(self, batch: Sequence[Tensor]) -> Tensor | None:
