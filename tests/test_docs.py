@@ -65,6 +65,7 @@ def place(tmp_path, monkeypatch) -> Path:
     rows = pd.DataFrame({"x": range(40), "y": ["yes", "no"] * 20})
     rows.to_csv("bank.csv", index=False)
     rows.drop(columns="y").to_csv("new.csv", index=False)
+    rows.assign(price=rows["x"] * 2.5, rent=rows["x"] * 0.5).to_csv("houses.csv", index=False)
     image_folder(tmp_path / "photos", images=2)
     image_folder(tmp_path / "new_photos", images=2)
     return tmp_path

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from normlab.norms.common.replace import replace_norms
     from normlab.runner.run import run
     from normlab.tasks.classify import Classify
+    from normlab.tasks.multilabel import Multilabel
     from normlab.tasks.regress import Regress
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ConfigError",
     "DataModule",
     "Declaration",
+    "Multilabel",
     "Norm",
     "Regress",
     "compose",
@@ -38,6 +40,7 @@ HOMES = {
     "ConfigError": "errors",
     "DataModule": "data.common.base",
     "Declaration": "norms.common.declaration",
+    "Multilabel": "tasks.multilabel",
     "Norm": "norms.common.base",
     "Regress": "tasks.regress",
     "compose": "config.compose",

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from normlab import compose, run
 from normlab.data.common.base import DataModule
+from normlab.data.common.targets import TargetColumn
 from normlab.data.stats.measure import Moments, Part, constant_columns, equal_columns, matches
 from normlab.data.stats.summary import report
 from normlab.errors import ConfigError
@@ -285,7 +286,7 @@ def test_a_thousand_classes_are_told_by_their_ends():
     targets = torch.repeat_interleave(torch.arange(1000), counts)
     part = Part(targets, np.arange(len(targets), dtype=np.uint64), [], Moments())
     part.moments.add(torch.zeros(2, 1, 1, 1))
-    text = report("", {"train": part}, [f"c{number}" for number in range(1000)], {})
+    text = report("", {"train": part}, [TargetColumn("", [f"c{number}" for number in range(1000)])], {})
     assert len(text.splitlines()) < 70
     assert row(text, "c999")[0] == "1000"
     assert "… 960 more" in text

@@ -242,7 +242,7 @@ def test_openml(example, monkeypatch):
     example("openml")
     data = OpenML(name="iris")
     data.setup()
-    assert (data.target, data.class_names, data.input_shape) == ("target", ("0", "1", "2"), (6,))
+    assert (data.targets, data.class_names, data.input_shape) == (["target"], ("0", "1", "2"), (6,))
     with pytest.raises(ConfigError, match="data.name= or data.id="):
         OpenML()
 

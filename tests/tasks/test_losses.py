@@ -15,7 +15,7 @@ from normlab import compose, run
 from normlab.errors import ConfigError
 from normlab.folder.identity import config_hash
 from normlab.runner.build import build
-from normlab.tasks.losses import focal
+from normlab.tasks.losses import focal, trial_numbers, try_loss
 
 TABLE = [*QUICK, "model=net"]
 
@@ -90,6 +90,15 @@ def test_the_chosen_loss_is_what_trains(line, tmp_path):
 def test_a_loss_that_cannot_train_the_task_is_refused(line, message, tmp_path):
     with pytest.raises((ConfigError, ValueError), match=message):
         task_of(tmp_path, *line.split())
+
+
+@pytest.mark.parametrize("loss", [F.cross_entropy, focal])
+def test_losses_of_classes_are_refused_for_numbers_in_any_count_of_columns(loss):
+    """They compare columns with each other, so an output that is wrong by the same in each costs the same."""
+    for width in range(1, 21):
+        target = trial_numbers(width)
+        with pytest.raises(ValueError, match="so it cannot train this task"):
+            try_loss(loss, target, target + 1, target)
 
 
 def test_losses_make_runs_apart():

@@ -34,7 +34,7 @@ class Csv(FrameTable):
     def __init__(
         self,
         path: str,
-        target: str,
+        target: str | Sequence[str],
         delimiter: str | None = None,
         decimal: Literal[".", ","] = ".",
         header: bool = True,
@@ -58,7 +58,7 @@ class Csv(FrameTable):
                 index_col=False,
                 dtype=str,
                 keep_default_na=False,
-                na_values={name: missing if name == self.target else [*MISSING, *missing] for name in names},
+                na_values={name: missing if name in self.targets else [*MISSING, *missing] for name in names},
                 skipinitialspace=True,
                 encoding="utf-8-sig",
             )
@@ -77,7 +77,7 @@ class Csv(FrameTable):
         """The names of a file's columns: without a header those of the training file, with or without the target."""
         if self.header or not self.columns:
             return layout.names
-        inputs = [name for name in self.columns if name != self.target]
+        inputs = [name for name in self.columns if name not in self.targets]
         for names in (self.columns, inputs):
             if len(names) == len(layout.names):
                 return names

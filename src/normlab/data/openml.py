@@ -1,5 +1,6 @@
 """A table of openml.org.  python train.py model=net data=openml data.name=credit-g"""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ class OpenML(FrameTable):
         name: str | None = None,
         version: int | str = "active",
         id: int | None = None,
-        target: str | None = None,
+        target: str | Sequence[str] | None = None,
         root: str = "data",
         **table: Any,
     ):
@@ -37,12 +38,15 @@ class OpenML(FrameTable):
             bunch: Any = fetch_openml(**self.which, data_home=self.root, as_frame=True, parser="auto")
         except (OSError, ValueError) as error:  # no network, no such set, no table
             raise ConfigError(f"{where}: openml.org gave no table: {error}") from error
-        self.target = self.target or self._only(bunch.target_names, where)
+        self.targets = self.targets or [self._only(bunch.target_names, where)]
         return self.understand({"train": (bunch.frame.reset_index(drop=True), where)})
 
     def _only(self, targets: list[str], where: str) -> str:
         if len(targets) != 1:
-            raise ConfigError(f"{where}: the set names {len(targets)} targets ({', '.join(targets)}): set data.target=")
+            named = ",".join(targets)
+            raise ConfigError(
+                f"{where}: the set names {len(targets)} targets: set data.target=[{named}], or to some of them"
+            )
         return targets[0]
 
     def read(self, path: Path, where: str) -> Frame:

@@ -14,7 +14,8 @@ import torch
 from lightning.pytorch.tuner.tuning import Tuner
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from normlab.data.common.base import DataModule, class_names
+from normlab.data.common.base import DataModule
+from normlab.data.common.targets import class_names, target_columns
 from normlab.distributed.peers import Peers
 from normlab.errors import ConfigError, DamagedError
 from normlab.folder.checkpoints import load_weights, read
@@ -90,10 +91,13 @@ def test(parts: Parts, folder: Path) -> Outcome:
 
 
 def _write_tables(parts: Parts, folder: Path) -> None:
-    """Writes metrics that are tables, such as confusion_matrix, as <metric>_<part>.csv; rows are the true classes."""
+    """Writes metrics that are tables, such as confusion_matrix, as <metric>_<part>.csv; rows are the true classes.
+
+    Where the target has several columns, rows are these.
+    """
     if not parts.trainer.is_global_zero:
         return
-    names = class_names(parts.data)
+    names = class_names(parts.data) or getattr(parts.data, "target_names", ())
     for stage, tables in parts.task.tables.items():
         for name, values in tables.items() if stage != "train" else ():
             write_text(folder / f"{name}_{stage}.csv", csv_table(values, names))
@@ -113,11 +117,11 @@ def predict(parts: Parts, folder: Path) -> Outcome:
     given = [target for _, target, _ in batches if target is not None]  # own data may have samples alone
     targets = torch.cat(given) if inputs.has_targets and given else None
     check_finite(answers, inputs.names, next(filter(None, (cause for _, _, cause in batches)), ""))
-    classes = class_names(data)
-    table = frame(answers, targets, inputs, classes)
+    columns = target_columns(data)
+    table = frame(answers, targets, inputs, columns)
     file = folder / "predictions.csv"
     write_text(file, table.to_csv(index=False))
-    log.info(f"{len(table)} rows in {shown(file)}: {summary(table, classes)}")
+    log.info(f"{len(table)} rows in {shown(file)}: {summary(table, columns)}")
     return Outcome(None, {}, table)
 
 

@@ -29,6 +29,7 @@ from normlab.runner.units import check_shardable
 from normlab.tasks.base import Task
 from normlab.tasks.classify import Classify
 from normlab.tasks.losses import Loss
+from normlab.tasks.multilabel import Multilabel
 from normlab.tasks.regress import Regress
 from normlab.tasks.schedulers import Schedule, constant
 
@@ -154,6 +155,8 @@ def _task(config: DictConfig, network: nn.Module, data: Any) -> Task:
     }
     if data.task == "classify":
         return Classify(**shared, num_classes=data.out_features, class_weights=_class_weights(config, data))
+    if data.task == "multilabel":
+        return Multilabel(**shared, num_labels=data.out_features, class_weights=_class_weights(config, data))
     if config.task.class_weights is not None:
         raise ConfigError(f"task.class_weights={config.task.class_weights}: this data has no classes")
     if config.action == "predict":  # the checkpoint has them
@@ -200,8 +203,8 @@ def _schedule(config: DictConfig) -> Schedule:
 def _class_weights(config: DictConfig, data: Any) -> Tensor | None:
     if config.task.class_weights is None or config.action == "predict":
         return None
-    counts = data.class_counts()
-    return counts.sum() / (len(counts) * counts.clamp(min=1))
+    counts = data.class_counts()  # (classes,), or of labels (columns, 2)
+    return counts.sum(-1, keepdim=True) / (counts.shape[-1] * counts.clamp(min=1))
 
 
 def _check_input_dims(config: DictConfig, input_shape: Sequence[int]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from normlab.data.common.base import DataModule
 from normlab.data.common.batches import Batches
+from normlab.data.common.targets import TargetColumn
 from normlab.errors import ConfigError
 from normlab.streams import printable
 
@@ -52,39 +53,62 @@ def read_inputs(data: Any, path: Path | None) -> Inputs:
     return Inputs(loader, names, kept=kept)
 
 
-def frame(answers: Tensor, targets: Tensor | None, inputs: Inputs, classes: Sequence[str]) -> "DataFrame":
-    """A row a sample: `sample`, what is kept, `target` if known, `prediction`, and for classes `p_<class>` of each.
+def frame(answers: Tensor, targets: Tensor | None, inputs: Inputs, columns: Sequence[TargetColumn]) -> "DataFrame":
+    """A row a sample: `sample`, what is kept, `target` if known, `prediction`, and `p_<class>` for each class.
 
-    answers: probabilities (N, classes), or predicted targets (N, width), whose columns are numbered where width > 1.
-    targets: class numbers (N,), or (N, width). inputs: what was predicted, whose names are as `printable` shows them,
-    since pandas takes text alone.
+    Of several columns each has a `target_<column>` and a `prediction_<column>`, and one of two classes, the second of
+    which is called `<class>` here, has `p_<column>=<class>`.
+    answers: probabilities (N, classes) of a single column, those of the second class (N, columns), or numbers
+    (N, columns). targets: class numbers (N,), or (N, columns). inputs: what was predicted, whose names are as
+    `printable` shows them, since pandas takes text alone. columns: those of the target.
     """
     from pandas import DataFrame  # takes half a second that other actions do not need
 
     count, names = len(answers), inputs.names
     samples = range(1, count + 1) if names is None else [printable(str(name)) for name in names[:count]]
-    columns: dict[str, Any] = {"sample": samples} | {name: values[:count] for name, values in inputs.kept.items()}
-    if classes:
-        named = np.array([printable(str(name)) for name in classes], dtype=object)
-        if targets is not None:
-            columns["target"] = named[targets.numpy()]
-        columns["prediction"] = named[answers.argmax(1).numpy()]
-        columns |= {f"p_{name}": p for name, p in zip(named, answers.T.numpy(), strict=True)}
-        return DataFrame(columns)
-    for name, values in (("target", targets), ("prediction", answers)):
-        if values is not None:
-            values = values.reshape(len(answers), -1).T.numpy()
-            keys = [name] if len(values) == 1 else [f"{name}_{number}" for number in range(len(values))]
-            columns |= dict(zip(keys, values, strict=True))
-    return DataFrame(columns)
+    table: dict[str, Any] = {"sample": samples} | {name: values[:count] for name, values in inputs.kept.items()}
+    if targets is not None:
+        table |= _named("target", targets, columns)
+    table |= _named("prediction", _decided(answers, columns), columns)
+    return DataFrame(table | _probabilities(answers, columns))
 
 
-def csv_table(values: Tensor, classes: Sequence[str]) -> str:
-    """A table of numbers as csv, its rows and columns named where they are the classes, and numbered elsewhere."""
+def _decided(answers: Tensor, columns: Sequence[TargetColumn]) -> Tensor:
+    """The numbers of the likeliest classes, (N,) or (N, columns); numbers stay as they are."""
+    if not columns[0].classes:
+        return answers
+    return (answers > 0.5).long() if answers.shape[1] == len(columns) else answers.argmax(1)
+
+
+def _named(kind: str, values: Tensor, columns: Sequence[TargetColumn]) -> dict[str, Any]:
+    """`kind` as a column for each of the target's, with the names of classes, or with numbers."""
+    by_column = values.reshape(len(values), -1).T.numpy()
+    return {
+        column.key(kind): _shown(column.classes)[row] if column.classes else row
+        for column, row in zip(columns, by_column, strict=True)
+    }
+
+
+def _probabilities(answers: Tensor, columns: Sequence[TargetColumn]) -> dict[str, Any]:
+    if not columns[0].classes:
+        return {}
+    if answers.shape[1] == len(columns):
+        keys = [f"p_{column.name}={_shown(column.classes)[1]}" for column in columns]
+    else:
+        keys = [f"p_{name}" for name in _shown(columns[0].classes)]
+    return dict(zip(keys, answers.T.numpy(), strict=True))
+
+
+def _shown(classes: Sequence[str]) -> np.ndarray:
+    return np.array([printable(str(name)) for name in classes], dtype=object)
+
+
+def csv_table(values: Tensor, names: Sequence[str]) -> str:
+    """A table of numbers as csv; rows and columns have the names of the classes where they are as many, or numbers."""
     from pandas import DataFrame
 
     grid = values.reshape(len(values), -1).numpy()
-    named = [printable(str(name)) for name in classes]
+    named = [printable(str(name)) for name in names]
     rows, columns = (named if len(named) == size else [*map(str, range(size))] for size in grid.shape)
     return DataFrame(grid, index=rows, columns=columns).to_csv(index_label="")  # pyright: ignore[reportArgumentType]
 
@@ -101,16 +125,24 @@ def check_finite(answers: Tensor, names: Sequence[str] | None, cause: str) -> No
     )
 
 
-def summary(table: "DataFrame", classes: Sequence[str]) -> str:
-    """The shares of the predicted classes, the largest first, or the range of what was predicted."""
-    if classes:
-        shares = table["prediction"].value_counts(normalize=True)
-        named = [f"{name} {share:.1%}" for name, share in shares.head(SHARES).items()]
-        return ", ".join(named) + (f" and {len(shares) - SHARES} more" if len(shares) > SHARES else "")
-    columns = [name for name in table if str(name).startswith("prediction")]
-    return ", ".join(
-        f"{name} {table[name].min():.4g} to {table[name].max():.4g}, mean {table[name].mean():.4g}" for name in columns
-    )
+def summary(table: "DataFrame", columns: Sequence[TargetColumn]) -> str:
+    """For each column of the target the shares of the predicted classes, the largest first, or the predicted range."""
+    return "; ".join(_said(table[column.key("prediction")], column) for column in columns)
+
+
+def _said(predicted: Any, column: TargetColumn) -> str:
+    words = _shares(predicted) if column.classes else _range(predicted)
+    return f"{predicted.name} {words}" if column.name or not column.classes else words
+
+
+def _shares(predicted: Any) -> str:
+    shares = predicted.value_counts(normalize=True)
+    named = [f"{name} {share:.1%}" for name, share in shares.head(SHARES).items()]
+    return ", ".join(named) + (f" and {len(shares) - SHARES} more" if len(shares) > SHARES else "")
+
+
+def _range(predicted: Any) -> str:
+    return f"{predicted.min():.4g} to {predicted.max():.4g}, mean {predicted.mean():.4g}"
 
 
 def _own_part(data: Any) -> Inputs:

@@ -10,7 +10,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from normlab.config.instantiate import make
-from normlab.data.common.base import DataModule, class_names
+from normlab.data.common.base import DataModule
+from normlab.data.common.targets import TargetColumn, target_columns
 from normlab.data.stats.measure import matches, measure
 from normlab.data.stats.picture import draw
 from normlab.data.stats.summary import report
@@ -31,12 +32,12 @@ def stats(config: DictConfig, folder: Path, data: Any = None) -> dict[str, float
         data = copy.copy(data)  # one that was given from Python may be trained on afterwards
         data.splits, data.preprocess = {}, lambda train: lambda x: x
     data = build_data(config, folder, data)
-    parts, classes = measure(data), class_names(data)
+    parts, target = measure(data), target_columns(data)
     pairs = itertools.combinations_with_replacement(parts, 2)
     equal = {(a, b): matches(parts[a], parts[b]) for a, b in pairs}
-    text = report(_title(config, data, classes), parts, classes, equal)
+    text = report(_title(config, data, target), parts, target, equal)
     write_text(folder / "stats.txt", text + "\n")
-    draw(folder / "stats.png", parts, classes)
+    draw(folder / "stats.png", parts, target)
     log.info(f"{text}\n\n{shown(folder / 'stats.txt')}, {shown(folder / 'stats.png')}")
     return {
         **{name: len(part.targets) for name, part in parts.items()},
@@ -46,8 +47,10 @@ def stats(config: DictConfig, folder: Path, data: Any = None) -> dict[str, float
     }
 
 
-def _title(config: DictConfig, data: Any, classes: Sequence[str]) -> str:
-    kind = f"{len(classes)} classes" if classes else f"a target of width {data.out_features} to regress"
+def _title(config: DictConfig, data: Any, target: Sequence[TargetColumn]) -> str:
+    kind = f"{len(target[0].classes)} classes" if len(target) == 1 else f"{len(target)} labels, each of two classes"
+    if not target[0].classes:
+        kind = f"a target of width {len(target)} to regress"
     shape = getattr(data, "input_shape", None)  # a table from a file has one after preprocessing
     shaped = f", samples of {'×'.join(map(str, shape))}" if shape else ""
     noise = config.data.get("label_noise")

@@ -45,7 +45,7 @@ class Contract(LightningModule):
 
     @abstractmethod
     def answer(self, output: Tensor) -> Tensor:
-        """The network's output for a person: probabilities (N, classes), or the target in its own units."""
+        """The network's output for a person: probabilities (N, classes), those of labels (N, columns), or numbers."""
 
     def class_counts(self) -> ClassCounts | None:
         """A metric that counts the classes of an epoch; None where targets are no classes."""

@@ -52,7 +52,7 @@ def try_loss(loss: Loss, right: Tensor, wrong: Tensor, target: Tensor) -> None:
         raise ValueError(f"loss: {name} cannot take {shapes}: {error}; choose another loss=") from error
     if not isinstance(value, Tensor) or value.ndim != 0:
         raise ValueError(f"loss: {name} gives no single number; expected the mean over the samples of a batch")
-    if not value.isfinite() or not value.requires_grad or not better < value:
+    if not value.isfinite() or not value.requires_grad or not better < value or torch.isclose(better, value):
         raise ValueError(
             f"loss: {name} of {shapes} is {better.item():.4g} for right answers and {value.item():.4g} for wrong ones, "
             "so it cannot train this task; choose another loss="
@@ -65,6 +65,12 @@ def trial_classes(classes: int) -> tuple[Tensor, Tensor]:
     """Logits (classes + 1, classes) that answer well, and their classes; no broadcasting makes them fit each other."""
     target = torch.arange(classes + 1) % classes
     return 10.0 * F.one_hot(target, classes), target
+
+
+def trial_labels(columns: int) -> tuple[Tensor, Tensor]:
+    """Logits (columns + 1, columns) that answer well, and their labels, of which each column has both."""
+    target = (torch.arange(columns + 1)[:, None] + torch.arange(columns)) % 2.0
+    return 20 * target - 10, target
 
 
 def trial_numbers(width: int) -> Tensor:

@@ -37,9 +37,9 @@ class Measured(Contract):
     def table_metrics(self) -> set[str]:
         """The metrics that are no single number. Raises ValueError for one that cannot measure this task."""
         right, _, target = self.trial()
-        prediction, scalars = self.prediction(right), self.available_metrics()
+        prediction, label, scalars = self.prediction(right), self.label(target), self.available_metrics()
         others = {name: metric for name, metric in self.val_meter.metrics.items() if name not in scalars}
-        return {name for name, metric in others.items() if not is_scalar(name, metric, prediction, target)}
+        return {name for name, metric in others.items() if not is_scalar(name, metric, prediction, label)}
 
     def metric_names(self) -> list[str]:
         """The names that an epoch logs, in the order of metrics.csv."""

@@ -6,20 +6,22 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection, SumMetric
 
+from normlab.data.common.labels import count_classes
+
 HELD_VALUES = 2**18  # network outputs held back: 1 MiB in float32
 
 
 class ClassCounts(Metric):
-    """Counts an epoch's samples of each class over all processes, (classes,)."""
+    """Counts an epoch's samples of each class over all processes, (classes,), or of labels (columns, 2)."""
 
     counts: Tensor
 
-    def __init__(self, classes: int):
+    def __init__(self, *shape: int):
         super().__init__()
-        self.add_state("counts", torch.zeros(classes, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, target: Tensor) -> None:
-        self.counts += torch.bincount(target, minlength=len(self.counts))
+        self.counts += count_classes(target, len(self.counts))
 
     def compute(self) -> Tensor:
         return self.counts
@@ -57,11 +59,11 @@ class Meter(nn.Module):
         return {"loss": self.loss_sum.compute() / self.samples.compute(), **self.metrics.compute()}
 
     def majority(self) -> float | None:
-        """The share of the most frequent class, after `compute`; None where there are no classes."""
+        """The share of the most frequent class, after `compute`, of labels the mean over columns; None for numbers."""
         if self.counts is None:
             return None
         counts = self.counts.compute()
-        return (counts.max() / counts.sum()).item()
+        return (counts.amax(-1) / counts.sum(-1)).mean().item()
 
     def reset(self) -> None:
         self.held.clear()

@@ -11,9 +11,10 @@ from lightning import LightningDataModule
 from torch import Tensor, nn
 
 from normlab.data.common.batches import Augment, Batches, EpochOrder, Mix, Source
-from normlab.data.common.labels import check_finite, check_labels
+from normlab.data.common.labels import check_both, check_targets, count_classes
 from normlab.data.common.sent import Sent
 from normlab.data.common.splits import Splitter, cut, taken, with_noise
+from normlab.data.common.targets import class_names, target_columns
 from normlab.errors import ConfigError
 from normlab.folder.files import read_facts
 from normlab.folder.writing import write_text
@@ -34,10 +35,11 @@ class DataModule(LightningDataModule):
     would be empty or lack a class.
     """
 
-    task: Literal["classify", "regress"]
+    task: Literal["classify", "regress", "multilabel"]
     input_shape: tuple[int, ...]  # the shape of one sample: (C, H, W) or (features,)
-    out_features: int  # classes, or width of the target
-    class_names: Sequence[str] = ()  # "0", "1", … where the set has none
+    out_features: int  # classes, or columns of the target
+    class_names: Sequence[Any] = ()  # "0", "1", … where the set has none; for labels a pair for each column
+    target_names: Sequence[str] = ()  # of the columns, where the target has several
     facts: ClassVar[Sequence[str]] = FACTS  # attributes that a run folder keeps
 
     def __init__(
@@ -67,8 +69,9 @@ class DataModule(LightningDataModule):
     def load(self) -> dict[str, tuple[Tensor | Source, Tensor]]:
         """Samples and targets of the parts that the set comes with: `train`, and `val` and `test` if it has them.
 
-        Samples are (N, *input_shape), or a `Source` of them; targets are (N,) int64 classes or (N, out_features)
-        float32. The samples' names, if they have any, go into `sample_names`.
+        Samples are (N, *input_shape), or a `Source` of them; targets are (N,) int64 classes, (N, out_features) float32
+        numbers, or (N, out_features) int64 labels of 0 and 1. The samples' names, if they have any, go into
+        `sample_names`.
         """
 
     def preprocess(self, train: Any) -> Callable[[Any], Any]:
@@ -95,14 +98,10 @@ class DataModule(LightningDataModule):
         if self.splits:
             return
         loaded = self.load()
-        classes = class_names(self)
-        if classes:
-            for name, (_, y) in loaded.items():
-                check_labels(y, self.out_features, f"{name} part")
-        else:
-            for name, (_, y) in loaded.items():
-                check_finite(y, f"{name} part")
-        splitter = Splitter(self.val_fraction, self.test_fraction, self.split_seed, self.folds, self.fold, classes)
+        for name, (_, y) in loaded.items():
+            check_targets(y, self.task, self.out_features, f"{name} part")
+        fractions = self.val_fraction, self.test_fraction
+        splitter = Splitter(*fractions, self.split_seed, self.folds, self.fold, class_names(self))
         places = cut(loaded["train"][1], splitter, self.subset, [name for name in loaded if name != "train"])
         parts = taken(loaded["train"], places) | {name: pair for name, pair in loaded.items() if name != "train"}
         if names := self.sample_names.get("train"):
@@ -110,6 +109,8 @@ class DataModule(LightningDataModule):
         if self.label_noise:
             parts["train"] = parts["train"][0], self._with_noise(parts["train"][1])
         for name, (_, y) in parts.items():
+            if self.task == "multilabel":
+                check_both(y, target_columns(self), f"{name} part")
             if self.task == "regress" and len(y) < 2:
                 raise ConfigError(
                     f"the {name} part has a single sample, and r2 needs two: add some, or cut larger parts"
@@ -130,13 +131,15 @@ class DataModule(LightningDataModule):
         Raises ConfigError for a target that has a single value there, or values too near to be told apart.
         """
         std, mean = torch.std_mean(self.splits["train"][1].double(), dim=0, correction=0)
-        if (std < 1e-15).any():  # its square is 0 in float32
-            raise ConfigError("the target has a single value in the training part, or differs by less than 1e-15 there")
+        flat = [of.name for of, deviation in zip(target_columns(self), std, strict=True) if deviation < 1e-15]
+        if flat:  # the square of such a deviation is 0 in float32
+            which = ", ".join(filter(None, ["the target", *flat]))
+            raise ConfigError(f"{which} has a single value in the training part, or differs by less than 1e-15 there")
         return mean.float(), std.float()
 
     def class_counts(self) -> Tensor:
-        """How many samples of each class the training part has, (classes,)."""
-        return torch.bincount(self.splits["train"][1], minlength=self.out_features)
+        """How many samples of each class the training part has, (classes,), or of labels (columns, 2)."""
+        return count_classes(self.splits["train"][1], self.out_features)
 
     def save(self, folder: Path) -> None:
         """Writes data.json into a run folder, by which `restore` can read new samples without the data set."""
@@ -215,15 +218,7 @@ class DataModule(LightningDataModule):
 
     def _with_noise(self, y: Tensor) -> Tensor:
         if self.task != "classify":
-            raise ConfigError(f"data.label_noise={self.label_noise}: this data has no classes")
+            raise ConfigError(
+                f"data.label_noise={self.label_noise}: this data has no classes of which a sample has one"
+            )
         return with_noise(y, self.label_noise, self.out_features, self.split_seed)
-
-
-def class_names(data: Any) -> Sequence[str]:
-    """The names of a data module's classes, by number; empty for a target to regress."""
-    if data.task != "classify":
-        return ()
-    names = getattr(data, "class_names", None) or [str(number) for number in range(data.out_features)]
-    if len(names) != data.out_features:
-        raise ConfigError(f"class_names={list(names)}: the data has {data.out_features} classes")
-    return names

@@ -9,7 +9,7 @@ from lightning import LightningDataModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
-from normlab.data.common.labels import check_finite, check_labels, check_varies
+from normlab.data.common.labels import check_binary, check_finite, check_labels, check_varies, count_classes
 from normlab.data.common.loaders import Chunk
 from normlab.data.common.wrapped import Wrapped
 from normlab.errors import ConfigError
@@ -38,24 +38,25 @@ def adopt(module: LightningDataModule, measured: Sequence[str]) -> "Adopted":
 class Adopted(Wrapped):
     """A person's own data module as normlab takes data; the module itself stays as it is.
 
-    Facts that the module has as attributes are taken: `task` (classify or regress), `input_shape`, `out_features`, and
-    `target_statistics()` or `class_counts()` where they are asked for. Others are read off its training batches, which
-    must be pairs (x, y), or triples (x, y, domain) for `norm=domain`: integer y (N,) are classes, floating-point y
-    (N, width) or (N,) a target to regress. Every batch is looked at before it is used. Raises ConfigError.
+    Facts that the module has as attributes are taken: `task` (classify, regress or multilabel), `input_shape`,
+    `out_features`, and `target_statistics()` or `class_counts()` where they are asked for. Others are read off its
+    training batches, which must be pairs (x, y), or triples (x, y, domain) for `norm=domain`: integer y (N,) are
+    classes, integer y (N, columns) labels of 0 and 1, floating-point y (N, width) or (N,) a target to regress. Every
+    batch is looked at before it is used. Raises ConfigError.
     """
 
     def __init__(self, module: LightningDataModule):
         super().__init__(module)
         self.targets = _Targets(module)
-        self.task = self._stated("task", lambda: "regress" if self.targets.all.is_floating_point() else "classify")
-        if self.task not in ("classify", "regress"):
-            raise ConfigError(f"own data: task={self.task}; expected classify or regress")
+        self.task = self._stated("task", lambda: self.targets.task)
+        if self.task not in ("classify", "regress", "multilabel"):
+            raise ConfigError(f"own data: task={self.task}; expected classify, regress or multilabel")
         self.input_shape = self._stated("input_shape", lambda: self.targets.input_shape)
         self.out_features = self._stated("out_features", lambda: self.targets.width(self.task))
 
     def class_counts(self) -> Tensor:
-        """How many samples of each class the training part has, (classes,)."""
-        return getattr(self.module, "class_counts", lambda: self.targets.counts(self.out_features))()
+        """How many samples of each class the training part has, (classes,), or of labels (columns, 2)."""
+        return getattr(self.module, "class_counts", lambda: self.targets.counts(self.task, self.out_features))()
 
     def target_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (out_features,) of the training part's target."""
@@ -75,6 +76,9 @@ class Adopted(Wrapped):
         self._check_samples(x, where)
         if self.task == "classify":
             check_labels(y, self.out_features, f"own data, {where}")
+        elif self.task == "multilabel":
+            y = y.long()
+            check_binary(y, self.out_features, f"own data, {where}")
         else:
             y = y.reshape(len(y), -1).to(x.dtype)
         return (x, y, *domain)
@@ -109,10 +113,29 @@ class _Targets:
     def input_shape(self) -> tuple[int, ...]:
         return self._read[1]
 
+    @property
+    def task(self) -> str:
+        """What the targets look like."""
+        if self.all.is_floating_point():
+            return "regress"
+        if self.all.ndim != 2 or self.all.shape[1] == 1:
+            return "classify"
+        if bool((self.all.long().sum(1) == 1).all()):
+            raise ConfigError(
+                "own data: each sample has one of the labels (N, columns), which makes them classes: y.argmax(1); if "
+                "they are labels all the same, give a LightningDataModule with task='multilabel'"
+            )
+        return "multilabel"
+
     def width(self, task: str) -> int:
         """How many outputs the task needs."""
         if task == "regress":
             return self._columns().shape[1]
+        if task == "multilabel":
+            labels = self.all.long()
+            check_binary(labels, self.all.shape[-1], "own data, training part")
+            check_varies(labels, "own data, training part")
+            return labels.shape[1]
         if self.all.is_floating_point():
             return self.all.shape[1]
         check_labels(self.all, max(1, int(self.all.max()) + 1), "own data, training part")
@@ -124,9 +147,11 @@ class _Targets:
         std, mean = torch.std_mean(self._columns(), dim=0, correction=0)
         return mean, std
 
-    def counts(self, classes: int) -> Tensor:
-        check_labels(self.all, classes, "own data, training part")
-        return torch.bincount(self.all, minlength=classes)
+    def counts(self, task: str, width: int) -> Tensor:
+        if task == "multilabel":
+            return count_classes(self.all.long(), width)
+        check_labels(self.all, width, "own data, training part")
+        return torch.bincount(self.all, minlength=width)
 
     def _columns(self) -> Tensor:
         columns = self.all.reshape(len(self.all), -1).to(torch.get_default_dtype())

@@ -12,7 +12,9 @@ from normlab.errors import ConfigError
 
 
 class Splitter:
-    """Splits samples by their targets, stratified where these are classes, and by the seed alone.
+    """Splits samples by their targets, stratified where these are classes or labels, and by the seed alone.
+
+    Classes are stratified by the class, labels (N, columns) by the rarest label of each sample, numbers not at all.
 
     The fractions are of all samples that are given to split. With `folds`, the validation part is instead the `fold`-th
     (from 0) of that many parts of what is not test. Raises ConfigError where a part would be empty, or lack a class.
@@ -21,7 +23,7 @@ class Splitter:
     def __init__(
         self, val_fraction: float, test_fraction: float, seed: int, folds: int | None, fold: int, classes: Sequence[str]
     ):
-        """classes: the names of the targets 0, 1, …; empty for a target to regress."""
+        """classes: the names of the targets 0, 1, …; empty where a target is no class."""
         self.fractions = {"val": val_fraction, "test": test_fraction}
         self.seed, self.folds, self.fold, self.classes = seed, folds, fold, classes
 
@@ -57,16 +59,17 @@ class Splitter:
             raise ConfigError(
                 f"data.subset={amount} takes {size} samples of {fewest} classes: take one of each at least"
             )
-        kept, _ = train_test_split(everything, train_size=size, random_state=self.seed, stratify=self._strata(y))
+        strata = self._strata(y, len(y) / min(size, len(y) - size))
+        kept, _ = train_test_split(everything, train_size=size, random_state=self.seed, stratify=strata)
         return torch.from_numpy(kept)
 
     def _cut(self, y: Tensor, places: np.ndarray, fraction: float, name: str) -> tuple[np.ndarray, np.ndarray]:
         """The places that remain, and the places of the part that is cut off."""
-        strata = self._strata(y[places])
         size = -(-len(places) * fraction // 1)  # as scikit-learn rounds
         smallest = min(size, len(places) - size)
-        if smallest < 1 or (strata is not None and smallest < len(self.classes)):
-            needs = "a sample" if strata is None else f"a sample of each of {len(self.classes)} classes"
+        strata = self._strata(y[places], len(places) / max(1, smallest))
+        if smallest < max(1, len(self.classes)):
+            needs = f"a sample of each of {len(self.classes)} classes" if self.classes else "a sample"
             raise ConfigError(
                 f"data.{name}_fraction={self.fractions[name]}: {len(places)} samples cannot be cut so that both parts "
                 f"have {needs}"
@@ -76,20 +79,23 @@ class Splitter:
 
     def _fold(self, y: Tensor, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         assert self.folds is not None
-        strata = self._strata(y[places])
+        strata = self._strata(y[places], self.folds)
         fewest = len(places) if strata is None else int(np.bincount(strata).min())
         if fewest < self.folds:
-            of = "samples to split" if strata is None else "samples of a class"
+            of = "samples of a class" if self.classes else "samples to split"
             raise ConfigError(f"data.folds={self.folds}: there are only {fewest} {of}")
         kind = KFold if strata is None else StratifiedKFold
         folds = kind(self.folds, shuffle=True, random_state=self.seed)
         train, val = list(folds.split(places, strata))[self.fold]
         return places[train], places[val]
 
-    def _strata(self, y: Tensor) -> np.ndarray | None:
-        """The classes to stratify by. Raises ConfigError for a class with a single sample, which cannot be shared."""
+    def _strata(self, y: Tensor, fewest: float) -> np.ndarray | None:
+        """What to stratify by; of labels, strata of fewer samples than `fewest` are one stratum together.
+
+        Raises ConfigError for a class with a single sample, which cannot be shared.
+        """
         if not self.classes:
-            return None
+            return None if y.is_floating_point() else _joined(_rarest(y), max(2, fewest))
         counts = torch.bincount(y, minlength=len(self.classes))
         rare = [f"{self.classes[c]} ({counts[c]})" for c in torch.nonzero(counts < 2).flatten().tolist()]
         if rare:
@@ -97,6 +103,22 @@ class Splitter:
                 f"classes with fewer than two samples to split: {', '.join(rare)}; add samples, or leave them out"
             )
         return y.numpy()
+
+
+def _rarest(y: Tensor) -> np.ndarray:
+    """The column and value of each sample's rarest label, as a number; y (N, columns) of 0 and 1."""
+    counts = torch.stack([(y == 0).sum(0), (y == 1).sum(0)])
+    column = counts.gather(0, y).argmin(1)
+    return (2 * column + y.gather(1, column[:, None])[:, 0]).numpy()
+
+
+def _joined(strata: np.ndarray, fewest: float) -> np.ndarray:
+    """Strata, counted from the largest, of at least `fewest` samples: smaller ones are put together, or to the last."""
+    _, codes, counts = np.unique(strata, return_inverse=True, return_counts=True)
+    ranks = np.empty(len(counts), dtype=int)
+    ranks[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
+    large, left = int((counts >= fewest).sum()), counts[counts < fewest].sum()
+    return np.minimum(ranks, large if large == 0 or left >= fewest else large - 1)[codes]
 
 
 def with_noise(y: Tensor, fraction: float, classes: int, seed: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,9 +14,11 @@ from pandas.core.util.hashing import hash_pandas_object
 from torch import Tensor
 
 from normlab.data.common.base import DataModule
+from normlab.data.common.labels import count_classes
+from normlab.data.common.targets import TargetColumn
 
-CHUNK = 512  # samples that are looked at at once; of large ones fewer,
-VALUES = 2**22  # with so many values
+CHUNK = 512  # samples that are looked at at once
+VALUES = 2**22  # values that are looked at at once; large samples come in smaller chunks
 SAMPLES = 8  # how many of each class are kept to be shown
 
 
@@ -85,12 +87,30 @@ def measure(data: Any) -> dict[str, Part]:
     return {name: _measured(data, name) for name in names}
 
 
+def counted(columns: Sequence[TargetColumn]) -> list[str]:
+    """What samples are counted by: the classes of a single column, or `<column>=<second class>` of each that has two.
+
+    Empty for numbers.
+    """
+    if not columns[0].classes:
+        return []
+    if len(columns) == 1:
+        return [*map(str, columns[0].classes)]
+    return [f"{column.name}={column.classes[1]}" for column in columns]
+
+
+def counts(targets: Tensor, columns: Sequence[TargetColumn]) -> Tensor:
+    """How many samples there are of each that `counted` names."""
+    every = count_classes(targets, len(columns[0].classes) if targets.ndim == 1 else len(columns))
+    return every.flatten() if len(columns) == 1 else every[:, 1]
+
+
 def matches(earlier: Part, later: Part) -> list[Match]:
     """The samples of a part that stand in an earlier one too; of the same part, those that repeat one before."""
     _, first = np.unique(earlier.hashes, return_index=True)
     places = dict(zip(earlier.hashes[first].tolist(), first.tolist(), strict=True))
-    found = np.flatnonzero(np.isin(later.hashes, earlier.hashes)).tolist()
-    pairs = [(places[int(later.hashes[place])], place) for place in found]
+    equal = np.flatnonzero(np.isin(later.hashes, earlier.hashes)).tolist()
+    pairs = [(places[int(later.hashes[place])], place) for place in equal]
     if earlier is later:
         pairs = [(a, b) for a, b in pairs if a != b]
     return [
@@ -132,10 +152,10 @@ def _gathered(batches: Iterable[tuple[Tensor, Tensor]], data: Any) -> Part:
 def _loaded(data: Any, name: str) -> Iterator[tuple[Tensor, Tensor]]:
     """What the loader of own data gives, targets as ours are."""
     for x, y, *_ in getattr(data, f"{name}_dataloader")():
-        if data.task == "regress":
-            yield x, y.reshape(len(y), -1)
-        else:
+        if data.task == "classify":
             yield x, y.argmax(1) if y.ndim == 2 else y
+        else:
+            yield x, y.reshape(len(y), -1).to(torch.int64 if data.task == "multilabel" else y.dtype)
 
 
 def _batches(x: Any, y: Tensor, chunk: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -174,7 +194,7 @@ def constant_columns(frame: pd.DataFrame) -> list[str]:
 def equal_columns(frame: pd.DataFrame) -> list[tuple[str, str]]:
     """Columns, that are not constant, with an earlier one of the same values."""
     first: dict[bytes, str] = {}
-    found = []
+    pairs = []
     constant = set(constant_columns(frame))
     for name in map(str, frame):
         if name in constant:
@@ -182,6 +202,6 @@ def equal_columns(frame: pd.DataFrame) -> list[tuple[str, str]]:
         values = hash_pandas_object(frame[name], index=False).to_numpy()
         digest = hashlib.blake2b(values.tobytes()).digest()
         if digest in first:
-            found.append((name, first[digest]))
+            pairs.append((name, first[digest]))
         first.setdefault(digest, name)
-    return found
+    return pairs

@@ -13,26 +13,32 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from normlab.data.stats.measure import SAMPLES, Part
+from normlab.data.common.targets import TargetColumn
+from normlab.data.stats.measure import SAMPLES, Part, counted, counts
 from normlab.folder.writing import write_with
 
 CLASSES = 16  # the picture shows so many
 COLUMNS = 24
+TARGETS = 4
 BINS = 30
 GREYS = {"train": "0.35", "val": "0.6", "test": "0.8"}
 
 
-def draw(file: Path, parts: Mapping[str, Part], classes: Sequence[str]) -> None:
-    """Class counts beside samples of each class (images), or beside histograms of the columns (tables)."""
+def draw(file: Path, parts: Mapping[str, Part], target: Sequence[TargetColumn]) -> None:
+    """The target beside samples of each class (images), or beside histograms of the columns (tables).
+
+    The target is drawn as counts of its classes, or as a histogram of each of its first columns.
+    """
     figure = Figure(figsize=(13, 7), layout="constrained")
     halves: Any = figure.subfigures(1, 2, width_ratios=(1, 1.6))
     left, right = halves
-    axes = left.subplots()
     train = parts["train"]
-    if classes:
-        _draw_counts(axes, parts, classes, coloured=train.frame is not None)
+    classes = target[0].classes if len(target) == 1 else ()  # a sample of several columns has no class of its own
+    if target[0].classes:
+        _draw_counts(left.subplots(), parts, target, coloured=bool(classes) and train.frame is not None)
     else:
-        _draw_targets(axes, parts)
+        for place, axes in enumerate(left.subplots(min(len(target), TARGETS), squeeze=False).flat):
+            _draw_target(axes, parts, place, target[place].key("target"))
     left.legend(loc="outside lower center", ncols=len(parts))
     if train.frame is not None:
         _draw_columns(right, train.frame, train.targets, classes)
@@ -41,11 +47,12 @@ def draw(file: Path, parts: Mapping[str, Part], classes: Sequence[str]) -> None:
     write_with(file, lambda part: figure.savefig(part, format="png", dpi=110))
 
 
-def _draw_counts(axes: Axes, parts: Mapping[str, Part], classes: Sequence[str], coloured: bool) -> None:
-    counts = {name: torch.bincount(part.targets, minlength=len(classes)).numpy() for name, part in parts.items()}
-    shown = _shown_classes(counts["train"])
+def _draw_counts(axes: Axes, parts: Mapping[str, Part], target: Sequence[TargetColumn], coloured: bool) -> None:
+    classes = counted(target)
+    of = {name: counts(part.targets, target).numpy() for name, part in parts.items()}
+    shown = _shown_classes(of["train"])
     start = np.zeros(len(shown))
-    for name, count in counts.items():
+    for name, count in of.items():
         axes.barh(range(len(shown)), count[shown], left=start, color=GREYS[name], label=name)
         start += count[shown]
     axes.set_yticks(range(len(shown)), [_short(classes[c]) for c in shown])
@@ -54,15 +61,16 @@ def _draw_counts(axes: Axes, parts: Mapping[str, Part], classes: Sequence[str], 
             tick.set_color(colour)
     axes.invert_yaxis()
     more = f", {len(shown)} of {len(classes)}" if len(shown) < len(classes) else ""
-    axes.set(xlabel="samples", title=f"classes{more}")
+    axes.set(xlabel="samples", title=f"{'classes' if len(target) == 1 else 'labels'}{more}")
 
 
-def _draw_targets(axes: Axes, parts: Mapping[str, Part]) -> None:
-    everything = torch.cat([part.targets[:, 0] for part in parts.values()]).numpy()
+def _draw_target(axes: Axes, parts: Mapping[str, Part], place: int, title: str) -> None:
+    everything = torch.cat([part.targets[:, place] for part in parts.values()]).numpy()
     edges = np.histogram_bin_edges(everything, BINS).tolist()
-    values = [part.targets[:, 0].numpy() for part in parts.values()]
-    axes.hist(values, edges, stacked=True, color=[GREYS[name] for name in parts], label=list(parts))
-    axes.set(ylabel="samples", title="target" if parts["train"].targets.shape[1] == 1 else "target, column 0")
+    values = [part.targets[:, place].numpy() for part in parts.values()]
+    labels = list(parts) if place == 0 else None  # the legend names each part once
+    axes.hist(values, edges, stacked=True, color=[GREYS[name] for name in parts], label=labels)
+    axes.set(ylabel="samples", title=_short(title, 40))
 
 
 def _draw_samples(figure: Any, train: Part, classes: Sequence[str]) -> None:
@@ -88,7 +96,7 @@ def _draw_columns(figure: Any, frame: pd.DataFrame, targets: Tensor, classes: Se
         axes.set_axis_off()
     labels, shown, colours = np.zeros(len(targets), dtype=int), np.zeros(1, dtype=int), ["tab:blue"]
     if classes:
-        labels = targets.numpy()
+        labels = targets.flatten().numpy()
         shown = _shown_classes(np.bincount(labels, minlength=len(classes)))
         colours = _colours(len(shown))
     for axes, name in zip(grid.flat, names, strict=False):

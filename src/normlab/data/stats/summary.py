@@ -4,50 +4,50 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-import torch
 
-from normlab.data.stats.measure import Match, Part, constant_columns, equal_columns
+from normlab.data.common.targets import TargetColumn
+from normlab.data.stats.measure import Match, Part, constant_columns, counted, counts, equal_columns
 from normlab.data.tables.values import counts_rows
 
-ROWS = 40  # the longest list that is told whole; of a longer one both ends are
+ROWS = 40  # a list of up to this many lines stands there whole; of a longer one only both ends do
 FIRST = 5  # how many of a kind are named
 IMBALANCE = 3  # a largest class of so many times the smallest deserves a hint
+REMEDY = "look at task.metrics=[acc,f1,auroc], try task.class_weights=balanced"
 
 Equal = Mapping[tuple[str, str], Sequence[Match]]  # by earlier and later part, which may be the same
 
 
-def report(title: str, parts: Mapping[str, Part], classes: Sequence[str], equal: Equal) -> str:
-    """Classes or targets, channels or columns, equal samples, and what to do about what was found."""
+def report(title: str, parts: Mapping[str, Part], target: Sequence[TargetColumn], equal: Equal) -> str:
+    """The target, channels or columns, equal samples, and hints on what to do about them."""
     frame = parts["train"].frame
     sections = [
         title,
-        _class_table(parts, classes) if classes else _target_table(parts),
+        _class_table(parts, target) if target[0].classes else _target_table(parts, target),
         _channels(parts["train"]) if frame is None else _column_table(frame),
         _equal_samples(equal),
     ]
-    hints = [*_balance(parts, classes), *_gaps(parts), *_columns(frame), *_leaks(equal)]
+    hints = [*_balance(parts, target), *_gaps(parts), *_columns(frame), *_leaks(equal)]
     if hints:
         sections.append("\n".join(["hints", *(f"  {hint}" for hint in hints)]))
     return "\n\n".join(sections)
 
 
-def _class_table(parts: Mapping[str, Part], classes: Sequence[str]) -> str:
-    counts = {name: torch.bincount(part.targets, minlength=len(classes)).tolist() for name, part in parts.items()}
-    order = sorted(range(len(classes)), key=lambda c: -counts["train"][c]) if len(classes) > ROWS else None
-    rows = [
-        [str(classes[c]), *(counts[part][c] for part in parts), f"{counts['train'][c] / sum(counts['train']):.1%}"]
-        for c in order or range(len(classes))
-    ]
-    total = ["all", *(sum(counts[part]) for part in parts), ""]
-    return _table(["class", *parts, "of train"], [*_ends(rows), total])
+def _class_table(parts: Mapping[str, Part], target: Sequence[TargetColumn]) -> str:
+    classes = counted(target)
+    of = {name: counts(part.targets, target).tolist() for name, part in parts.items()}
+    order = sorted(range(len(classes)), key=lambda c: -of["train"][c]) if len(classes) > ROWS else range(len(classes))
+    sizes = [len(part.targets) for part in parts.values()]
+    rows = [[classes[c], *(of[part][c] for part in parts), f"{of['train'][c] / sizes[0]:.1%}"] for c in order]
+    head = "class" if len(target) == 1 else "label"
+    return _table([head, *parts, "of train"], [*_ends(rows), ["all", *sizes, ""]])
 
 
-def _target_table(parts: Mapping[str, Part]) -> str:
+def _target_table(parts: Mapping[str, Part], target: Sequence[TargetColumn]) -> str:
     rows = []
-    for name, part in parts.items():
-        for column in range(part.targets.shape[1]):
-            y = part.targets[:, column].double()
-            label = name if part.targets.shape[1] == 1 else f"{name}, column {column}"
+    for place, column in enumerate(target):
+        for name, part in parts.items():
+            y = part.targets[:, place].double()
+            label = f"{column.name}, {name}" if column.name else name
             rows.append([label, len(y), *map(_short, (y.mean(), y.std(correction=0), y.min(), y.median(), y.max()))])
     return _table(["target", "samples", "mean", "std", "min", "median", "max"], rows)
 
@@ -68,8 +68,8 @@ def _column_table(frame: pd.DataFrame) -> str:
         missing = int(column.isna().sum())
         if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
             known = column.dropna().astype(float)
-            told = [_short(value) for value in (known.mean(), known.std(ddof=0), known.min(), known.max())]
-            rows.append([str(name), missing, column.nunique(), *(told if len(known) else ["", "", "", ""]), ""])
+            figures = [_short(value) for value in (known.mean(), known.std(ddof=0), known.min(), known.max())]
+            rows.append([str(name), missing, column.nunique(), *(figures if len(known) else ["", "", "", ""]), ""])
         else:
             usual = column.value_counts()
             most = f"{usual.index[0]} {usual.iloc[0] / len(column):.0%}" if len(usual) else ""
@@ -82,38 +82,48 @@ def _column_table(frame: pd.DataFrame) -> str:
 
 def _equal_samples(equal: Equal) -> str:
     lines = []
-    for (earlier, later), found in equal.items():
-        if found:
+    for (earlier, later), pairs in equal.items():
+        if pairs:
             same = earlier == later
-            differing = sum(not match.same_target for match in found)
-            what = f"{len(found)} of {later} " + ("repeat one before" if same else f"stand in {earlier} too")
+            differing = sum(not match.same_target for match in pairs)
+            what = f"{len(pairs)} of {later} " + ("repeat one before" if same else f"stand in {earlier} too")
             other = f", {differing} with another target" if differing else ""
             parts = ("", "") if same else (f"{later} ", f"{earlier} ")
-            named = [f"{parts[0]}{match.later} = {parts[1]}{match.earlier}" for match in found]
+            named = [f"{parts[0]}{match.later} = {parts[1]}{match.earlier}" for match in pairs]
             lines.append(f"{what}{other}: {_some(named)}")
     return "\n".join(["equal samples", *(f"  {line}" for line in lines or ["none, within a part or between two"])])
 
 
-def _balance(parts: Mapping[str, Part], classes: Sequence[str]) -> list[str]:
+def _balance(parts: Mapping[str, Part], target: Sequence[TargetColumn]) -> list[str]:
+    classes, hints = counted(target), []
     if not classes:
         return []
-    hints = []
     for name, part in parts.items():
-        absent = [str(classes[c]) for c, n in enumerate(torch.bincount(part.targets, minlength=len(classes))) if not n]
+        absent = [classes[c] for c, n in enumerate(counts(part.targets, target)) if not n]
         if absent:
             hints.append(f"{name} has no sample of {_some(absent)}")
-    counts = torch.bincount(parts["train"].targets, minlength=len(classes))
-    present = counts[counts > 0]
+    train = counts(parts["train"].targets, target)
+    if len(target) > 1:
+        shares = train / len(parts["train"].targets)
+        rare = [
+            f"{name} in {share:.1%}" for name, share in zip(classes, shares.tolist(), strict=True) if _is_far(share)
+        ]
+        return hints + ([f"far from half of the samples: {_some(rare)}: {REMEDY}"] if rare else [])
+    present = train[train > 0]
     if present.max() >= IMBALANCE * present.min():
-        usual = int(counts.argmax())
+        usual = int(train.argmax())
         measured = parts.get("test", parts["train"]).targets
         guess = float((measured == usual).double().mean())
         hints.append(
             f"{classes[usual]} has {float(present.max() / present.min()):.3g} × the samples of the rarest class, and "
-            f"always guessing it has an accuracy of {guess:.3f}: look at task.metrics=[acc,f1,auroc], try "
-            "task.class_weights=balanced"
+            f"always guessing it has an accuracy of {guess:.3f}: {REMEDY}"
         )
     return hints
+
+
+def _is_far(share: float) -> bool:
+    """Whether one of two classes has so many times the samples of the other that it deserves a hint."""
+    return max(share, 1 - share) >= IMBALANCE * min(share, 1 - share)
 
 
 def _gaps(parts: Mapping[str, Part]) -> list[str]:
@@ -135,9 +145,9 @@ def _columns(frame: pd.DataFrame | None) -> list[str]:
 
 def _leaks(equal: Equal) -> list[str]:
     return [
-        f"{len(found)} of {later} are trained on, which makes its scores too good"
-        for (earlier, later), found in equal.items()
-        if earlier == "train" != later and found
+        f"{len(pairs)} of {later} are trained on, which makes its scores too good"
+        for (earlier, later), pairs in equal.items()
+        if earlier == "train" != later and pairs
     ]
 
 

@@ -58,7 +58,12 @@ class Columns:
 
 
 def find_columns(
-    frame: Frame, where: str, target: str, lists: Mapping[str, Sequence[str]], decimal: str, problems: Problems
+    frame: Frame,
+    where: str,
+    target: Sequence[str],
+    lists: Mapping[str, Sequence[str]],
+    decimal: str,
+    problems: Problems,
 ) -> Columns:
     """Tells the columns apart that `lists` (numeric, categorical, drop) do not name, and says what is left out.
 
@@ -67,7 +72,7 @@ def find_columns(
     the columns where that is doubtful: dates, and numbers with a few texts among them. Raises ConfigError where no
     column is left.
     """
-    kinds = {str(name): key for key, names in lists.items() for name in names} | {target: "drop"}
+    kinds = {str(name): key for key, names in lists.items() for name in names} | dict.fromkeys(target, "drop")
     left_out: dict[str, list[str]] = {}
     for name in frame.columns:
         if name not in kinds:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from normlab.data.common.base import DataModule
 from normlab.data.tables.columns import Columns, find_columns
 from normlab.data.tables.embeddings import Embeddings
-from normlab.data.tables.header import FILES, check_columns, check_kept
+from normlab.data.tables.header import FILES, check_keys, column_names
 from normlab.data.tables.preprocessing import Preprocessing, fit
-from normlab.data.tables.target import Target, find_target
+from normlab.data.tables.target import Target, Taught, find_target
 from normlab.data.tables.values import Column, Frame, quoted
 from normlab.errors import ConfigError, Problems
 from normlab.folder.files import damaged, read_facts
@@ -39,10 +39,11 @@ class Rows:
 class FrameTable(DataModule):
     """A table with a column to learn, from one file that is split, or from up to three.
 
-    path, val_path, test_path: the files. target: the column to learn. numeric, categorical, drop: columns that the
+    path, val_path, test_path: the files. target: the column to learn, or several, which are all numbers or all of two
+    classes each. numeric, categorical, drop: columns that the
     rules of `columns` would take for something else. categories: onehot, or embed for vectors that are trained with the
-    network. task: classify or regress, None for the rule of `find_target`, which is logged. keep: columns that
-    predictions carry; they are learned from only where numeric or categorical has them too.
+    network. task: classify or regress, None for a rule of `target`, which is logged. keep: columns that predictions
+    carry; they are learned from only where numeric or categorical has them too.
 
     A missing number becomes the median of the training part, with a feature of its own that says so where the training
     part has gaps too; a missing category is a category. Numbers are standardised. A category that the training part
@@ -56,7 +57,7 @@ class FrameTable(DataModule):
     def __init__(
         self,
         path: str | None,
-        target: str | None,
+        target: str | Sequence[str] | None,
         val_path: str | None = None,
         test_path: str | None = None,
         numeric: Sequence[str] = (),
@@ -69,7 +70,7 @@ class FrameTable(DataModule):
     ):
         super().__init__(**splits)
         self.path, self.val_path, self.test_path = path, val_path, test_path
-        self.target = None if target is None else str(target)
+        self.targets = [] if target is None else column_names(target)
         self.categories, self.wanted_task = categories, task
         self.keep = [*map(str, keep)]
         self.lists = {"numeric": numeric, "categorical": categorical, "drop": drop}
@@ -91,28 +92,38 @@ class FrameTable(DataModule):
         """
         problems = Problems()
         frame, where = frames["train"]
-        assert self.target is not None
-        check_columns(list(frame.columns), self.target, self.lists, where)
-        check_kept(list(frame.columns), self.target, self.keep, where)
-        target, reason = None, ""
+        check_keys(list(frame.columns), self.lists | {"target": self.targets, "keep": self.keep}, where)
+        target = None
         with problems.gather():
-            target, reason = find_target(frame, where, self.target, self.wanted_task, self.decimal)
+            target = find_target(frame, where, self.targets, self.wanted_task, self.decimal)
         learned = {*map(str, self.lists["numeric"]), *map(str, self.lists["categorical"])}
         dropped = [*self.lists["drop"], *(name for name in self.keep if name not in learned)]
         lists = self.lists | {"drop": dropped}
-        columns = find_columns(frame, where, self.target, lists, self.decimal, problems)
+        columns = find_columns(frame, where, self.targets, lists, self.decimal, problems)
         self.columns = list(frame.columns)
         for other, place in frames.values():
             _tell_unused(other, self.columns, place)
-        found = {part: _taken(columns, target, *file, problems) for part, file in frames.items()}
+        taken = {part: _taken(columns, target, *file, problems) for part, file in frames.items()}
         problems.check()
         assert target is not None
-        self.task, self.out_features = target.task, len(target.classes) or 1
-        self.class_names = tuple(target.classes)
+        self._state(target)
         self.sample_names = {part: _numbered(frame) for part, (frame, _) in frames.items()}
         self.files = {part: self._kept_of(frame, where) for part, (frame, where) in frames.items()}
-        log.info(_summary(frame, where, columns, target, reason))
-        return found
+        log.info(_summary(frame, where, columns, target))
+        return taken
+
+    def _state(self, target: Target) -> None:
+        """Takes the facts from what the table teaches."""
+        self.task = target.task
+        self.out_features = len(target.columns)
+        self.class_names = tuple(tuple(column.classes) for column in target.columns if column.classes)
+        if target.task == "classify":
+            (self.class_names,) = self.class_names
+            self.out_features = len(self.class_names)
+        self._name_targets()
+
+    def _name_targets(self) -> None:
+        self.target_names = tuple(self.targets) if len(self.targets) > 1 else ()
 
     def preprocess(self, train: Rows) -> Callable[[Rows], Tensor]:
         numeric = [name for name in train.frame if train.frame[name].dtype == "float64"]
@@ -126,23 +137,24 @@ class FrameTable(DataModule):
         return lambda rows: self.preprocessing.apply(rows.frame, rows.where)
 
     def encoder(self) -> nn.Module | None:
-        found = self.preprocessing
-        if not found.embed or not found.categories:
+        fitted = self.preprocessing
+        if not fitted.embed or not fitted.categories:
             return None
-        return Embeddings(found.plain, [len(column.values) for column in found.categories])
+        return Embeddings(fitted.plain, [len(column.values) for column in fitted.categories])
 
     def save(self, folder: Path) -> None:
         super().save(folder)
-        found = {"target": self.target, "columns": self.columns, "preprocessing": self.preprocessing.to_json()}
-        write_text(folder / "table.json", json.dumps(found, indent=1) + "\n")
+        facts = {"target": self.targets, "columns": self.columns, "preprocessing": self.preprocessing.to_json()}
+        write_text(folder / "table.json", json.dumps(facts, indent=1) + "\n")
 
     def restore(self, folder: Path) -> None:
         super().restore(folder)
         file = folder / "table.json"
-        found = read_facts(file, ("target", "columns", "preprocessing"))
-        self.target, self.columns = found["target"], found["columns"]
+        facts = read_facts(file, ("target", "columns", "preprocessing"))
+        self.targets, self.columns = column_names(facts["target"]), facts["columns"]
+        self._name_targets()
         try:
-            self.preprocessing = Preprocessing.from_json(found["preprocessing"])
+            self.preprocessing = Preprocessing.from_json(facts["preprocessing"])
         except (LookupError, TypeError) as error:
             raise damaged(file) from error
 
@@ -151,13 +163,13 @@ class FrameTable(DataModule):
         where = f"input={path}"
         frame = self.read(path, where)
         _tell_unused(frame, self.columns, where)
-        found = self.preprocessing
-        columns = Columns([c.name for c in found.numbers], [c.name for c in found.categories], self.decimal)
+        fitted = self.preprocessing
+        columns = Columns([c.name for c in fitted.numbers], [c.name for c in fitted.categories], self.decimal)
         rows = columns.take(frame, where, "leave the cell empty")
-        for column in found.categories:
+        for column in fitted.categories:
             _tell_unknown(rows[column.name], column.values, where)
         self.files["input"] = self._kept_of(frame, where)
-        return found.apply(rows, where), _numbered(frame)
+        return fitted.apply(rows, where), _numbered(frame)
 
     def kept(self, part: str, names: Sequence[str]) -> dict[str, list[Any]]:
         file = self.files.get(part, self.files.get("train"))  # a test part without a file is cut out of the first
@@ -203,10 +215,15 @@ def _numbered(frame: Frame) -> list[str]:
     return [str(number + 1) for number in range(len(frame))]
 
 
-def _summary(frame: Frame, where: str, columns: Columns, target: Target, reason: str) -> str:
+def _summary(frame: Frame, where: str, columns: Columns, target: Target) -> str:
     kinds = f"{len(columns.numeric)} numeric, {len(columns.categorical)} categorical columns"
-    counts = frame[target.name].value_counts() if target.classes else {}
+    taught = "; ".join(_described(frame, column) for column in target.columns)
+    return f"{where}: {len(frame):,} rows, {kinds}; {'classify' if target.columns[0].classes else 'regress'} {taught}"
+
+
+def _described(frame: Frame, column: Taught) -> str:
+    """A column of the target, why it is learned so, and how often it has which class."""
+    counts = frame[column.name].value_counts() if column.classes else {}
     shown = ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:10])
     more = f" and {len(counts) - 10} more" if len(counts) > 10 else ""
-    classes = f": {shown}{more}" if shown else ""
-    return f"{where}: {len(frame):,} rows, {kinds}; {target.task} {target.name} ({reason}){classes}"
+    return f"{column.name} ({column.reason})" + (f": {shown}{more}" if shown else "")

@@ -1,20 +1,25 @@
 """What can be said of a table's keys by its header alone. Imports no pandas."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from normlab.data.tables.text import check_file, find_layout
-from normlab.errors import ConfigError, did_you_mean
+from normlab.errors import ConfigError, Problems, did_you_mean
 
 FILES = {"train": "path", "val": "val_path", "test": "test_path"}  # a part, and the key of its file
-PREDICTED = ("sample", "target", "prediction")  # columns of predictions.csv, which has p_<class> too
+PREDICTED = ("target", "prediction")  # columns of predictions.csv, of several targets each with the target's name
 LISTS = ("numeric", "categorical", "drop")
+
+
+def column_names(target: Any) -> list[str]:
+    """The columns that `data.target` names: one, or those of a list."""
+    return [*map(str, target)] if isinstance(target, Iterable) and not isinstance(target, str) else [str(target)]
 
 
 def check_table(data: Mapping[str, Any]) -> None:
     """Raises ConfigError where the keys of `data=csv` or `data=parquet` name a file or column that is not there."""
-    for key, what in (("path", "the file to read"), ("target", "the column to learn")):
+    for key, what in (("path", "the file to read"), ("target", "the column to learn, or several as [a,b]")):
         if data[key] == "???":
             raise ConfigError(f"data.{key}= is needed: {what}")
     for key in FILES.values():
@@ -23,30 +28,48 @@ def check_table(data: Mapping[str, Any]) -> None:
     if "delimiter" in data:
         where = f"data.path={data['path']}"
         layout = find_layout(Path(data["path"]), where, data["delimiter"], data["header"])
-        check_columns(layout.names, data["target"], {key: data[key] for key in LISTS}, where)
-        check_kept(layout.names, data["target"], data.get("keep", []), where)
+        check_keys(layout.names, data, where)
 
 
-def check_columns(names: Sequence[str], target: str, lists: Mapping[str, Sequence[str]], where: str) -> None:
-    """Raises ConfigError where `data.target` or one of the `LISTS` names a column that is not in `names`, or two of
-    them the same one."""
-    seen = {str(target): "target"}
-    for key, column in [("target", target), *((name, column) for name in LISTS for column in lists[name])]:
-        if str(column) not in names:
-            raise ConfigError(f"data.{key}: {where} has no column {column}{_other_columns(str(column), names)}")
-        if seen.setdefault(str(column), key) != key:
-            raise ConfigError(f"column {column} stands in data.{seen[str(column)]} and in data.{key}")
+def check_keys(names: Sequence[str], data: Mapping[str, Any], where: str) -> None:
+    """Raises ConfigError for all that is wrong with the columns that the keys of `data` name; the file has `names`."""
+    target, problems = column_names(data["target"]), Problems()
+    with problems.gather():
+        _check_target(target)
+    seen = dict.fromkeys(target, "target")
+    named = [("target", column) for column in target]
+    named += [(key, str(column)) for key in LISTS for column in data[key]]
+    for key, column in named:
+        with problems.gather():
+            _check_there(key, column, names, where)
+            if seen.setdefault(column, key) != key:
+                raise ConfigError(f"column {column} stands in data.{seen[column]} and in data.{key}")
+    for column in map(str, data.get("keep", [])):
+        with problems.gather():
+            _check_there("keep", column, names, where)
+            _check_kept(column, target)
+    problems.check()
 
 
-def check_kept(names: Sequence[str], target: str, keep: Sequence[str], where: str) -> None:
-    """Raises ConfigError where `data.keep` names a column that is not there, or one that predictions have anyway."""
-    for column in map(str, keep):
-        if column not in names:
-            raise ConfigError(f"data.keep: {where} has no column {column}{_other_columns(column, names)}")
-        if column == str(target):
-            raise ConfigError(f"data.keep=[{column}]: predictions have the target anyway; leave it out")
-        if column in PREDICTED or column.startswith("p_"):
-            raise ConfigError(f"data.keep=[{column}]: predictions have a column of this name; call it something else")
+def _check_target(target: Sequence[str]) -> None:
+    if not target:
+        raise ConfigError("data.target=[]: name the column to learn, or several of them")
+    if twice := sorted({name for name in target if target.count(name) > 1}):
+        raise ConfigError(f"data.target=[{','.join(target)}]: {', '.join(twice)} stands there twice")
+
+
+def _check_there(key: str, column: str, names: Sequence[str], where: str) -> None:
+    if column not in names:
+        raise ConfigError(f"data.{key}: {where} has no column {column}{_other_columns(column, names)}")
+
+
+def _check_kept(column: str, target: Sequence[str]) -> None:
+    """Raises ConfigError for a column that predictions have anyway, or that is called as one of theirs."""
+    if column in target:
+        raise ConfigError(f"data.keep=[{column}]: predictions have the target anyway; leave it out")
+    theirs = PREDICTED if len(target) == 1 else [f"{kind}_{name}" for kind in PREDICTED for name in target]
+    if column == "sample" or column in theirs or column.startswith("p_"):
+        raise ConfigError(f"data.keep=[{column}]: predictions have a column of this name; call it something else")
 
 
 def _other_columns(column: str, names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What a table's target is: classes, or a number."""
+"""What a table's target is: classes, numbers, or labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,29 +20,29 @@ from normlab.data.tables.values import (
     quoted,
     texts,
 )
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, Problems
 
 LARGEST = 1e15  # its square is still to be summed in float32
 
 
 @dataclass(frozen=True)
-class Target:
-    """What a column teaches. `classes` are sorted; empty for a number to regress."""
+class Taught:
+    """What a column teaches. `classes` are sorted; empty for a number to regress. reason: why it is that."""
 
     name: str
-    task: Literal["classify", "regress"]
     classes: list[str]
+    reason: str
     decimal: str = "."
 
     def take(self, frame: Frame, where: str) -> Tensor:
-        """(N,) int64 classes or (N, 1) float32. Raises ConfigError for missing, infinite and unknown values."""
+        """(N,) int64 classes or float32. Raises ConfigError for missing, infinite and unknown values."""
         if self.name not in frame:
             raise ConfigError(f"{where}: the target column {self.name} is missing")
         column = frame[self.name]
         _check_whole(column, where)
-        if self.task == "regress":
+        if not self.classes:
             values = finite_numbers(column, where, self.decimal, LARGEST, "choose another data.target")
-            return torch.tensor(values.to_numpy(), dtype=torch.float32)[:, None]
+            return torch.tensor(values.to_numpy(), dtype=torch.float32)
         labels = _labels(column, where, self.decimal)
         codes = pd.Index(self.classes, dtype="object").get_indexer(labels)
         if (codes < 0).any():
@@ -51,8 +51,52 @@ class Target:
         return torch.tensor(codes, dtype=torch.int64)
 
 
-def find_target(frame: Frame, where: str, name: str, task: str | None, decimal: str) -> tuple[Target, str]:
-    """The target, and the reason for its task where `task` is None.
+@dataclass(frozen=True)
+class Target:
+    """What a table teaches: a column of classes, or one or more of numbers, or several of two classes each."""
+
+    task: Literal["classify", "regress", "multilabel"]
+    columns: Sequence[Taught]
+
+    def take(self, frame: Frame, where: str) -> Tensor:
+        """(N,) int64 classes, (N, columns) float32 numbers or int64 labels.
+
+        Raises ConfigError for all columns with missing, infinite and unknown values.
+        """
+        taken, problems = [], Problems()
+        for column in self.columns:
+            with problems.gather():
+                taken.append(column.take(frame, where))
+        problems.check()
+        return taken[0] if self.task == "classify" else torch.stack(taken, dim=1)
+
+
+def find_target(frame: Frame, where: str, names: Sequence[str], task: str | None, decimal: str) -> Target:
+    """The target in these columns. Raises ConfigError for all that no network can learn, and where they do not go
+    together."""
+    columns, problems = [], Problems()
+    for name in names:
+        with problems.gather():
+            columns.append(_find_column(frame, where, name, task, decimal))
+    problems.check()
+    if len(columns) == 1:
+        return Target("classify" if columns[0].classes else "regress", columns)
+    classes = {column.name: len(column.classes) for column in columns}
+    if not any(classes.values()):
+        return Target("regress", columns)
+    if all(count == 2 for count in classes.values()):
+        return Target("multilabel", columns)
+    kinds = ", ".join(
+        f"{name} has {count} classes" if count else f"{name} is a number" for name, count in classes.items()
+    )
+    raise ConfigError(
+        f"{where}: data.target=[{','.join(names)}]: {kinds}; columns are learned together where all are numbers, or "
+        "all have two classes: leave out the others, or set data.task=regress if all hold numbers"
+    )
+
+
+def _find_column(frame: Frame, where: str, name: str, task: str | None, decimal: str) -> Taught:
+    """What a column teaches, by a rule where `task` is None.
 
     Text makes classes, and so do two values, and whole numbers of few different values with ten rows each on average.
     Raises ConfigError for a column that no network can learn.
@@ -67,7 +111,7 @@ def find_target(frame: Frame, where: str, name: str, task: str | None, decimal: 
     if task is None:
         task, reason = _task(column, where, different, decimal)
     if task == "regress":
-        return Target(name, "regress", [], decimal), reason
+        return Taught(name, [], reason, decimal)
     if different > max(2, len(labels) / 2):
         raise ConfigError(
             f"{where}: the target column {name} has {different:,} different values in {len(labels):,} rows, which "
@@ -77,7 +121,7 @@ def find_target(frame: Frame, where: str, name: str, task: str | None, decimal: 
     order = values if values.notna().all() else labels
     classes = list(dict.fromkeys(labels[order.sort_values(kind="stable").index]))
     _check_spaces(classes, where, name)
-    return Target(name, "classify", classes, decimal), reason
+    return Taught(name, classes, reason, decimal)
 
 
 def _check_spaces(classes: Sequence[str], where: str, name: str) -> None:
