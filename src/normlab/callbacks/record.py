@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from normlab.errors import WriteError
 from normlab.folder.files import read_rows, whole_rows
+from normlab.folder.keep import kept_after
 from normlab.folder.pace import Pace
 from normlab.folder.writing import append_line, copy_whole, write_text
 
@@ -60,8 +61,8 @@ class Record(Checkpoint):
     when the folder is moved.
     """
 
-    def __init__(self, folder: Path, score: str, mode: str, columns: Sequence[str]):
-        self.folder, self.score, self.mode = folder, score, mode
+    def __init__(self, folder: Path, score: str, mode: str, columns: Sequence[str], keep: Sequence[str] = ()):
+        self.folder, self.score, self.mode, self.keep = folder, score, mode, keep
         self.table = MetricsTable(folder / "metrics.csv", ["epoch", "step", *columns])
         self.best: dict[str, Any] | None = None  # epoch, score, metrics
         self.validated: dict[str, Any] = {}
@@ -84,6 +85,7 @@ class Record(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             self.table.truncate(trainer.current_epoch)
+            self._keep(trainer.current_epoch)  # once more: the run may have been killed just before
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.validated = {}
@@ -107,6 +109,7 @@ class Record(Checkpoint):
                 copy_whole(self.path("last"), self.path("best"), sync)
             if sync:
                 self.pace.catch_up()
+            self._keep(trainer.current_epoch + 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -124,6 +127,12 @@ class Record(Checkpoint):
         self._save(trainer, which, sync=True)
         if trainer.is_global_zero:
             self.pace.catch_up()
+
+    def _keep(self, epochs: int) -> None:
+        """Keeps last.ckpt, which is of so many epochs, under another name where `keep` says so."""
+        name = kept_after(epochs, self.keep)
+        if name is not None and self.path("last").is_file() and not self.path(name).is_file():
+            copy_whole(self.path("last"), self.path(name))
 
     def _save(self, trainer: Trainer, which: str, sync: bool) -> None:
         trainer.save_checkpoint(self.path(which), weights_only=False, storage_options={"sync": sync})

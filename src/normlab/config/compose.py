@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from normlab.config import trust
 from normlab.config.conflicts import check_config
 from normlab.config.engines import check_engine
-from normlab.config.inputs import NEED_A_RUN
+from normlab.config.inputs import NEED_A_RUN, named_checkpoint
 from normlab.config.names import check_name, check_option
 from normlab.config.options import GROUPS, SEVERAL, run_keys
 from normlab.config.overrides import as_typed, is_hydras, is_selection, lines_of, parse, typed_value
@@ -234,8 +234,10 @@ def _is_of_sweep(line: str) -> bool:
 
 def _checkpoint(parsed: list[Override]) -> str | None:
     """What was typed as ckpt=. Raises ConfigError for a file that is not there, before its run is looked for."""
-    typed = typed_value(parsed, "ckpt")
-    if typed not in (None, "best", "last") and not Path(typed).is_file():
+    typed, name = typed_value(parsed, "ckpt"), typed_value(parsed, "name")
+    if typed in (None, "best", "last") or Path(typed).is_file():
+        return typed
+    if name is None or not named_checkpoint(typed, place.resolve(name)).is_file():
         raise ConfigError(f"ckpt={typed}: there is no file {typed}")
     return typed
 

@@ -9,6 +9,7 @@ from normlab.config.inputs import checkpoint_path, input_path, reads_data
 from normlab.config.metrics import measured
 from normlab.config.options import origins
 from normlab.errors import ConfigError, show
+from normlab.folder.keep import check_keep, check_kept
 
 # What acts on each single step, with the value that turns it off.
 SINGLE_STEP_ONLY = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
@@ -34,10 +35,12 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
         _check_single_process_only(config)
     if config.trainer.strategy == "fsdp":
         _check_fsdp(config)
+    check_keep(config.keep)
     if config.action == "fit" and config.ckpt is not None:
         raise ConfigError(f"ckpt={config.ckpt} with action=fit: a fit resumes by its name=")
     checkpoint = checkpoint_path(config, run_folder)
     if checkpoint is not None and not checkpoint.is_file():
+        check_kept(checkpoint, config.keep, f"action={config.action}")
         if config.ckpt is None:
             raise ConfigError(f"action={config.action}: {run_folder} has no checkpoint yet; let its fit end an epoch")
         raise ConfigError(f"ckpt={config.ckpt}: there is no file {checkpoint}")

@@ -12,7 +12,13 @@ def checkpoint_path(config: DictConfig, run_folder: Path) -> Path | None:
     ckpt = config.ckpt or ("best" if config.action in NEED_A_RUN else None)
     if ckpt is None:
         return None
-    return run_folder / "checkpoints" / f"{ckpt}.ckpt" if ckpt in ("best", "last") else Path(ckpt)
+    return named_checkpoint(ckpt, run_folder)
+
+
+def named_checkpoint(ckpt: str, run_folder: Path) -> Path:
+    """The file that `ckpt` names: best, last or another of the run's checkpoints, or a path."""
+    own = run_folder / "checkpoints" / f"{ckpt.removesuffix('.ckpt')}.ckpt"
+    return own if ckpt in ("best", "last") or (own.is_file() and not Path(ckpt).is_file()) else Path(ckpt)
 
 
 def input_path(config: DictConfig) -> Path | None:

@@ -9,6 +9,7 @@ from normlab.distributed import world
 from normlab.errors import ConfigError, show
 from normlab.folder.files import check_files, holds_run, read_config, read_result
 from normlab.folder.identity import LENGTH, config_hash, numbers
+from normlab.folder.keep import check_kept
 from normlab.folder.place import shown
 from normlab.folder.writing import remove
 
@@ -38,12 +39,15 @@ def check_fit(path: Path, config: DictConfig, data_follows: bool = False) -> Non
     if lines and not (longer and config.extend):
         remedy = "extend=true trains on" if longer else "to train this one, choose another name="
         raise ConfigError("\n".join([f"{shown(path)} holds another run; {remedy}", *lines]))
+    status = read_result(path).get("status")
+    if config.extend and (status == "pruned" or (status == "finished" and lines)):
+        check_kept(path / "checkpoints" / "best.ckpt", read_config(path).keep, "extend=true")
 
 
 def has_trained(path: Path) -> bool:
     """Whether the run in a folder has ended an epoch; otherwise another run may replace it."""
     table = path / "metrics.csv"
-    rows = len(table.read_text().splitlines()) if table.is_file() else 0
+    rows = len(table.read_bytes().splitlines()) if table.is_file() else 0
     return rows > 1 or any((path / "checkpoints").glob("*.ckpt"))
 
 

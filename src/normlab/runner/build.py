@@ -104,7 +104,7 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
     task = _task(config, network, data)
     score = config.score or task.score
     task.check_score(score)
-    record = Record(folder, score, config.score_mode or task.direction(score), task.metric_names())
+    record = Record(folder, score, config.score_mode or task.direction(score), task.metric_names(), config.keep)
     if config.action == "fit":
         task.check_training()
     if config.action == "fit" and config.data.get("mix") is not None and isinstance(task, Classify):

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig
 
 from normlab.errors import ConfigError, DamagedError, WriteError
-from normlab.folder import files, place, reuse, writing
+from normlab.folder import files, keep, place, reuse, writing
 from normlab.folder.identity import config_hash
 from normlab.runner.actions import Outcome
 from normlab.runner.build import Parts
@@ -27,6 +27,7 @@ class Recorded:
     """Keeps result.json up to date from the start of a run to its end, however it ends."""
 
     def __init__(self, config: DictConfig, out: Path):
+        self.keep: list[str] = [*config.keep]
         self.out, self.start = out, time.monotonic()
         self.kept = {file: file.read_text() for name in KEPT if (file := out / name).is_file()}
         # These errors leave an earlier result as it was: in a fit a damaged file, in other actions any refusal.
@@ -118,8 +119,13 @@ class Recorded:
             log.debug(f"{status}:", exc_info=None if status == "interrupted" else error)
         if self.result["action"] == "fit":
             self.result |= self.progress()
+        ended = self.result["action"] == "fit" and self.result["status"] in ("finished", "pruned")
+        if ended and "best" not in self.keep:
+            self.result["best"] = self.result["best"] and {**self.result["best"], "path": None}
         with suppress(WriteError) if isinstance(error, WriteError) else nullcontext():  # the disk may still be full
             writing.write_result(self.out, self.result | {"seconds": self._seconds()})
+        if ended:
+            keep.drop(self.out, self.keep)
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self.start + self.before, 2)
