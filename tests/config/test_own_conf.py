@@ -138,3 +138,36 @@ def test_a_norm_that_a_network_does_not_take_is_refused(place, quick_run, monkey
 def test_modules_in_the_working_folder_come_after_all_others(place, monkeypatch):
     command(monkeypatch, "seed=-1")
     assert sys.path[-1] == os.getcwd()
+
+
+def test_the_rules_of_an_own_option_are_checked_and_bind_no_other(place, monkeypatch, capsys):
+    write("mine/model/ruled.yaml", "_target_: own_nets.Plain\nwidth: 8 # [whole from 2 | null] features\n")
+    write("mine/model/bad.yaml", "_target_: own_nets.Plain\nwidth: 8 # [0, 1] features\n")
+    write("mine/model/wider.yaml", "defaults:\n  - ruled\nwidth: 9 # [whole from 4]\n")
+    write("mine/model/same.yaml", "defaults: [ruled]\nwidth: 7\n")
+    write("mine/norm/few.yaml", "defaults: [ghost]\nsize: 3 # [2 | 3] samples\n")
+    write("mine/callbacks/mine.yaml", "mine: {_target_: own.Callback}\n")
+    write("mine/callbacks/other.yaml", "other:\n  _target_: own.Other\n  every: 1 # [whole from 1] epochs\n")
+
+    def said(*typed: str) -> str:
+        with pytest.raises(ConfigError) as refusal:
+            compose([*typed, "hydra.searchpath=[mine]"])
+        return str(refusal.value)
+
+    assert said("model=ruled", "model.width=1") == "model.width=1: expected a whole number of at least 2 or null"
+    assert said("model=same", "model.width=1") == "model.width=1: expected a whole number of at least 2 or null"
+    assert said("model=wider", "model.width=3") == "model.width=3: expected a whole number of at least 4"
+    assert said("norm=few", "norm.size=8") == "norm.size=8: expected 2 or 3"
+    assert "callbacks.other.every=0: expected a whole number" in said(
+        "callbacks=[mine,other]", "callbacks.other.every=0"
+    )
+    write("mine/experiment/short.yaml", "# @package _global_\nmodel: {width: 0}\n")
+    assert "model.width=0" in said("model=ruled", "experiment=short")
+    for typed in (["model=plain", "model.width=1"], ["norm=ghost", "norm.size=8"], ["model=ruled", "model.width=null"]):
+        compose([*typed, "hydra.searchpath=[mine]"])
+    compose(["model=ruled", "model._target_=mine.Net", "+model.width=1", "hydra.searchpath=[mine]"])
+    assert said("model=bad").startswith("model/bad.yaml: [0, 1] is no rule: expected words, or numbers such as")
+    capsys.readouterr()
+    assert command(monkeypatch, "model=ruled", "model.width=1", "--config-dir", "mine", "name=a") == 2
+    assert "refused: model.width=1: expected a whole number of at least 2 or null" in capsys.readouterr().err
+    assert not Path("outputs").exists()

@@ -17,7 +17,7 @@ from normlab.config.inputs import NEED_A_RUN, named_checkpoint
 from normlab.config.names import check_name, check_option
 from normlab.config.options import GROUPS, SEVERAL, run_keys
 from normlab.config.overrides import as_typed, is_hydras, is_selection, lines_of, parse, typed_value
-from normlab.config.rules import check_all, check_typed, rule
+from normlab.config.rules import added_rules, check_all, check_typed, rule
 from normlab.config.source import OURS, ConfigSource
 from normlab.config.unread import PARTS, check_read, missing_keys
 from normlab.config.values import check_value
@@ -100,7 +100,7 @@ def compose_job(overrides: Sequence[str], source: ConfigSource = OURS) -> Compos
     config.overrides = [line for line in overrides if not _is_of_sweep(line)]
     keep_typed(config)
     check_read(config)
-    check_all(config)
+    check_all(config, added_rules(hydra.runtime.choices, inherited + parsed, source))
     if saved is None:
         check_config(config, run_folder)
         return Composed(config, hydra)
@@ -202,13 +202,14 @@ def _apply(
     of_run = [override for override in parsed if not is_hydras(override)]
     hydra.overrides.task = [*lines_of(of_run)]
     hydra.job.override_dirname = get_overrides_dirname(of_run, **hydra.job.config.override_dirname)
+    stated = added_rules(hydra.runtime.choices, parsed, source)
     others = {override.key_or_group for override in typed if override.key_or_group.endswith("._target_")}
     for override in sorted(typed, key=lambda override: override.key_or_group not in others):
         key, value = override.key_or_group, override.value()
         added = override.is_add() or override.is_force_add()
         check_name(config, key, added)
         of_another_class = f"{key.split('.')[0]}._target_" in others  # than that of the yaml, which has the types
-        check_typed(config, key, value, None if of_another_class else OmegaConf.select(config, key))
+        check_typed(config, key, value, None if of_another_class else OmegaConf.select(config, key), stated)
         OmegaConf.update(config, key, value, merge=True, force_add=added)
     return config, hydra
 

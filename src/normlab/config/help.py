@@ -2,17 +2,17 @@
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from normlab.config.meanings import Line, option_lines, read_lines
 from normlab.config.options import CONF, GROUPS
 from normlab.config.overrides import parse, typed_value
 from normlab.config.source import ConfigSource
 
 SHOWN = [group for group in GROUPS if group != "local"]
-KEY = re.compile(r"^( *)(\w+): *([^#]*?) *(?:# (.*))?$")
 INTERNAL = ("defaults", "_target_", "_partial_", "hydra", "overrides")
 WIDTH = 46  # columns of a key with its value; its meaning follows
 
@@ -26,16 +26,12 @@ def help_text(source: ConfigSource, overrides: Sequence[str]) -> str:
     lines = [config.hydra.help.header, "Groups and their options (group=option); * is chosen"]
     for group in SHOWN:
         lines += ["", f"  {group}", *_options(source, group, _listed(chosen.get(group)))]
-    lines += [
-        "",
-        "Keys of a run (key=value), with their defaults",
-        "",
-        *_rows(_keys((CONF / "train.yaml").read_text())),
-    ]
+    lines += ["", "Keys of a run (key=value), with their defaults", ""]
+    lines += _rows(read_lines((CONF / "train.yaml").read_text()))
     lines += ["", "Keys of the options that are chosen; --help model=resnet shows those of another"]
     for group in SHOWN:
         for option in _listed(chosen.get(group)) if group not in ("experiment", "sweep") else ():
-            rows = [*_rows(_option_keys(source, group, option), f"{group}.")]
+            rows = [*_rows(option_lines(source, group, option).values(), f"{group}.")]
             lines += ["", *rows] if rows else []
     return "\n".join([*lines, "", config.hydra.help.footer])
 
@@ -68,35 +64,8 @@ def _docstring(target: str) -> str:
     return said.partition("\n")[0].partition("  python ")[0]
 
 
-def _option_keys(source: ConfigSource, group: str, option: str) -> Iterator[tuple[str, str, str]]:
-    """The keys of an option, with those of the files that it includes; a value of its own takes the place of theirs."""
-    text = source.text(group, option)
-    listed = re.search(r"^defaults: \[(.*)\]", text, re.M)
-    names = [name.strip().removesuffix("@_here_") for name in listed[1].split(",")] if listed else []
-    rows: dict[str, tuple[str, str, str]] = {}
-    for name in names:
-        if name != "_self_":
-            rows |= {row[0]: row for row in _option_keys(source, *f"{group}/{name}".rsplit("/", 1))}
-    for key, value, said in _keys(text):
-        rows[key] = (key, value, said or rows.get(key, ("", "", ""))[2])
-    yield from rows.values()
-
-
-def _keys(text: str) -> Iterator[tuple[str, str, str]]:
-    """(key, value, meaning) of each line of a yaml file that sets a key; keys of keys are dotted."""
-    above: list[tuple[int, str]] = []
-    for line in text.splitlines():
-        found = KEY.match(line)
-        if found is None:
-            continue
-        indent, name, value, said = len(found[1]), found[2], found[3], found[4] or ""
-        above = [(depth, key) for depth, key in above if depth < indent]
-        path = [key for _, key in above] + [name]
-        above.append((indent, name))
-        if value and not any(key in INTERNAL for key in path):
-            yield ".".join(path), value, said
-
-
-def _rows(keys: Iterator[tuple[str, str, str]], prefix: str = "") -> Iterator[str]:
-    for key, value, said in keys:
-        yield f"  {f'{prefix}{key}={value}':<{WIDTH}} {said}".rstrip()
+def _rows(lines: Iterable[Line], prefix: str = "") -> Iterator[str]:
+    for line in lines:
+        if line.value and not {*line.key.split(".")} & {*INTERNAL}:
+            comment = line.meaning if line.rule is None else f"[{line.rule}] {line.meaning}"
+            yield f"  {f'{prefix}{line.key}={line.value}':<{WIDTH}} {comment}".rstrip()

@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-UNCHOSEN = ("acc", "f1", "mse", "mae", "r2")  # what the tasks measure where task.metrics is null
+# What the tasks measure where task.metrics is null.
+CLASSIFY, REGRESS = ("acc", "f1"), ("mse", "mae", "r2")
 
 
 def metric_name(metric: str | Mapping[str, Any]) -> str:
@@ -23,4 +24,4 @@ def small(class_name: str) -> str:
 
 def measured(metrics: Sequence[str | Mapping[str, Any]] | None) -> list[str]:
     """The names of what is measured of each part of the data, the loss included. metrics: task.metrics."""
-    return ["loss", *(UNCHOSEN if metrics is None else map(metric_name, metrics))]
+    return ["loss", *((*CLASSIFY, *REGRESS) if metrics is None else map(metric_name, metrics))]

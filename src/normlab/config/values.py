@@ -14,7 +14,7 @@ from normlab.errors import ConfigError, show
 
 
 @dataclass(frozen=True)
-class Number:
+class Range:
     """Numbers from `low` to `high`; `open_low` and `open_high` leave out the ends, `whole` all but integers."""
 
     low: float = -math.inf
@@ -48,7 +48,7 @@ class Words(tuple[Any, ...]):
 
 NULL = Words([None])
 
-Rules = tuple[Number | Words, ...]  # a value has to fit one of them
+Rules = tuple[Range | Words, ...]  # a value has to fit one of them
 
 TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric, classification
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassF1Score
 
+from normlab.config.metrics import CLASSIFY
 from normlab.tasks.base import Task
 from normlab.tasks.losses import trial_classes, try_loss
 from normlab.tasks.meter import ClassCounts
@@ -25,7 +26,7 @@ class Classify(Task):
     """
 
     score = "val/acc"
-    default_metrics = ("acc", "f1")
+    default_metrics = CLASSIFY
 
     class_weights: Tensor | None
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, R2Score, regression
 
+from normlab.config.metrics import REGRESS
 from normlab.tasks.base import Task
 from normlab.tasks.losses import trial_numbers
 from normlab.tasks.metrics import named_metrics
@@ -20,7 +21,7 @@ class Regress(Task):
     """
 
     score = "val/r2"
-    default_metrics = ("mse", "mae", "r2")
+    default_metrics = REGRESS
     target_mean: Tensor
     target_std: Tensor
 
