@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric, classification
 from torchmetrics.classification import MultilabelAccuracy, MultilabelAUROC, MultilabelF1Score
 
+from normlab.config.metrics import CLASSIFY
 from normlab.tasks.base import Task
 from normlab.tasks.losses import trial_labels, try_loss
 from normlab.tasks.meter import ClassCounts
@@ -26,7 +27,7 @@ class Multilabel(Task):
     """
 
     score = "val/acc"
-    default_metrics = ("acc", "f1")
+    default_metrics = CLASSIFY
 
     class_weights: Tensor | None
 
