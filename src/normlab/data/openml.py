@@ -8,7 +8,7 @@ from sklearn.datasets import fetch_openml
 
 from normlab.data.tables.frames import FrameTable
 from normlab.data.tables.values import Frame
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, Problems
 
 
 class OpenML(FrameTable):
@@ -39,7 +39,7 @@ class OpenML(FrameTable):
         except (OSError, ValueError) as error:  # no network, no such set, no table
             raise ConfigError(f"{where}: openml.org gave no table: {error}") from error
         self.targets = self.targets or [self._only(bunch.target_names, where)]
-        return self.understand({"train": (bunch.frame.reset_index(drop=True), where)})
+        return self.understand({"train": (bunch.frame.reset_index(drop=True), where)}, Problems())
 
     def _only(self, targets: list[str], where: str) -> str:
         if len(targets) != 1:
@@ -49,5 +49,5 @@ class OpenML(FrameTable):
             )
         return targets[0]
 
-    def read(self, path: Path, where: str) -> Frame:
+    def read(self, path: Path, where: str, problems: Problems) -> Frame:
         raise ConfigError(f"{where}: data=openml reads no files")

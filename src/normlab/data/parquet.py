@@ -7,13 +7,13 @@ import pandas as pd
 from normlab.data.tables.frames import FrameTable
 from normlab.data.tables.text import check_file
 from normlab.data.tables.values import Frame
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, Problems
 
 
 class Parquet(FrameTable):
     """Columns of numbers, texts and truth values; integers are numbers unless `categorical` names them."""
 
-    def read(self, path: Path, where: str) -> Frame:
+    def read(self, path: Path, where: str, problems: Problems) -> Frame:
         check_file(path, where)
         try:
             frame = pd.read_parquet(path, dtype_backend="numpy_nullable")

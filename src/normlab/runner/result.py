@@ -97,6 +97,7 @@ class Recorded:
         status = "pruned" if outcome.pruned else "finished"
         self.result |= {"status": status, "score": outcome.score, "metrics": outcome.metrics}
         self.result["majority"] = outcome.majority
+        self.kept = {}  # the result of an earlier start is no longer the folder's
         if checkpoint is not None:
             words = [f"{checkpoint.name}: {_measured(outcome)}".removesuffix(": ")]
         elif outcome.score is not None:

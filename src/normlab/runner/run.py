@@ -148,8 +148,10 @@ def _look_at_data(config: DictConfig, path: Path, out: Path, data: Any) -> Resul
     with lock.hold(out), logging_to(out / "train.log"), Recorded(config, out) as recorded:
         quiet_lightning()
         writing.write_config(out, config)
-        outcome = Outcome(None, stats(config, out, data))
+        figures, problems = stats(config, out, data)
+        outcome = Outcome(None, figures)
         recorded.done(outcome)
+        problems.check()  # a script that goes on to training must not
     return Result(path, None, outcome.metrics, None)
 
 

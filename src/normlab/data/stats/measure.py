@@ -124,7 +124,7 @@ def _measured(data: Any, name: str) -> Part:
     x, y = data.splits[name]
     if hasattr(x, "frame"):  # rows of a table, where a missing text is ""
         rows = [f"row {row + 1}" for row in x.frame.index]
-        return Part(y, _row_hashes(x.frame), rows, frame=x.frame.mask(x.frame == ""))
+        return Part(y, row_hashes(x.frame), rows, frame=x.frame.mask(x.frame == ""))
     chunk = max(1, min(CHUNK, VALUES // math.prod(data.input_shape)))
     part = _gathered(_batches(x, y, chunk), data)
     return replace(part, names=data.sample_names.get(name, part.names))
@@ -182,7 +182,8 @@ def _hashes(x: Tensor) -> Iterator[int]:
     return (int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest()) for row in rows)
 
 
-def _row_hashes(frame: pd.DataFrame) -> np.ndarray:
+def row_hashes(frame: pd.DataFrame) -> np.ndarray:
+    """A number for each row (N,), equal for equal rows."""
     return hash_pandas_object(frame, index=False).to_numpy()
 
 

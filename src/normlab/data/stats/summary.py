@@ -7,6 +7,7 @@ import pandas as pd
 
 from normlab.data.common.targets import TargetColumn
 from normlab.data.stats.measure import Match, Part, constant_columns, counted, counts, equal_columns
+from normlab.data.tables.header import FILES
 from normlab.data.tables.values import counts_rows
 
 ROWS = 40  # a list of up to this many lines stands there whole; of a longer one only both ends do
@@ -23,13 +24,28 @@ def report(title: str, parts: Mapping[str, Part], target: Sequence[TargetColumn]
     sections = [
         title,
         _class_table(parts, target) if target[0].classes else _target_table(parts, target),
-        _channels(parts["train"]) if frame is None else _column_table(frame),
+        _channels(parts["train"])
+        if frame is None
+        else _column_table(frame, "of the training part, before preprocessing"),
         _equal_samples(equal),
     ]
-    hints = [*_balance(parts, target), *_gaps(parts), *_columns(frame), *_leaks(equal)]
-    if hints:
-        sections.append("\n".join(["hints", *(f"  {hint}" for hint in hints)]))
-    return "\n\n".join(sections)
+    return _joined(sections, [*_balance(parts, target), *_gaps(parts), *_columns(frame), *_leaks(equal)])
+
+
+def report_unsplit(title: str, parts: Mapping[str, Part], equal: Equal) -> str:
+    """The columns of each file, equal rows, and hints; of a table that cannot be split, so its target is a column."""
+    tables = [
+        _column_table(part.frame, f"of the file in data.{FILES[name]}")
+        for name, part in parts.items()
+        if part.frame is not None
+    ]
+    hints = [*_gaps(parts), *_columns(parts["train"].frame), *_leaks(equal)]
+    return _joined([title, *tables, _equal_samples(equal)], hints)
+
+
+def _joined(sections: Sequence[str], hints: Sequence[str]) -> str:
+    listed = ["\n".join(["hints", *(f"  {hint}" for hint in hints)])] if hints else []
+    return "\n\n".join([*sections, *listed])
 
 
 def _class_table(parts: Mapping[str, Part], target: Sequence[TargetColumn]) -> str:
@@ -61,7 +77,7 @@ def _channels(train: Part) -> str:
     return f"{lines}\nvalues of the training part from {train.moments.low:.4g} to {train.moments.high:.4g}"
 
 
-def _column_table(frame: pd.DataFrame) -> str:
+def _column_table(frame: pd.DataFrame, note: str) -> str:
     rows = []
     for name in frame:
         column: Any = frame[name]
@@ -77,7 +93,7 @@ def _column_table(frame: pd.DataFrame) -> str:
     head = ["column", "missing", "values", "mean", "std", "min", "max", "most frequent"]
     if not any(row[-1] for row in rows):
         head, rows = head[:-1], [row[:-1] for row in rows]
-    return _table(head, _ends(rows)) + "\nof the training part, before preprocessing"
+    return f"{_table(head, _ends(rows))}\n{note}"
 
 
 def _equal_samples(equal: Equal) -> str:

@@ -77,22 +77,39 @@ class FrameTable(DataModule):
         self.files: dict[str, Frame] = {}  # the columns to keep, for each file
 
     @abstractmethod
-    def read(self, path: Path, where: str) -> Frame:
-        """The table in a file, rows numbered from 0. Raises ConfigError, which begins with `where`."""
+    def read(self, path: Path, where: str, problems: Problems) -> Frame:
+        """The table in a file, rows numbered from 0; refusals of single rows are gathered, and these left out.
+
+        Raises ConfigError for a file that cannot be read. All refusals begin with `where`.
+        """
+
+    def read_files(self, problems: Problems) -> dict[str, tuple[Frame, str]]:
+        """The tables of the parts that have files, and where they are from; what is refused of them is gathered."""
+        frames = {}
+        for part, key in FILES.items():
+            if (path := getattr(self, key)) is not None:
+                where = f"data.{key}={path}"
+                with problems.gather():
+                    frames[part] = self.read(Path(path), where, problems), where
+        return frames
 
     def load(self) -> dict[str, tuple[Any, Tensor]]:
-        paths = {part: (key, getattr(self, key)) for part, key in FILES.items()}
-        files = {part: (Path(path), f"data.{key}={path}") for part, (key, path) in paths.items() if path is not None}
-        return self.understand({part: (self.read(path, where), where) for part, (path, where) in files.items()})
-
-    def understand(self, frames: dict[str, tuple[Frame, str]]) -> dict[str, tuple[Any, Tensor]]:
-        """Samples and targets of the parts, from their frames and where these are from; says what was found.
-
-        Raises ConfigError that says all that is wrong with the columns and the target at once.
-        """
         problems = Problems()
+        return self.understand(self.read_files(problems), problems)
+
+    def understand(self, frames: dict[str, tuple[Frame, str]], problems: Problems) -> dict[str, tuple[Any, Tensor]]:
+        """Samples and targets of the parts, from their frames and where these are from; logs what they are.
+
+        Raises ConfigError that says all that is wrong with the columns and the target at once, after the problems that
+        reading them has gathered.
+        """
+        if "train" not in frames:
+            problems.check()
         frame, where = frames["train"]
-        check_keys(list(frame.columns), self.lists | {"target": self.targets, "keep": self.keep}, where)
+        with problems.gather():
+            check_keys(list(frame.columns), self.lists | {"target": self.targets, "keep": self.keep}, where)
+        if not {*self.targets} <= {*frame.columns}:
+            problems.check()
         target = None
         with problems.gather():
             target = find_target(frame, where, self.targets, self.wanted_task, self.decimal)
@@ -161,7 +178,9 @@ class FrameTable(DataModule):
     def read_input(self, path: Path) -> tuple[Tensor, list[str]]:
         """Rows are called by their numbers, from 1. The target may be missing, columns may stand in another order."""
         where = f"input={path}"
-        frame = self.read(path, where)
+        problems = Problems()
+        frame = self.read(path, where, problems)
+        problems.check()
         _tell_unused(frame, self.columns, where)
         fitted = self.preprocessing
         columns = Columns([c.name for c in fitted.numbers], [c.name for c in fitted.categories], self.decimal)

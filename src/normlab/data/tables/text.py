@@ -2,17 +2,18 @@
 
 import csv
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, Problems
 
 DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 LONGEST_LINE = 2**24  # characters; more in one line is no table, and is not read to its end
-SAMPLE = 100  # rows that the delimiter is found by
+SAMPLE = 100  # the delimiter is found by so many rows
+LINES = 5  # how many further lines of a mistake are named
 
 # How files begin that are often taken for text.
 OTHERS = {
@@ -62,13 +63,13 @@ def find_layout(path: Path, where: str, delimiter: str | None, header: bool) -> 
             raise ConfigError(f"{where}: this is {kind}; expected a text file in UTF-8")
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '\r\n"'):
         raise ConfigError(f"data.delimiter={delimiter!r}: expected a single character, or null")
-    found = _likely_delimiter(path, where)
-    chosen = delimiter or found or ","
+    likely = _likely_delimiter(path, where)
+    chosen = delimiter or likely or ","
     rows = [row for _, row in islice(read_rows(path, where, chosen), 2)]
     if not rows:
         raise ConfigError(f"{where}: the file has blank lines only")
     if len(rows[0]) < 2:
-        remedy = f"{found!r} gives more" if found else f"it has none of {', '.join(DELIMITERS.values())}"
+        remedy = f"{likely!r} gives more" if likely else f"it has none of {', '.join(DELIMITERS.values())}"
         raise ConfigError(f"{where}: with data.delimiter={chosen!r} the first line is a single column; {remedy}")
     if not header:
         return Layout(chosen, [f"c{number}" for number in range(len(rows[0]))])
@@ -84,18 +85,37 @@ def find_layout(path: Path, where: str, delimiter: str | None, header: bool) -> 
     return Layout(chosen, names)
 
 
-def count_rows(path: Path, where: str, layout: Layout) -> int:
-    """How many rows the file has. Raises ConfigError for a row with more or fewer columns than the first, or a line
-    that cannot be read."""
+def count_rows(path: Path, where: str, layout: Layout, problems: Problems) -> int:
+    """How many rows the file has; gathers a refusal of those with more or fewer columns than the first.
+
+    Raises ConfigError for a line that cannot be read.
+    """
     rows, width = 0, len(layout.names)
+    uneven: list[tuple[int, int]] = []  # the lines of such rows, and how many columns each has
     for line, row in read_rows(path, where, layout.delimiter):
-        if len(row) != width:
-            raise ConfigError(
-                f"{where}: line {line} has another number of columns ({len(row)}) than the first ({width}); texts that "
-                f"contain the delimiter {layout.delimiter!r} must be quoted"
-            )
         rows += 1
+        if len(row) != width:
+            uneven.append((line, len(row)))
+    with problems.gather():
+        if uneven:
+            raise ConfigError(
+                f"{where}: {_uneven(uneven, width)}; texts that contain the delimiter "
+                f"{layout.delimiter!r} must be quoted"
+            )
     return rows
+
+
+def _uneven(lines: Sequence[tuple[int, int]], width: int) -> str:
+    (line, columns), *others = lines
+    numbers = ", ".join(str(number) for number, _ in others[:LINES]) + (", …" if len(others) > LINES else "")
+    more = f", likewise {len(others):,} more ({numbers})" if others else ""
+    return f"line {line} has another number of columns ({columns}) than the first ({width}){more}"
+
+
+def even_rows(path: Path, where: str, layout: Layout) -> dict[int, list[str]]:
+    """The rows with as many columns as the first, by their places in the file, counted from 0."""
+    rows = enumerate(row for _, row in read_rows(path, where, layout.delimiter))
+    return {place: row for place, row in rows if len(row) == len(layout.names)}
 
 
 def read_rows(path: Path, where: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -133,7 +153,7 @@ def _likely_delimiter(path: Path, where: str) -> str | None:
     for delimiter in DELIMITERS:
         widths = []
         reader = csv.reader(_lines(path, where), delimiter=delimiter, skipinitialspace=True)
-        with suppress(csv.Error):  # told when the file is read
+        with suppress(csv.Error):  # reading the file refuses it
             widths.extend(len(row) for row in islice(reader, SAMPLE) if row)
         if widths and widths[0] > 1:
             scores[delimiter] = widths.count(widths[0]), widths[0]
