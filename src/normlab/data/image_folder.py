@@ -36,21 +36,21 @@ class ImageFolder(Images):
         self.how = Handling(in_memory=in_memory, workers=workers, corrupt=corrupt)
 
     def load(self) -> dict[str, tuple[Tensor | Source, Tensor]]:
-        found = find_classes(Path(self.path))
-        check_classes(found)
-        names = [name for files in found.files.values() for name in files]
-        labels = [label for part in found.labels.values() for label in part]
-        images, readable = gather(found.root, names, self.handling(self.channels))
+        tree = find_classes(Path(self.path))
+        check_classes(tree)
+        names = [name for files in tree.files.values() for name in files]
+        labels = [label for part in tree.labels.values() for label in part]
+        images, readable = gather(tree.root, names, self.handling(self.channels))
         parts: dict[str, tuple[Tensor | Source, Tensor]] = {}
         start = 0
-        for part, files in found.files.items():
+        for part, files in tree.files.items():
             stop = start + len(files)
             first, last = bisect_left(readable, start), bisect_left(readable, stop)
-            found.labels[part] = [labels[place] for place in readable[first:last]]
+            tree.labels[part] = [labels[place] for place in readable[first:last]]
             self.sample_names[part] = [names[place] for place in readable[first:last]]
-            parts[part] = images[torch.arange(first, last)], torch.tensor(found.labels[part])
+            parts[part] = images[torch.arange(first, last)], torch.tensor(tree.labels[part])
             start = stop
-        check_classes(found)  # again: a class may have lost all its images
-        self.class_names, self.out_features = found.classes, len(found.classes)
+        check_classes(tree)  # again: a class may have lost all its images
+        self.class_names, self.out_features = tree.classes, len(tree.classes)
         self.input_shape = tuple(images.shape[1:])
         return parts

@@ -34,7 +34,7 @@ class Images(DataModule):
 
     task = "classify"
     facts: ClassVar[Sequence[str]] = (*FACTS, "mean", "std")
-    how = Handling()  # sets of files may be read otherwise
+    how = Handling()  # sets of files choose another
     mean: Sequence[float]  # each channel's mean, where pixels go from 0 to 1
     std: Sequence[float]
 

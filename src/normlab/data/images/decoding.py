@@ -66,7 +66,7 @@ def _pixels(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16"):
         return (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
     if image.mode == "P":
-        image = image.convert("RGBA")  # Pillow warns of transparent palettes else
+        image = image.convert("RGBA")  # otherwise Pillow warns of transparent palettes
     mode = "L" if image.mode in GREY else "RGB"
     return np.asarray(image if image.mode == mode else image.convert(mode))
 

@@ -16,7 +16,7 @@ PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "t
 
 
 @dataclass
-class Found:
+class ImageTree:
     """Image files of each part, relative to `root`, with the numbers of their classes."""
 
     root: Path
@@ -25,7 +25,7 @@ class Found:
     labels: dict[str, list[int]]
 
 
-def find_classes(root: Path) -> Found:
+def find_classes(root: Path) -> ImageTree:
     """`<class>/…/<image>`, or `train/<class>/…/<image>` and the same for val (or valid, validation) and test.
 
     There are parts where `train` holds folders itself. Classes are those of the training part, in the order of their
@@ -37,7 +37,7 @@ def find_classes(root: Path) -> Found:
     if not classes:
         expected = "expected <class>/<image> there, or train/<class>/<image>"
         raise ConfigError(f"data.path={root}: no folder of a class in {parts['train']}; {expected}")
-    found = Found(root, classes, {}, {})
+    tree = ImageTree(root, classes, {}, {})
     ignored: Counter[str] = Counter()
     start = len(os.path.join(root, ""))
     for part, folder in parts.items():
@@ -48,30 +48,30 @@ def find_classes(root: Path) -> Found:
             for number, name in enumerate(classes)
             for file in _images(os.path.join(folder, name), ignored, (_place(folder),))
         ]
-        found.files[part] = [file[start:] for file, _ in pairs]
-        found.labels[part] = [number for _, number in pairs]
+        tree.files[part] = [file[start:] for file, _ in pairs]
+        tree.labels[part] = [number for _, number in pairs]
         outside = sum(not entry.name.startswith(".") and not _is_folder(entry) for entry in _entries(folder))
         if outside:
             log.warning(f"{folder}: left out, beside the folders of classes: {outside} files")
     _tell(root, ignored)
-    return found
+    return tree
 
 
-def check_classes(found: Found) -> None:
+def check_classes(tree: ImageTree) -> None:
     """Raises ConfigError for a single class, and for classes without an image to learn from."""
-    counts = Counter(found.labels["train"])
+    counts = Counter(tree.labels["train"])
     if not counts:
-        raise ConfigError(f"data.path={found.root}: no images; they end in {' '.join(SUFFIXES)}")
-    if empty := [name for number, name in enumerate(found.classes) if not counts[number]]:
-        raise ConfigError(f"data.path={found.root}: folders of classes without an image: {_few(empty)}; remove them")
-    if len(found.classes) == 1:
-        raise ConfigError(f"data.path={found.root}: a single class, {found.classes[0]}; it takes two to tell apart")
-    for part, labels in found.labels.items():
+        raise ConfigError(f"data.path={tree.root}: no images; they end in {' '.join(SUFFIXES)}")
+    if empty := [name for number, name in enumerate(tree.classes) if not counts[number]]:
+        raise ConfigError(f"data.path={tree.root}: folders of classes without an image: {_few(empty)}; remove them")
+    if len(tree.classes) == 1:
+        raise ConfigError(f"data.path={tree.root}: a single class, {tree.classes[0]}; it takes two to tell apart")
+    for part, labels in tree.labels.items():
         if not labels:
-            raise ConfigError(f"data.path={found.root}: no images in its part {part}")
+            raise ConfigError(f"data.path={tree.root}: no images in its part {part}")
         there = set(labels)
-        if absent := [name for number, name in enumerate(found.classes) if number not in there]:
-            log.warning(f"{found.root}: its part {part} has no images of {_few(absent)}")
+        if absent := [name for number, name in enumerate(tree.classes) if number not in there]:
+            log.warning(f"{tree.root}: its part {part} has no images of {_few(absent)}")
 
 
 def find_images(path: Path) -> tuple[Path, list[str]]:

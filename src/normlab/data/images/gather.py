@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 CHUNK = 64  # images that a thread decodes before it hands them over
 SAY_EVERY = 5.0  # seconds
 MEMORY_SHARE = 4  # images are held in memory where they take at most one part in this many of it
-FORMAT = 1  # counts how the cache is written
+FORMAT = 1  # the version of what the cache holds
 
 
 @dataclass(frozen=True)
@@ -162,13 +162,13 @@ def _check_errors(reader: Reader, survey: Survey, how: Handling) -> None:
 def _report(reader: Reader, survey: Survey, how: Handling) -> None:
     """Reports the files that are left out: a few of them on the console, all of them in train.log."""
     _check_errors(reader, survey, how)
-    said = [f"{reader.name(place)} ({reason})" for place, reason in survey.errors.items()]
+    bad = [f"{reader.name(place)} ({reason})" for place, reason in survey.errors.items()]
     if not survey.readable:
-        raise ConfigError(f"data.corrupt=skip: none of {len(said)} files can be read: {said[0]}")
-    if said:
-        more = f" and {len(said) - 5} more" if len(said) > 5 else ""
-        log.warning(f"{len(said)} of {len(reader)} files cannot be read and are left out: {', '.join(said[:5])}{more}")
-        log.debug(f"left out: {', '.join(said)}")
+        raise ConfigError(f"data.corrupt=skip: none of {len(bad)} files can be read: {bad[0]}")
+    if bad:
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        log.warning(f"{len(bad)} of {len(reader)} files cannot be read and are left out: {', '.join(bad[:5])}{more}")
+        log.debug(f"left out: {', '.join(bad)}")
 
 
 def _fits(reader: Reader, how: Handling) -> bool:
@@ -213,7 +213,7 @@ def _cached_survey(reader: Reader, how: Handling) -> Survey:
 
 
 def _fingerprint(reader: Reader) -> str:
-    """Changes with any file's name, size or time, and with how the files are read."""
+    """A digest that changes with any file's name, size or time, and with how the files are read."""
     digest = hashlib.blake2b(f"{FORMAT} {reader.size} {reader.channels}".encode(), digest_size=16)
     for place in range(len(reader)):
         try:
@@ -231,7 +231,7 @@ def _load(file: Path) -> Survey | None:
             errors = {int(place): reason for place, reason in json.loads(str(kept["errors"])).items()}
             shape = tuple(kept["shape"].tolist())
             return Survey(kept["readable"].tolist(), errors, shape, torch.from_numpy(kept["sums"]))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # none, or a damaged one
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # there is no cache, or a damaged one
         return None
 
 

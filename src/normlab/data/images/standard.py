@@ -50,7 +50,10 @@ class Standard(Images):
             with FileLock(self.root / ".download.lock"):  # one process downloads, and the others wait for it
                 if self._missing():  # no other process has downloaded it meanwhile
                     log.info(f"downloading {self.source.__name__} into {self.root}")
-                    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # a bar, line after line
+                    with (
+                        redirect_stdout(io.StringIO()),
+                        redirect_stderr(io.StringIO()),
+                    ):  # drops the progress bar, which prints line after line
                         self.download()
         except (OSError, RuntimeError) as error:
             missing = ", ".join(str(file.relative_to(self.root)) for file in self._missing())

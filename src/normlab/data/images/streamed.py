@@ -66,7 +66,7 @@ class Files:
     """
 
     def __init__(self, reader: Reader, shape: Sequence[int], sums: Tensor, workers: int, places: Tensor | None = None):
-        """shape: of an image. sums: of its pixels and their squares, int64 (files, 2, C). places: None for all."""
+        """shape: that of an image. sums: of pixels and of their squares, int64 (files, 2, C). places: None for all."""
         self.reader, self.sums, self.workers = reader, sums, workers
         self.read = _Batches(reader, shape)
         self.places = torch.arange(len(reader)) if places is None else places
@@ -125,15 +125,15 @@ class _Loader:
             num_workers=workers,
             persistent_workers=True,
             pin_memory=pinned,
-            generator=torch.Generator(),  # it would draw from the global one
-            # a fork starts in milliseconds and shares the names; elsewhere torch would be imported in each anew
+            generator=torch.Generator(),  # without one it would draw from the global one
+            # A fork starts in milliseconds and shares the names; other processes would import torch first.
             multiprocessing_context="fork" if sys.platform == "linux" else None,
         )
 
     def read(self, steps: Sequence[Tensor]) -> Iterator[Any]:
         self.steps.places = steps
         try:
-            with warnings.catch_warnings():  # from Python 3.12 on, of threads that a fork leaves behind
+            with warnings.catch_warnings():  # Python 3.12 and later warn of threads that a fork leaves behind
                 warnings.filterwarnings("ignore", ".*use of fork", DeprecationWarning)
                 batches = iter(self.loader)
             yield from batches

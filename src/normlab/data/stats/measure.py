@@ -193,7 +193,7 @@ def constant_columns(frame: pd.DataFrame) -> list[str]:
 
 
 def equal_columns(frame: pd.DataFrame) -> list[tuple[str, str]]:
-    """Columns, that are not constant, with an earlier one of the same values."""
+    """Each column with an earlier one that has the same values; constant columns are left out."""
     first: dict[bytes, str] = {}
     pairs = []
     constant = set(constant_columns(frame))

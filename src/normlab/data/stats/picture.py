@@ -17,7 +17,7 @@ from normlab.data.common.targets import TargetColumn
 from normlab.data.stats.measure import SAMPLES, Part, counted, counts
 from normlab.folder.writing import write_with
 
-CLASSES = 16  # the picture shows so many
+CLASSES = 16  # the picture shows so many of each
 COLUMNS = 24
 TARGETS = 4
 BINS = 30

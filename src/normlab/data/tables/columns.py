@@ -65,10 +65,10 @@ def find_columns(
     decimal: str,
     problems: Problems,
 ) -> Columns:
-    """Tells the columns apart that `lists` (numeric, categorical, drop) do not name, and says what is left out.
+    """Sorts the columns that `lists` (numeric, categorical, drop) do not name, and logs which are left out.
 
-    Numbers alone make a numeric column, anything else a categorical one, and so do codes with leading zeros, such as
-    postal codes. Left out are columns without values, and texts of which most rows have their own. `problems` gathers
+    A column of numbers alone is numeric. Any other is categorical, and so are codes with leading zeros, such as postal
+    codes. Columns without values are left out, and so are texts of which most rows have their own. `problems` gathers
     the columns where that is doubtful: dates, and numbers with a few texts among them. Raises ConfigError where no
     column is left.
     """

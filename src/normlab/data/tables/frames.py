@@ -13,9 +13,10 @@ from normlab.data.common.base import DataModule
 from normlab.data.tables.columns import Columns, find_columns
 from normlab.data.tables.embeddings import Embeddings
 from normlab.data.tables.header import FILES, check_keys, column_names
+from normlab.data.tables.messages import describe, tell_unknown, tell_unused
 from normlab.data.tables.preprocessing import Preprocessing, fit
-from normlab.data.tables.target import Target, Taught, find_target
-from normlab.data.tables.values import Column, Frame, quoted
+from normlab.data.tables.target import Target, find_target
+from normlab.data.tables.values import Frame
 from normlab.errors import ConfigError, Problems
 from normlab.folder.files import damaged, read_facts
 from normlab.folder.writing import write_text
@@ -40,14 +41,14 @@ class FrameTable(DataModule):
     """A table with a column to learn, from one file that is split, or from up to three.
 
     path, val_path, test_path: the files. target: the column to learn, or several, which are all numbers or all of two
-    classes each. numeric, categorical, drop: columns that the
-    rules of `columns` would take for something else. categories: onehot, or embed for vectors that are trained with the
-    network. task: classify or regress, None for a rule of `target`, which is logged. keep: columns that predictions
-    carry; they are learned from only where numeric or categorical has them too.
+    classes each. numeric, categorical, drop: columns that the rules of `columns` would take for something else.
+    categories: onehot, or embed for vectors that are trained with the network. task: classify or regress, None for a
+    rule of `target`, which is logged. keep: columns that predictions carry; they are learned from only where numeric or
+    categorical has them too.
 
     A missing number becomes the median of the training part, with a feature of its own that says so where the training
     part has gaps too; a missing category is a category. Numbers are standardised. A category that the training part
-    lacks is no category: all zeros. Raises ConfigError for what cannot be read, and where a person has to decide.
+    lacks becomes all zeros. Raises ConfigError for what cannot be read, and where a person has to decide.
     """
 
     decimal = "."
@@ -119,14 +120,14 @@ class FrameTable(DataModule):
         columns = find_columns(frame, where, self.targets, lists, self.decimal, problems)
         self.columns = list(frame.columns)
         for other, place in frames.values():
-            _tell_unused(other, self.columns, place)
+            tell_unused(other, self.columns, place)
         taken = {part: _taken(columns, target, *file, problems) for part, file in frames.items()}
         problems.check()
         assert target is not None
         self._state(target)
         self.sample_names = {part: _numbered(frame) for part, (frame, _) in frames.items()}
         self.files = {part: self._kept_of(frame, where) for part, (frame, where) in frames.items()}
-        log.info(_summary(frame, where, columns, target))
+        log.info(describe(frame, where, columns, target))
         return taken
 
     def _state(self, target: Target) -> None:
@@ -176,17 +177,17 @@ class FrameTable(DataModule):
             raise damaged(file) from error
 
     def read_input(self, path: Path) -> tuple[Tensor, list[str]]:
-        """Rows are called by their numbers, from 1. The target may be missing, columns may stand in another order."""
+        """Rows are called by their numbers, from 1. The target may be missing, and the order of columns is free."""
         where = f"input={path}"
         problems = Problems()
         frame = self.read(path, where, problems)
         problems.check()
-        _tell_unused(frame, self.columns, where)
+        tell_unused(frame, self.columns, where)
         fitted = self.preprocessing
         columns = Columns([c.name for c in fitted.numbers], [c.name for c in fitted.categories], self.decimal)
         rows = columns.take(frame, where, "leave the cell empty")
         for column in fitted.categories:
-            _tell_unknown(rows[column.name], column.values, where)
+            tell_unknown(rows[column.name], column.values, where)
         self.files["input"] = self._kept_of(frame, where)
         return fitted.apply(rows, where), _numbered(frame)
 
@@ -212,37 +213,6 @@ def _taken(columns: Columns, target: Target | None, frame: Frame, where: str, pr
     return rows, wanted
 
 
-def _tell_unused(frame: Frame, known: Sequence[str], where: str) -> None:
-    others = [name for name in frame if name not in known]
-    if others:
-        log.info(f"{where}: columns left out: {', '.join(others)} (not in the training file)")
-
-
-def _tell_unknown(column: Column, known: Sequence[str], where: str) -> None:
-    """Says which categories training has not seen."""
-    unknown = column[~column.isin(known)]
-    if len(unknown):
-        listed = ", ".join(map(quoted, unknown.unique()[:5]))
-        more = ", …" if unknown.nunique() > 5 else ""
-        log.warning(
-            f"{where}: {column.name} in {len(unknown):,} of {len(column):,} rows is new to the run: {listed}{more}"
-        )
-
-
 def _numbered(frame: Frame) -> list[str]:
     """Rows are called by their numbers, from 1."""
     return [str(number + 1) for number in range(len(frame))]
-
-
-def _summary(frame: Frame, where: str, columns: Columns, target: Target) -> str:
-    kinds = f"{len(columns.numeric)} numeric, {len(columns.categorical)} categorical columns"
-    taught = "; ".join(_described(frame, column) for column in target.columns)
-    return f"{where}: {len(frame):,} rows, {kinds}; {'classify' if target.columns[0].classes else 'regress'} {taught}"
-
-
-def _described(frame: Frame, column: Taught) -> str:
-    """A column of the target, why it is learned so, and how often it has which class."""
-    counts = frame[column.name].value_counts() if column.classes else {}
-    shown = ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:10])
-    more = f" and {len(counts) - 10} more" if len(counts) > 10 else ""
-    return f"{column.name} ({column.reason})" + (f": {shown}{more}" if shown else "")

@@ -17,7 +17,7 @@ MOST_ONEHOT = 1000  # categories of a column
 
 @dataclass(frozen=True)
 class Number:
-    """x ↦ (x − mean) / std, of median where x is missing; `indicated` adds a feature that is 1 there."""
+    """x ↦ (x − mean) / std, where a missing x is the median; `indicated` adds a feature that is 1 there."""
 
     name: str
     median: float
@@ -38,9 +38,9 @@ class Category:
 class Preprocessing:
     """Turns a frame of numbers (float64) and categories (text) into features (N, width) float32.
 
-    First all numbers, standardised, then the indicators of missing ones; then each categorical column. One-hot it has a
-    feature for each of its values, and zeros for a value that the training part lacks; `embed` gives it one feature,
-    which counts its values from 1 and is 0 for a value that the training part lacks, for `Embeddings` to look up.
+    The numbers come first, standardised, then the indicators of missing ones, then each categorical column. One-hot, it
+    has a feature for each of its values, and zeros for a value that the training part lacks. With `embed` it has one
+    feature, for `Embeddings` to look up: it counts the values from 1, and is 0 for one that the training part lacks.
     """
 
     numbers: list[Number]
@@ -88,16 +88,17 @@ class Preprocessing:
         return asdict(self)
 
     @staticmethod
-    def from_json(found: dict[str, Any]) -> "Preprocessing":
-        numbers = [Number(**column) for column in found["numbers"]]
-        return Preprocessing(numbers, [Category(**column) for column in found["categories"]], found["embed"])
+    def from_json(facts: dict[str, Any]) -> "Preprocessing":
+        numbers = [Number(**column) for column in facts["numbers"]]
+        return Preprocessing(numbers, [Category(**column) for column in facts["categories"]], facts["embed"])
 
 
 def fit(
     frame: Frame, numeric: Sequence[str], categorical: Sequence[str], embed: bool
 ) -> tuple[Preprocessing, list[str]]:
-    """What the training part's columns say, and the columns left out because it has a single value in them.
+    """The preprocessing that the training part's columns ask for, and the columns in which it has a single value.
 
+    These are left out.
     Raises ConfigError for a column of more categories than one-hot makes sense for.
     """
     constant = [name for name in (*numeric, *categorical) if frame[name].nunique(dropna=False) < 2]
@@ -115,5 +116,5 @@ def fit(
 def _number(column: Column) -> Number:
     median = float(column.median())
     filled = column.fillna(median).to_numpy()
-    std = float(filled.std()) or 1.0  # values that differ by less than a number can tell
+    std = float(filled.std()) or 1.0  # it is 0 where values differ by less than a number can tell
     return Number(str(column.name), median, float(filled.mean()), std, bool(column.isna().any()))

@@ -15,7 +15,7 @@ LONGEST_LINE = 2**24  # characters; more in one line is no table, and is not rea
 SAMPLE = 100  # the delimiter is found by so many rows
 LINES = 5  # how many further lines of a mistake are named
 
-# How files begin that are often taken for text.
+# How files begin that people often take for text.
 OTHERS = {
     b"PK\x03\x04": "a zip archive or an Excel file",
     b"\xd0\xcf\x11\xe0": "an old Excel file",

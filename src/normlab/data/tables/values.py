@@ -17,7 +17,7 @@ FEW = 20  # up to this many different values, whole numbers are classes, and any
 LARGEST_FEATURE = float(np.finfo(np.float32).max)
 CODE = r"0\d+"  # a whole number would not begin with 0
 ROWS = 5  # how many further rows of a mistake are named
-IDS = 20  # fewer rows may have numbers of their own by chance
+IDS = 20  # in fewer rows than these, numbers may look like a count of the rows by chance
 PLAIN = ("string", "integer", "floating", "mixed-integer", "mixed-integer-float", "decimal", "boolean", "empty")
 
 
@@ -26,7 +26,7 @@ def numbers(column: Column, decimal: str = ".") -> Column:
     if is_number_type(column):
         return pd.Series(column.to_numpy(dtype="float64", na_value=np.nan), column.index, name=column.name)
     codes, different = pd.factorize(column)  # each text is looked at once
-    # point and comma change places, so that one that separates thousands makes no other number of a text
+    # Point and comma change places, and a text in which a point separates thousands is then no number.
     point = str.maketrans(f".{decimal}", f"{decimal}.")
     text = pd.Series([str(value).translate(point) for value in different], dtype="object")
     parsed: Any = pd.to_numeric(text, errors="coerce")
@@ -73,6 +73,7 @@ def texts(column: Column, where: str) -> Column:
 
 
 def is_number_type(column: Column) -> bool:
+    """Whether the column's type is one of numbers; truth values are none."""
     return is_numeric_dtype(column) and not is_bool_dtype(column)
 
 
@@ -84,6 +85,7 @@ def first(column: Column, wrong: Any) -> tuple[str, str]:
 
 
 def quoted(value: object) -> str:
+    """A value as messages show it, cut off where it is long."""
     text = str(value)
     return repr(text if len(text) <= 40 else f"{text[:40]}…")
 
@@ -103,7 +105,7 @@ def has_codes(column: Column) -> bool:
 
 
 def counts_rows(column: Column) -> bool:
-    """Whether numbers could be those of the rows, of which a part may have been cut out."""
+    """Whether the numbers could count the rows, some of which may have been left out since."""
     if len(column) < IDS or not column.is_unique or column.isna().any():
         return False
     return bool((column % 1 == 0).all()) and column.max() - column.min() < 4 * len(column)
