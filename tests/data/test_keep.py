@@ -3,11 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from omegaconf import open_dict
 
 from normlab import compose, run
 from normlab.errors import ConfigError
-from normlab.folder.identity import config_hash
 
 ROWS = 60
 
@@ -73,11 +71,3 @@ def test_columns_that_are_not_there_or_are_there_anyway_are_refused(table):
     table.rename(columns={"a": "prediction"}).to_csv("customers.csv", index=False)
     with pytest.raises(ConfigError, match="call it something else"):
         compose(made("csv", "data.keep=[prediction]"))
-
-
-def test_nothing_kept_is_the_same_run_as_before_the_key(table):
-    config = compose(made("csv"))
-    assert config_hash(config) != config_hash(compose(made("csv", KEEP)))
-    with open_dict(config):
-        del config.data["keep"]
-    assert config_hash(config) == config_hash(compose(made("csv")))

@@ -96,9 +96,8 @@ class Preprocessing:
 def fit(
     frame: Frame, numeric: Sequence[str], categorical: Sequence[str], embed: bool
 ) -> tuple[Preprocessing, list[str]]:
-    """The preprocessing that the training part's columns ask for, and the columns in which it has a single value.
+    """The preprocessing that the training part's columns ask for, and the columns of a single value, which it lacks.
 
-    These are left out.
     Raises ConfigError for a column of more categories than one-hot makes sense for.
     """
     constant = [name for name in (*numeric, *categorical) if frame[name].nunique(dropna=False) < 2]

@@ -98,7 +98,7 @@ def find_target(frame: Frame, where: str, names: Sequence[str], task: str | None
 def _find_column(frame: Frame, where: str, name: str, task: str | None, decimal: str) -> Taught:
     """What a column teaches, by a rule where `task` is None.
 
-    Text makes classes. So do two different values, and whole numbers of few different ones with ten rows each on average.
+    Text makes classes. So do two different values, and whole numbers of few different ones, ten rows each on average.
     Raises ConfigError for a column that no network can learn.
     """
     column = frame[name]
