@@ -50,7 +50,7 @@ class Problems:
 
 
 class DamagedError(ConfigError):
-    """A file of a run is cut off, empty or of another program."""
+    """A file of a run is cut off, empty, or of another program or a later version."""
 
 
 class WriteError(Exception):

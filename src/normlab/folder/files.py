@@ -20,6 +20,8 @@ HEADER = {"defaults", "hydra"}  # the keys of config.yaml that let Hydra replay 
 # Keys of `trainer` that normlab reads and does not hand on to Lightning as they are.
 OUR_TRAINER_KEYS = ("num_nodes", "strategy", "sync_batchnorm", "max_restarts", "timeout", "matmul_precision")
 
+FORMAT = 1  # of the files that are written; a change that this version could not read raises it
+
 NUMBER = (int, float, type(None))
 
 TEXT = (str, type(None))
@@ -51,6 +53,7 @@ def read_config(path: Path) -> DictConfig:
 
     Raises DamagedError, and ConfigError for interpolations, since they could read what lies outside the file.
     """
+    _check_version(path)
     file = path / "config.yaml"
     config = load_config(file)
     for key in HEADER:
@@ -85,6 +88,7 @@ def read_result(path: Path) -> dict[str, Any]:
     file = path / "result.json"
     if not file.is_file():
         return {}
+    _check_version(path)
     result = _read_json(file)
     if not isinstance(result, dict) or not result.keys() >= NEEDED:
         raise damaged(file)
@@ -169,6 +173,20 @@ def check_files(path: Path) -> None:
 
 def damaged(file: Path, how: str = "is empty, cut off or of another program") -> DamagedError:
     return DamagedError(f"{shown(file)} {how}: put a whole one in its place, or move it away")
+
+
+def _check_version(path: Path) -> None:
+    """Raises DamagedError for the folder of a run of a later version, which may mean something else by its files."""
+    try:
+        result = json.loads((path / "result.json").read_text())
+    except (OSError, ValueError, RecursionError):  # that is said where it is read
+        return
+    written = result.get("format") if isinstance(result, dict) else None
+    if isinstance(written, int) and written > FORMAT:
+        raise DamagedError(
+            f"{shown(path)} is a run of a later version of normlab (its format is {written}, and this version knows "
+            f"{FORMAT}): update normlab, or choose another name="
+        )
 
 
 def _read_json(file: Path) -> Any:

@@ -32,9 +32,9 @@ class Pace:
     def catch_up(self) -> None:
         """Syncs what was saved and is not synced yet."""
         if self.is_behind:
-            for file in (self.table, *self.files):
-                sync_files(file)
-            remove(*map(synced_name, self.files))
+            sync_files(self.table)
+            sync_files(*self.files)
+            self._drop_synced()
         self.is_behind, self.synced_at = False, time.monotonic()
 
     def _keep_synced(self) -> bool:
@@ -44,9 +44,14 @@ class Pace:
                 remove(synced_name(file))
                 os.link(file, synced_name(file))
         except OSError:
+            self._drop_synced()
             return False
         sync_folder(self.files[0].parent)
         return True
+
+    def _drop_synced(self) -> None:
+        remove(*map(synced_name, self.files))
+        sync_folder(self.files[0].parent)
 
 
 def synced_name(file: Path) -> Path:

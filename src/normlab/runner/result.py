@@ -38,7 +38,7 @@ class Recorded:
         self.before = reuse.seconds(out, self.earlier)
         self.progress: Callable[[], dict[str, Any]] = dict
         self.result: dict[str, Any] = {
-            "format": 1,
+            "format": files.FORMAT,
             "action": config.action,
             "status": "running",
             "score": None,
