@@ -117,7 +117,6 @@ class Recorded:
             plain = status == "refused" or isinstance(error, WriteError)
             said = str(error) if plain else f"{type(error).__name__}: {error}".removesuffix(": ")
             self.result |= {"status": status, "error": said}
-            log.debug(f"{status}:", exc_info=None if status == "interrupted" else error)
         if self.result["action"] == "fit":
             self.result |= self.progress()
         ended = self.result["action"] == "fit" and self.result["status"] in ("finished", "pruned")
@@ -127,6 +126,8 @@ class Recorded:
             writing.write_result(self.out, self.result | {"seconds": self._seconds()})
         if ended:
             keep.drop(self.out, self.keep)
+        if error is not None:  # last, since a traceback may take the room that result.json needs on a full disk
+            log.debug(f"{self.result['status']}:", exc_info=None if isinstance(error, KeyboardInterrupt) else error)
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self.start + self.before, 2)
