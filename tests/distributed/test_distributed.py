@@ -258,7 +258,7 @@ def test_gpus_that_are_not_there_are_counted(monkeypatch):
     assert count(0, "trainer.accelerator=auto", "trainer.devices=2") == 2
     with pytest.raises(ConfigError, match=r"trainer.devices=4: asked for 4 GPUs, found 1"):
         count(1, "trainer.devices=4")
-    with pytest.raises(ConfigError, match=r"trainer.devices=auto: there is no GPU; trainer=ddp_cpu"):
+    with pytest.raises(ConfigError, match=r"trainer.devices=auto: there is no GPU; trainer.accelerator=cpu"):
         count(0)
 
 

@@ -373,6 +373,7 @@ def test_a_search_shows_its_study(tmp_path):
 def test_pruned_trials_show_where_they_stopped(tmp_path):
     optuna = pytest.importorskip("optuna")
     study = optuna.create_study(storage=f"sqlite:///{tmp_path / 'study.db'}", direction="maximize")
+    study.set_user_attr("objectives", ["score"])
     for number, score in enumerate([0.5, 0.7, None]):
         trial = study.ask()
         trial.report(0.125, 3)

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from normlab import compose, run
 from normlab.data.common.base import DataModule
+from normlab.distributed import world
 from normlab.errors import ConfigError
 from normlab.models.net import Net
 from normlab.norms.batch import Batch
@@ -187,8 +188,8 @@ def test_input_leaves_the_run_the_same(fitted):
 
 @pytest.mark.parametrize("typed", [["action=predict", "name=a", TRUST], ["action=stats", "name=b"]], ids=" ".join)
 def test_processes_that_torchrun_started_are_refused(fitted, monkeypatch, typed):
-    world = {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1"}
-    for key, value in world.items():
+    variables = {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1"}
+    for key, value in variables.items():
         monkeypatch.setenv(key, value)
     with pytest.raises(ConfigError, match=rf"{typed[0]} under torchrun: start python train.py without it"):
         world.check(compose(typed))

@@ -5,10 +5,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from normlab.config.cutting import check_cutting, cuts
 from normlab.config.inputs import checkpoint_path, input_path, reads_data
 from normlab.config.metrics import measured
 from normlab.config.options import origins
-from normlab.errors import ConfigError, show
+from normlab.errors import ConfigError
 from normlab.folder.keep import check_keep, check_kept
 
 # What acts on each single step, with the value that turns it off.
@@ -33,8 +34,8 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
     _check_fused(config)
     if config.trainer.devices != 1 or config.trainer.num_nodes != 1:
         _check_single_process_only(config)
-    if config.trainer.strategy == "fsdp":
-        _check_fsdp(config)
+    if cuts(config):
+        check_cutting(config)
     check_keep(config.keep)
     if config.action == "fit" and config.ckpt is not None:
         raise ConfigError(f"ckpt={config.ckpt} with action=fit: a fit resumes by its name=")
@@ -156,25 +157,3 @@ def _check_single_process_only(config: DictConfig) -> None:
             f"action=lr_find cannot be combined with {devices}: search with trainer.devices=1 and data.batch_size= of "
             "all processes together"
         )
-
-
-def check_several(config: DictConfig, processes: int | str) -> None:
-    """Raises ConfigError for a fit that is to cut a network over a single process."""
-    if config.action in ("fit", "lr_find") and processes == 1:
-        raise ConfigError(
-            "trainer.strategy=fsdp cuts a network over several processes, and there is one: set trainer.devices=2 or "
-            "more, on the CPU with trainer.accelerator=cpu, or trainer.strategy=ddp"
-        )
-
-
-def _check_fsdp(config: DictConfig) -> None:
-    if config.trainer.num_nodes == 1:
-        check_several(config, config.trainer.devices)
-    for key, value, remedy in (
-        ("trainer.precision", "16-mixed", "bf16-mixed"),  # 16-mixed scales gradients by what one process sees
-        ("channels_last", True, "false"),  # fully_shard cuts contiguous parameters only
-        ("compile", True, "false"),
-        ("nonfinite", "skip", "raise"),
-    ):
-        if OmegaConf.select(config, key) == value:
-            raise ConfigError(f"{key}={show(value)} cannot be combined with trainer.strategy=fsdp; use {remedy}")

@@ -45,9 +45,8 @@ def _on_this_node(devices: int | str, trainer: DictConfig) -> int:
             raise ConfigError("trainer.devices=auto counts GPUs: on the CPU say how many processes, trainer.devices=2")
         return devices
     if not gpus:
-        fsdp = trainer.strategy == "fsdp"
-        option = "trainer=fsdp trainer.accelerator=cpu trainer.devices=2" if fsdp else "trainer=ddp_cpu"
-        raise ConfigError(f"trainer.devices={devices}: there is no GPU; {option} trains on the CPU")
+        on_cpu = "trainer.accelerator=cpu trainer.devices=2"
+        raise ConfigError(f"trainer.devices={devices}: there is no GPU; {on_cpu} trains on the CPU")
     if isinstance(devices, str):
         return gpus
     if devices > gpus and not has_own_gpu(trainer):

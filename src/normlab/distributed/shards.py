@@ -3,6 +3,7 @@
 It imports nothing of torch.distributed, which torch may be built without; a DTensor is known by its attributes.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 def is_cut(network: nn.Module) -> bool:
     """Whether a network's parameters are cut."""
-    return beneath(type(network)) is not type(network)
+    return kind_of(network) is not type(network)
 
 
 def shard_of(tensor: Tensor) -> Tensor:
@@ -28,7 +29,27 @@ def cut_like(value: Any, held: Any) -> Any:
     return distribute_tensor(on_device, held.device_mesh, held.placements, src_data_rank=None)
 
 
-def beneath(kind: type) -> type:
-    """The class of a layer before fully_shard put its own class on top; `kind` itself where it has not."""
+def kind_of(module: nn.Module) -> type[nn.Module]:
+    """The class of a module, or the class that it had before fully_shard put one of its own on top."""
+    return _beneath(type(module))
+
+
+SHARDED: dict[type[nn.Module], type[nn.Module]] = {}  # fully_shard's class for each class exchanged beneath it
+
+
+def exchanged(kind: type[nn.Module], others: Mapping[type[nn.Module], type[nn.Module]]) -> type[nn.Module]:
+    """The class that `others` has for `kind`; where fully_shard put its class on top, the one beneath is exchanged."""
+    below = _beneath(kind)
+    other = others.get(below, below)
+    if other is below or kind is below:
+        return other if kind is below else kind
+    SHARDED[below] = kind
+    if other not in SHARDED:
+        kept = {"__deepcopy__": vars(kind)["__deepcopy__"]}
+        SHARDED[other] = type(f"FSDP{other.__name__}", (kind.__bases__[0], other), kept)
+    return SHARDED[other]
+
+
+def _beneath(kind: type[nn.Module]) -> type[nn.Module]:
     top, *below = kind.__bases__
     return below[0] if top.__name__ == "FSDPModule" else kind  # by its name: torch may be built without it

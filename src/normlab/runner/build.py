@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from normlab.callbacks.record import Record
+from normlab.config.cutting import cuts
 from normlab.config.inputs import input_path
 from normlab.config.instantiate import check_given, locate, make, make_partial
 from normlab.config.options import options, read_option
@@ -93,7 +94,7 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
         check_evaluation(network, norm_inputs, shares(batch_sizes(data.val_dataloader(), processes), processes))
     if config.action in ("fit", "test") and is_overridden("test_dataloader", data):
         check_evaluation(network, norm_inputs, shares(batch_sizes(data.test_dataloader(), processes), processes))
-    if config.trainer.strategy == "fsdp" and processes > 1:
+    if cuts(config) and processes > 1:
         check_shardable(network)
     inputs = read_inputs(data, input_path(config)) if config.action == "predict" else None
     if inputs is not None:
@@ -237,7 +238,7 @@ def _uses_channels_last(config: DictConfig, network: nn.Module, device: str) -> 
     """`auto` is for convolutions in 16 bits, unless a norm would copy its input out of that layout and back."""
     if config.channels_last != "auto":
         return config.channels_last
-    if config.trainer.strategy == "fsdp":
+    if cuts(config):
         return False  # fully_shard cuts contiguous parameters only
     if any(found is not None and device in found.contiguous_on for found in map(declaration, network.modules())):
         return False

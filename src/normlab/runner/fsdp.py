@@ -1,6 +1,6 @@
-"""Networks cut into parts, one for each process: FSDP2, torch.distributed.fsdp.fully_shard.
+"""Networks cut into shards, one for each process: FSDP2, torch.distributed.fsdp.fully_shard.
 
-Each process keeps its part of every parameter, of its gradient and of the optimizer's state. A unit's parameters are
+Each process keeps its shard of every parameter, of its gradient and of the optimizer's state. A unit's parameters are
 gathered for its forward and its backward pass, and its gradients averaged and cut again. Buffers, and so running
 statistics, are whole in every process.
 """
@@ -96,8 +96,8 @@ class FullyShard(DDPStrategy):
         All processes must call it.
         """
 
-        def gathered(part: DTensor) -> Tensor | None:
-            whole = part.full_tensor()
+        def gathered(cut: DTensor) -> Tensor | None:
+            whole = cut.full_tensor()
             return whole.cpu() if self.is_global_zero else None
 
         return apply_to_collection(state, DTensor, gathered)

@@ -22,7 +22,7 @@ from normlab.callbacks.progress import TrainingProgress
 from normlab.callbacks.record import Record
 from normlab.callbacks.same_config import SameConfig
 from normlab.callbacks.tags import Tags
-from normlab.config.conflicts import check_several
+from normlab.config.cutting import check_several, cuts
 from normlab.config.instantiate import make_node, offer
 from normlab.distributed import devices
 from normlab.errors import ConfigError
@@ -132,12 +132,11 @@ def make_trainer(
 
 
 def _strategy(config: DictConfig, network: nn.Module, processes: int) -> Any:
-    fsdp = config.trainer.strategy == "fsdp"
-    if fsdp:
+    if cuts(config):
         check_several(config, processes)
     if processes == 1:
         return "auto"
-    if fsdp:
+    if cuts(config):
         from normlab.runner.fsdp import FullyShard, HalfButNorms  # torch may be built without it
 
         precision = HalfButNorms() if config.trainer.precision == "bf16-true" else None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from normlab.distributed.collectives import everywhere, of_all
-from normlab.distributed.shards import beneath, is_cut, shard_of
+from normlab.distributed.shards import is_cut, kind_of, shard_of
 from normlab.errors import PeerError
 
 REMEDY = "try a smaller optimizer.lr or trainer.gradient_clip_val=1"
@@ -107,7 +107,7 @@ def _first_layer(network: nn.Module, x: Tensor) -> tuple[int, tuple[str, nn.Modu
 
 
 def kind(layer: nn.Module) -> str:
-    return beneath(type(layer)).__name__
+    return kind_of(layer).__name__
 
 
 def is_finite(tree: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import nn
 
-from normlab.distributed.shards import beneath
+from normlab.distributed.shards import kind_of
 
 Axis = Literal["batch", "channel", "space"]
 
@@ -107,7 +107,7 @@ TORCH: dict[type[nn.Module], Callable[..., Declaration]] = {
 
 def declaration(layer: nn.Module) -> Declaration | None:
     """The declaration of a normalization layer; None for any other module."""
-    kind = beneath(type(layer))
+    kind = kind_of(layer)
     if kind in TORCH:
         return TORCH[kind](layer)
     return getattr(layer, "declaration", None)

@@ -5,7 +5,6 @@
 Where Lightning does not call it, call `Synchronise().apply(network)` before the network is wrapped.
 """
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from normlab.distributed import collectives
-from normlab.distributed.shards import beneath
+from normlab.distributed.shards import exchanged
 from normlab.norms.common.declaration import TORCH, Declaration, declaration
 from normlab.norms.common.layer import NormLayer
 from normlab.norms.common.running import BatchMoments
@@ -41,7 +40,7 @@ class Synchronise(LayerSync):
         for name, layer in model.named_modules():
             declared = declaration(layer)
             if declared is not None and declared.synchronisable:
-                layer.__class__ = _exchanged(type(layer), SWITCHED)
+                layer.__class__ = exchanged(type(layer), SWITCHED)
                 for its_name, moments in layer.named_modules(
                     prefix=name
                 ):  # a layer may hold several sets of statistics
@@ -57,7 +56,7 @@ class Synchronise(LayerSync):
         for layer in model.modules():
             if isinstance(layer, BatchMoments):
                 vars(layer).pop("synchronised", None)
-                layer.__class__ = _exchanged(type(layer), PLAIN)  # pyright: ignore[reportAttributeAccessIssue]
+                layer.__class__ = exchanged(type(layer), PLAIN)  # pyright: ignore[reportAttributeAccessIssue]
         return model
 
 
@@ -137,21 +136,6 @@ SWITCHED: dict[type[nn.Module], type[_Synchronised]] = {
     kind.plain: kind for kind in (SynchronisedBatchNorm1d, SynchronisedBatchNorm2d, SynchronisedBatchNorm3d)
 }
 PLAIN: dict[type[nn.Module], type[nn.Module]] = {kind: plain for plain, kind in SWITCHED.items()}
-
-SHARDED: dict[type[nn.Module], type[nn.Module]] = {}  # fully_shard's class for each class exchanged beneath it
-
-
-def _exchanged(kind: type[nn.Module], others: Mapping[type[nn.Module], type[nn.Module]]) -> type[nn.Module]:
-    """The class that `others` has for `kind`; where fully_shard put its class on top, the one beneath is exchanged."""
-    below = beneath(kind)
-    other = others.get(below, below)
-    if other is below or kind is below:
-        return other if kind is below else kind
-    SHARDED[below] = kind
-    if other not in SHARDED:
-        kept = {"__deepcopy__": vars(kind)["__deepcopy__"]}
-        SHARDED[other] = type(f"FSDP{other.__name__}", (kind.__bases__[0], other), kept)
-    return SHARDED[other]
 
 
 def _check_synchronisable(network: nn.Module) -> None:
