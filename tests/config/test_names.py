@@ -24,7 +24,7 @@ NAMES = ["1_0", "2026_11_22", "1e3", "1E-3", "true", "False", "nan", "inf", "-1"
 @pytest.mark.parametrize("key", ["name", "data.path"])
 @pytest.mark.parametrize("name", NAMES)
 def test_names_stay_text(key, name):
-    """As the shell and the file system have them; Hydra's grammar by itself makes numbers of them."""
+    """The shell and the file system take them for text; Hydra's grammar by itself makes numbers of them."""
     (line,) = as_typed([f"{key}={name}"])
     assert parse([line])[0].value() == name
     assert as_typed([line]) == [line]

@@ -121,7 +121,7 @@ def test_nothing_that_a_folder_names_is_run_wherever_it_stands(place, part):
     turn = zip(itertools.cycle(HOSTILE), itertools.cycle(ACTIONS), strict=False)
     cases = itertools.chain(places, itertools.chain(*[beside] * len(HOSTILE)))
     for path, (target, action) in itertools.islice(zip(cases, turn, strict=False), 0, None, part):
-        if (path, target) != (("callbacks", "early_stopping"), CALLBACK):  # where it belongs
+        if (path, target) != (("callbacks", "early_stopping"), CALLBACK):  # there it belongs
             assert_refused(config, path, target, action)
 
 
@@ -171,7 +171,7 @@ def test_what_is_trusted_or_typed_is_run(place):
     Path("foreign.py").write_text(MINE)
     written(put(saved(), ("data", "_target_"), "foreign.Mine"))
     with pytest.raises(ConfigError, match=r"trust=\[foreign\]"):
-        compose(["action=test", "name=a", "+data.path=x"])  # which says nothing about the class
+        compose(["action=test", "name=a", "+data.path=x"])  # that says nothing about the class
     for word in ("trust=[foreign]", "trust=[other,foreign.Mine]", "data._target_=foreign.Mine", "data=wine"):
         run(compose(["action=test", "name=a", word]))
     with pytest.raises(ConfigError, match=r"trust=\[foreign\]"):

@@ -13,7 +13,7 @@ from normlab.data.images.decoding import ImageError, read, shaped
 RANDOM = np.random.default_rng(0)
 COLOUR = Image.fromarray(RANDOM.integers(0, 256, (9, 14, 3), dtype=np.uint8))
 GREY = COLOUR.convert("L")
-SMOOTH = COLOUR.resize((40, 30))  # which JPEG keeps
+SMOOTH = COLOUR.resize((40, 30))  # JPEG keeps it
 
 
 def pixels(image: Image.Image) -> torch.Tensor:

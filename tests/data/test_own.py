@@ -337,7 +337,7 @@ NUMBERS = X.double().numpy()
     ids=["tensors", "numpy", "lists", "pandas", "random_split", "loaders", "mixed", "samples"],
 )
 def test_each_part_may_be_a_dataset_a_loader_or_arrays(tmp_path, monkeypatch, given):
-    """And the same script, run again, resumes, and then finds its run finished."""
+    """The same script, run again, resumes, and then finds its run finished."""
     monkeypatch.chdir(tmp_path)
     first = run(compose([*SMALL, "name=a", "trainer.max_epochs=1"]), data=given)
     assert first.score is not None

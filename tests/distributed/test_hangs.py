@@ -155,7 +155,7 @@ def test_a_process_that_is_stopped_before_all_have_met_counts_as_killed(tmp_path
 
 @pytest.mark.slow
 def test_a_process_that_ends_itself_by_sigabrt_is_not_started_again(tmp_path):
-    """As NCCL's watchdog does."""
+    """Does what NCCL's watchdog does."""
     with pytest.raises(
         WaitError, match=r"process 1 of 2, counted from 0, was ended by SIGABRT, .*; rank 1 was last in .*epoch 1, step"
     ):

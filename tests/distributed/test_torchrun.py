@@ -166,7 +166,7 @@ def test_several_nodes_need_a_starter(tmp_path):
 
 
 def test_one_visible_gpu_for_each_process_is_its_own(monkeypatch):
-    """As srun --gpus-per-task=1 shows it: four processes on a node, and each sees a GPU with the number 0."""
+    """srun --gpus-per-task=1 shows it: four processes on a node, and each sees a GPU with the number 0."""
     config = compose([*WINE[:3], "trainer=torchrun", "trainer.accelerator=gpu"])
     for key, value in (RANKS | {"RANK": "3", "LOCAL_RANK": "3", "WORLD_SIZE": "4"}).items():
         monkeypatch.setenv(key, value)

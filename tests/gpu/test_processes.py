@@ -50,7 +50,7 @@ def test_who_did_not_come_is_told_and_nobody_is_started_again(tmp_path):
 @pytest.mark.gpu(devices=2)
 @pytest.mark.parametrize("kind", ["stop", "kill"])
 def test_a_process_that_is_gone_costs_nothing(kind, tmp_path):
-    """And its peer, which waits in the device and hears no signal, no half minute."""
+    """Its peer waits in the device and hears no signal; it takes no half minute either."""
     typed = ["trainer.deterministic=true"]
     start = time.monotonic()
     late(tmp_path / "run", kind, *typed)

@@ -14,7 +14,7 @@ SETTINGS = ["logger=none", "trainer=gpu", "trainer.deterministic=true", "trainer
 
 @pytest.fixture(autouse=True)
 def torchs_own_settings():
-    """Which a run leaves behind for the process."""
+    """Puts back what a run leaves behind for the process."""
     yield
     torch.use_deterministic_algorithms(False)
     torch.set_float32_matmul_precision("highest")

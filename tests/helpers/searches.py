@@ -28,7 +28,7 @@ SMALL = ["model=net", "data=wine", "logger=none", "trainer.max_epochs=1", "train
 
 
 class Stop(BaseException):
-    """As Ctrl-C: no failure of a job."""
+    """Stands for Ctrl-C: no failure of a job."""
 
 
 class FakeLauncher:

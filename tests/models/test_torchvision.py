@@ -114,7 +114,7 @@ def test_a_trained_networks_output_stays(name, norm):
     if isinstance(norm, Batch):
         outputs = []
         for module in (old.train(), new.train()):
-            torch.manual_seed(1)  # of the dropout
+            torch.manual_seed(1)  # the dropout draws from it
             outputs.append(module(x))
         torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(new.state_dict(), old.state_dict(), rtol=1e-10, atol=1e-10)

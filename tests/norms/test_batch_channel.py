@@ -42,7 +42,7 @@ def test_it_is_batch_norm_and_then_group_norm(momentum, layout):
 
 
 def test_weight_and_bias_are_the_outputs():
-    """So that a zero weight makes a residual branch start at nothing, as in every other layer."""
+    """A zero weight makes a residual branch start at nothing, as in every other layer."""
     ours, _ = pair()
     nn.init.zeros_(ours.weight)
     nn.init.zeros_(ours.bias)

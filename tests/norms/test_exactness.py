@@ -14,7 +14,7 @@ from normlab.norms.common.declaration import TORCH, declaration
 from normlab.norms.common.synchronise import Synchronise
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-RATIOS = [0, 5, 20, 100]  # of mean and σ
+RATIOS = [0, 5, 20, 100]  # the ratio of mean and σ
 SIXTEEN_BITS = [torch.bfloat16, torch.float16]
 KEYS = {"renorm": {"start": 0, "end": 1}}  # bounds that are open
 

@@ -36,7 +36,7 @@ class Kernels(TorchDispatchMode):
 @pytest.mark.parametrize("option", options("norm"))
 def test_layers_that_run_such_kernels_say_so(option, monkeypatch):
     layer, called = layer_of(option), []
-    instance_norm = nn.functional.instance_norm  # which becomes a batch norm before it reaches a kernel
+    instance_norm = nn.functional.instance_norm  # it becomes a batch norm before it reaches a kernel
     monkeypatch.setattr(nn.functional, "instance_norm", lambda *a, **k: called.append(1) or instance_norm(*a, **k))
     with Kernels() as kernels, torch.no_grad():
         layer(torch.randn(16, 12, 6, 5).to(memory_format=torch.channels_last))

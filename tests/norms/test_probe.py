@@ -48,7 +48,7 @@ class Refuses(nn.Module):
 
 
 def test_a_refusal_without_a_word_is_told_by_its_kind(monkeypatch):
-    """As some of timm's networks refuse images of another size."""
+    """Some of timm's networks refuse images of another size in this way."""
     monkeypatch.setattr(Refuses, "__module__", "timm.models")
     with pytest.raises(ValueError, match=r"cannot take samples of shape \(3,\): AssertionError"):
         probe(Refuses(), torch.zeros(2, 3), {})

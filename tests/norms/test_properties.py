@@ -119,7 +119,7 @@ def trained(layer: nn.Module, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]] | 
         assert too_small(layer, tuple(x.shape)), "refuses what its declaration allows"
         return None
     upstream = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    inputs = (x, *layer.parameters())  # of which a domain's may not take part
+    inputs = (x, *layer.parameters())  # a domain's parameters may not take part
     return y, torch.autograd.grad(y, inputs, upstream.to(y.dtype), allow_unused=True, materialize_grads=True)
 
 
@@ -180,9 +180,7 @@ def test_finite_inputs_stay_finite(name, dtype, case):
 @bounded
 @given(case=cases(layouts=("contiguous",)), constant=st.floats(-1e5, 1e5))
 def test_a_centred_layer_gives_its_shift_for_a_constant_input(name, case, constant):
-    if (
-        layer := shift_free(name, case.dims)
-    ) is None or name == "batch_channel":  # which normalizes β_b of its batch part
+    if (layer := shift_free(name, case.dims)) is None or name == "batch_channel":  # it normalizes β_b of its batch norm
         return
     x = torch.full(case.shape, constant, dtype=torch.float64)
     if "channel" not in declaration(layer).axes and name != "switchable":  # one of its statistics is layer norm's

@@ -57,7 +57,7 @@ LAYERS = [
 
 
 def randomised(network: nn.Module) -> nn.Module:
-    """As after training: other γ, β, running statistics and counters than a new layer's."""
+    """Gives a network, as training does, other γ, β, running statistics and counters than a new layer's."""
     torch.manual_seed(0)
     for tensor in (*network.parameters(), *network.buffers()):
         if tensor.is_floating_point():

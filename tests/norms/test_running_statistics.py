@@ -15,7 +15,7 @@ from normlab.norms.common.declaration import declaration
 from normlab.norms.cross_iteration import CrossIteration
 
 CHANNELS, BATCHES = 2048, 100
-EPS = 0.1  # as large as that, because 1 / σ of two values varies without bounds
+EPS = 0.1  # it is large, because 1 / σ of two values varies without bounds
 KEYS: dict[str, dict[str, Any]] = {
     "cross_iteration": {"start": 0},
     "evonorm_b0": {"momentum": 0.1},
@@ -91,7 +91,7 @@ def test_running_statistics_converge_to_the_truth(name, values):
             assert found == {"running_whitening": pytest.approx(expected, rel=0.02)}
         else:
             expected = (1 + EPS) ** -0.5
-            if name == "batch_channel":  # which has group norm on top
+            if name == "batch_channel":  # it has group norm on top
                 expected = (expected**2 / (expected**2 + EPS)) ** 0.5
             (variance,) = found.values()
             assert variance == pytest.approx(1, abs=0.02), shape

@@ -28,7 +28,7 @@ def pair(name: str) -> nn.Sequential:
 
 
 def trained(name: str) -> nn.Sequential:
-    """As `pair`, with parameters drawn at random and statistics of three batches."""
+    """Layers as `pair` makes them, with parameters drawn at random and statistics of three batches."""
     network = pair(name)
     for parameter in network.parameters():
         nn.init.normal_(parameter)
@@ -51,7 +51,7 @@ def test_reset_parameters_gives_a_new_layer(name):
 
 @each_norm
 def test_a_layer_made_without_memory_begins_as_any_other(name):
-    """As networks too large for one device are made: on meta, then `to_empty` and `reset_parameters`."""
+    """Networks too large for one device are made like this: on meta, then `to_empty` and `reset_parameters`."""
     new, layer = pair(name)[1], copy.deepcopy(pair(name)[1]).to("meta").to_empty(device="cpu")
     with torch.no_grad():
         for values in layer.state_dict().values():

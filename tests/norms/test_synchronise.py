@@ -158,7 +158,7 @@ def meet(rank: int, file: str, timeout: datetime.timedelta | None = None) -> Non
 
 def in_a_rank(name: str, dims: int, split: tuple[int, int], last: bool, rank: int, device: str = "cpu") -> dict:
     layer = layer_of(name, dims, split).to(device)
-    if name != "sync":  # which synchronises by itself
+    if name != "sync":  # it synchronises by itself
         Synchronise().apply(layer)
     return two_steps(layer, dims, split, last, rank, device)
 
@@ -247,7 +247,7 @@ def trained(name: str, rank: int | None) -> nn.Module:
 def merged(name: str, rank: int) -> dict:
     """State before and after merging, and once more; the ranks trained apart."""
     layer = option(name)(12, 2).double()
-    if name != "sync":  # which would have trained together
+    if name != "sync":  # it would have trained together
         for step in range(3):
             layer(torch.randn(16, 12, 4, 3, dtype=torch.float64) * (1 + rank) + rank + step)
     network = nn.Sequential(layer, nn.BatchNorm1d(3, momentum=None).double())
@@ -256,7 +256,7 @@ def merged(name: str, rank: int) -> dict:
     with pytest.MonkeyPatch.context() as monkeypatch:
         _, collectives = Collectives(monkeypatch).of(lambda: merge_statistics(network))
     after = copy.deepcopy(network.state_dict())
-    with torch.inference_mode():  # as the trainer's validation is
+    with torch.inference_mode():  # the trainer validates so
         merge_statistics(network)
     again = copy.deepcopy(network.state_dict())
     network[1](union()[rank].requires_grad_()).sum().backward()  # still trains

@@ -102,7 +102,7 @@ def test_torchvisions_feature_extractor_takes_a_network_with_replaced_norms(name
 @each_norm
 @pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
 def test_runs_on_meta(name, train):
-    """As profilers and memory estimates send shapes through a network, without values."""
+    """Profilers and memory estimates send shapes through a network, without values."""
     layer, x = layer_of(name).to("meta").train(train), torch.empty(6, FEATURES, 4, 4, device="meta")
     assert layer(x).shape == x.shape
 

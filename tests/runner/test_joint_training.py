@@ -34,8 +34,8 @@ Jobs = list[tuple[DictConfig, Path]]  # configurations, and the folder of each
 
 SETTINGS = ["data.size=8", "trainer.max_epochs=3", "trainer.precision=64-true", "logger=none"]
 KEYS = {
-    # Ghost batches of two samples divide 4, 8, and 5 into 2 + 3. Here and in groups of two channels a variance may be
-    # of two values that are nearly equal, and a small ε would make too much of rounding.
+    # Ghost batches of two samples divide 4, 8, and 5 into 2 + 3. Here and in groups of two channels a variance may be that
+    # of two values that are nearly equal; a small ε would make too much of rounding.
     "ghost": ["norm.size=2", "norm.eps=0.1"],
     "batch_channel": ["norm.eps=0.1"],
     "renorm": ["norm.start=0", "norm.end=12"],  # bounds that open while it trains
@@ -89,7 +89,7 @@ def walk(jobs: Jobs, folder: Path, checkpoint: None, scratch: Path) -> None:
 
 
 def by_launcher(jobs: Jobs, folder: Path) -> None:
-    """As `trainer=ddp_cpu` trains, but one run after the other in the same processes."""
+    """Trains as `trainer=ddp_cpu` does, but one run after the other in the same processes."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(launch, "work", walk)
         monkeypatch.setattr(launch, "timeout", lambda jobs: timedelta(minutes=10))
@@ -148,7 +148,7 @@ def test_two_processes_train_the_network_of_one(way, cases, tmp_path):
     two(way, cases, tmp_path)
     off = {(case, rank): difference(case, tmp_path / "-".join(case), rank) for case in cases for rank in (0, 1)}
     assert {key: value for key, value in off.items() if not value <= 1e-10} == {}
-    assert difference(PLAIN, tmp_path / "apart", 0) > 0.1  # so that the comparison can fail
+    assert difference(PLAIN, tmp_path / "apart", 0) > 0.1  # the comparison can fail
     for case, rank in off:
         measured = torch.load(tmp_path / "-".join(case) / f"metrics{rank}.pt")
         assert measured == pytest.approx(one(case)[1], rel=1e-6, abs=0), case  # torchmetrics keeps float32

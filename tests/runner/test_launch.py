@@ -28,7 +28,7 @@ ENDS = {
     "error": (os._exit, (1,)),
     "code": (os._exit, (3,)),
     "stay": (time.sleep, (600,)),
-    # as in a wait for a device: no handler of Python's is called, and no thread runs
+    # A wait for a device is like this: no handler of Python's is called, and no thread runs
     "deaf": (
         exec,
         ("import ctypes, signal; signal.pthread_sigmask(0, {15, 2}); ctypes.PyDLL(None).sleep(600)",),
@@ -164,7 +164,7 @@ def test_a_run_that_is_asked_to_end_is_interrupted_whenever_that_is(moment, numb
 
 
 def test_what_somebody_has_set_for_a_signal_stays():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup does that
     try:
         with interruptible():
             os.kill(os.getpid(), signal.SIGHUP)

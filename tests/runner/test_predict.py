@@ -21,7 +21,7 @@ from normlab.models.net import Net
 from normlab.norms.batch import Batch
 
 SMALL = ["model=net", "logger=none", "trainer.max_epochs=2"]
-TRUST = "trust=[test_predict]"  # whose data modules the runs were fitted on
+TRUST = "trust=[test_predict]"  # the runs were fitted on data modules of this file
 NAMES = ["ant", "bee"]
 
 
@@ -172,7 +172,7 @@ def test_the_settings_of_several_processes_do_not_stand_in_the_way(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     run(compose([*SMALL, "data=iris", "name=a", "trainer=cpu"]))
     file = tmp_path / "outputs" / "a" / "config.yaml"
-    file.write_text(file.read_text().replace("devices: 1", "devices: 2"))  # as of a run on two
+    file.write_text(file.read_text().replace("devices: 1", "devices: 2"))  # a run on two devices has that
     assert len(run(compose(["action=predict", "name=a", TRUST])).predictions) == 30
     with pytest.raises(
         ConfigError, match="action=predict cannot be combined with trainer.devices=2: it takes one proc"

@@ -39,7 +39,7 @@ def test_a_run_leaves_what_the_readme_says(tmp_path):
     assert (written["score_name"], written["score_mode"]) == ("val/acc", "max")
     assert (written["epochs"], written["steps"], written["seed"]) == (3, 3 * 8, 0)
     parts = compose(WINE).data
-    tested = -(-178 * parts.test_fraction // 1)  # as scikit-learn rounds
+    tested = -(-178 * parts.test_fraction // 1)  # scikit-learn rounds so
     validated = -(-(178 - tested) * parts.val_fraction / (1 - parts.test_fraction) // 1)
     assert written["samples"] == {"train": 178 - tested - validated, "val": validated, "test": tested}
     assert written["parameters"] == sum(p.numel() for p in result.task.network.parameters())
@@ -88,7 +88,7 @@ class Looks(Callback):
 
 
 def test_settings_of_torch_are_those_of_the_run_that_trains(tmp_path):
-    """As they are of the whole process, one job's would stay for the next."""
+    """They hold for the whole process, where one job's would stay for the next."""
     looks = Looks()
     short = [*WINE, "trainer.max_epochs=1"]
     exact = [*short, "trainer.deterministic=true", "trainer.matmul_precision=high"]
@@ -132,7 +132,7 @@ def test_the_folder_of_an_earlier_normlab_is_refused_in_a_line(key, tmp_path, mo
 
 
 def test_seconds_count_the_start_that_was_killed(tmp_path):
-    """Which nobody could write down: up to the last epoch that it saved."""
+    """Nobody could write them down, so they count up to the last epoch that it saved."""
     stopped(tmp_path, WINE, RuntimeError())
     killed = {**result_of(tmp_path), "status": "running", "seconds": 1000.0}
     (tmp_path / "result.json").write_text(json.dumps(killed))

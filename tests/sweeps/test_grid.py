@@ -25,7 +25,7 @@ SMALL = ["model=net", "data=wine", "logger=none"]
 
 
 class Stop(BaseException):
-    """As Ctrl-C: no failure of a job."""
+    """Stands for Ctrl-C: no failure of a job."""
 
 
 class FakeLauncher:

@@ -173,7 +173,7 @@ def test_ctrl_c_is_noted_by_every_job(launcher, tmp_path):
 @linux
 @pytest.mark.slow
 def test_jobs_end_with_the_sweep_that_was_killed(tmp_path):
-    """Else they would write into folders that the same command takes for its own."""
+    """Left behind, they would write into folders that the same command takes for its own."""
     process = start(needs("joblib"), "hydra.launcher.n_jobs=2", cwd=tmp_path)
     process.kill()
     process.communicate()

@@ -124,7 +124,7 @@ def test_a_pruned_trial_is_left_alone_and_counts(tmp_path):
 
 
 def test_without_a_pruner_a_job_that_goes_on_is_not_pruned(tmp_path):
-    """Which it could have been before the sweep was stopped."""
+    """It could have been pruned before the sweep was stopped."""
     launcher = Curves(ends_at=(0, 2, "saved"))
     with pytest.raises(Stop):
         search(tmp_path, launcher, pruner=MEDIAN, n_trials=1)

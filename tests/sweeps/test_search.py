@@ -32,7 +32,7 @@ class Scoreless(FakeLauncher):
 
 @pytest.mark.slow
 def test_two_processes_of_a_job_get_the_values_of_its_trial(tmp_path):
-    """And train the network that one process trains with them; with a larger n_trials, the sweep goes on."""
+    """They train the network that one process trains with them; with a larger n_trials, the sweep goes on."""
     command = ["-m", *SEARCH, *SMALL, "trainer=ddp_cpu", "data.batch_size=4", "optimizer.lr=interval(0.01,0.1)"]
     train(*command, "hydra.sweeper.n_trials=1", "name=s", cwd=tmp_path)
     sweep = tmp_path / "outputs" / "s"
@@ -92,7 +92,7 @@ def test_seeds_are_different_searches(tmp_path):
     for seed in (0, 1):
         found = search(tmp_path / str(seed), FakeLauncher(), SPACE[:1], seed=seed)
         drawn += [trial.params["optimizer.lr"] for trial in found.trials]
-    assert len(set(drawn)) == 12  # those of one are not those of the other, one trial later
+    assert len(set(drawn)) == 12  # no search draws what another drew a trial later
 
 
 def test_tpe_looks_at_scores_and_random_does_not(tmp_path):

@@ -194,7 +194,7 @@ def test_a_terminal_has_one_live_line_and_ctrl_c_says_how_to_go_on(tmp_path):
     os.close(screen)
     assert process.wait() == 130
     text = seen.decode()
-    live, rest = text.rsplit("\x1b[?25h", 1)  # which shows the cursor again
+    live, rest = text.rsplit("\x1b[?25h", 1)  # the code shows the cursor again
     assert "0/4 done, 1 running" in live
     assert "1/4 done, 1 running, 2 failed" in live
     assert live.count("norm=instance takes its statistics over space") == 2

@@ -324,7 +324,7 @@ def test_the_search_for_a_learning_rate_ends_where_the_loss_does(tmp_path, monke
     def diverging(self, x):
         calls.append(self.training)
         if sum(calls) > 60:
-            self.fc1.weight.data.fill_(math.inf)  # as a step too large would
+            self.fc1.weight.data.fill_(math.inf)  # a step too large does that
         return forward(self, x)
 
     monkeypatch.setattr(Net, "forward", diverging)

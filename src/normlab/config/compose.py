@@ -173,7 +173,7 @@ def parts(group: str, source: ConfigSource = OURS) -> list[tuple[str, Any]]:
     if group not in GROUPS:
         return []
     trees = [source.read(group, option) for option in source.options(group)]
-    return [found for tree in trees for found in trust.targets(tree, group)]
+    return [target for tree in trees for target in trust.targets(tree, group)]
 
 
 def reach(parsed: Iterable[Override], source: ConfigSource) -> ConfigSource:

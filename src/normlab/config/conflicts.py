@@ -110,8 +110,8 @@ def _check_folder(data: DictConfig) -> None:
     if OmegaConf.is_missing(data, "path"):
         raise ConfigError("data.path= is needed: the folder of the images")
     if not Path(data.path).is_dir():
-        found = "that is a file; a folder is needed" if Path(data.path).exists() else "there is no such folder"
-        raise ConfigError(f"data.path={data.path}: {found}")
+        reason = "that is a file; a folder is needed" if Path(data.path).exists() else "there is no such folder"
+        raise ConfigError(f"data.path={data.path}: {reason}")
 
 
 def _check_input(config: DictConfig, run_folder: Path) -> None:

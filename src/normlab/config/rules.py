@@ -85,4 +85,4 @@ def _rule(key: str, target: str) -> Rules | None:
     if group and group[0] in SEVERAL:
         field = field[1:]  # callbacks.agc.eps stands in callbacks/agc.yaml as eps
     stated = [keys_of(file).get(".".join(field)) for file in (origins("/".join(group), target) if group else ())]
-    return next((told.rules for told in stated if told is not None and told.rules is not None), None)
+    return next((key.rules for key in stated if key is not None and key.rules is not None), None)

@@ -57,9 +57,9 @@ class ConfigSource:
 
     def read(self, group: str, option: str) -> Any:
         """The yaml file of an option as plain values, not composed; {} for an empty one."""
-        found = self.loader.repository.load_config(f"{group}/{option}")
-        assert found is not None
-        return OmegaConf.to_container(found.config)
+        loaded = self.loader.repository.load_config(f"{group}/{option}")
+        assert loaded is not None
+        return OmegaConf.to_container(loaded.config)
 
     def options(self, group: str) -> list[str]:
         """The options of a group; each group is listed once, since that takes Hydra long."""

@@ -84,16 +84,16 @@ class CrossIterationLayer(RunningNorm):
         if not self.training:
             return self.evaluate(x)
         check_first_pass(self.name)
-        batches: Tensor | int = 1  # that the statistics are of
+        batches: Tensor | int = 1  # how many batches the statistics are of
         (source,) = self.source
         whole = [x.shape[0]]
         way, mean, var = moments(x, whole)
         if source is not None and self.option.window > 1:
-            own = mean.detach(), var.detach()
+            of_batch = mean.detach(), var.detach()
             mean, var, batches = self._with_the_past(mean, var, source.weight.detach())
             seen = source.input_of(x)
             if seen is not None:
-                self._remember(source, seen, x, *own)
+                self._remember(source, seen, x, *of_batch)
             elif not recomputing():  # there the layer before may lie outside, and what is remembered is thrown away
                 raise ValueError(
                     f"norm=cross_iteration: an input that does not come right from {source}, which was made before the "
@@ -142,7 +142,12 @@ class CrossIterationLayer(RunningNorm):
 
 
 class LastMade:
-    """The layer that an option has made last, which the next norm comes after."""
+    """The layer that an option has made last, which the next norm comes after.
+
+    The option remembers it, though it is frozen otherwise: a network asks its option first for a layer and then for a
+    norm, and the contract of norms hands nothing from the one call to the other. So an option makes one network at a
+    time.
+    """
 
     layer: Any = None
 

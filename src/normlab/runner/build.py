@@ -209,7 +209,7 @@ def _class_weights(config: DictConfig, data: Any) -> Tensor | None:
 
 
 def _check_input_dims(config: DictConfig, input_shape: Sequence[int]) -> None:
-    """Names the networks that fit where this one takes samples of another rank."""
+    """Raises ConfigError where the network takes samples of another rank, and names ours that fit."""
 
     def fits(target: str) -> bool:
         network = locate(target, "model")
@@ -220,7 +220,7 @@ def _check_input_dims(config: DictConfig, input_shape: Sequence[int]) -> None:
     fitting = [name for name in options("model") if fits(read_option("model", name)._target_)]
     raise ConfigError(
         f"{config.model._target_} takes images (C, H, W), and this data has samples of shape {tuple(input_shape)}; "
-        f"networks that fit: {', '.join(fitting)}"
+        f"normlab's networks that fit: {', '.join(fitting)}"
     )
 
 
@@ -240,6 +240,7 @@ def _uses_channels_last(config: DictConfig, network: nn.Module, device: str) -> 
         return config.channels_last
     if cuts(config):
         return False  # fully_shard cuts contiguous parameters only
-    if any(found is not None and device in found.contiguous_on for found in map(declaration, network.modules())):
+    declared = map(declaration, network.modules())
+    if any(each is not None and device in each.contiguous_on for each in declared):
         return False
     return "16" in str(config.trainer.precision) and any(isinstance(m, nn.Conv2d) for m in network.modules())
