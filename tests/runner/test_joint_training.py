@@ -34,8 +34,8 @@ Jobs = list[tuple[DictConfig, Path]]  # configurations, and the folder of each
 
 SETTINGS = ["data.size=8", "trainer.max_epochs=3", "trainer.precision=64-true", "logger=none"]
 KEYS = {
-    # Ghost batches of two samples divide 4, 8, and 5 into 2 + 3. Here and in groups of two channels a variance may be that
-    # of two values that are nearly equal; a small ε would make too much of rounding.
+    # Ghost batches of two samples divide 4, 8, and 5 into 2 + 3. Here and in groups of two channels a variance is
+    # sometimes that of two values that are nearly equal; a small ε would make too much of rounding.
     "ghost": ["norm.size=2", "norm.eps=0.1"],
     "batch_channel": ["norm.eps=0.1"],
     "renorm": ["norm.start=0", "norm.end=12"],  # bounds that open while it trains
