@@ -69,6 +69,15 @@ def test_stats_of_a_dirty_table_hold_what_can_be_read_and_all_that_cannot(typed)
     assert not Path("outputs/s/stats/stats.png").exists()
 
 
+def test_all_files_that_are_not_there_are_named(typed):
+    with pytest.raises(ConfigError) as error:
+        compose([*typed, "data.val_path=v.csv", "data.test_path=t.csv"])
+    assert [message.split(":")[0] for message in error.value.messages] == [
+        "data.val_path=v.csv",
+        "data.test_path=t.csv",
+    ]
+
+
 @pytest.mark.parametrize("action", ["fit", "stats"])
 def test_rows_of_another_length_and_other_files_are_told_with_the_columns(action, typed):
     lines = Path("dirty.csv").read_text().splitlines()

@@ -18,13 +18,16 @@ def column_names(target: Any) -> list[str]:
 
 
 def check_table(data: Mapping[str, Any]) -> None:
-    """Raises ConfigError where the keys of `data=csv` or `data=parquet` name a file or column that is not there."""
+    """Raises ConfigError where the keys of `data=csv` or `data=parquet` name files or columns that are not there."""
     for key, what in (("path", "the file to read"), ("target", "the column to learn, or several as [a,b]")):
         if data[key] == "???":
             raise ConfigError(f"data.{key}= is needed: {what}")
+    problems = Problems()
     for key in FILES.values():
         if data[key] is not None:
-            check_file(Path(data[key]), f"data.{key}={data[key]}")
+            with problems.gather():
+                check_file(Path(data[key]), f"data.{key}={data[key]}")
+    problems.check()
     if "delimiter" in data:
         where = f"data.path={data['path']}"
         layout = find_layout(Path(data["path"]), where, data["delimiter"], data["header"])
