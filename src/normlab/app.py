@@ -25,10 +25,10 @@ from normlab.config.overrides import as_typed
 from normlab.config.source import JOB_NAME, OURS, ConfigSource
 from normlab.config.sweep import Sweep, check_sweep
 from normlab.distributed import world
+from normlab.distributed.interrupts import interruptible
 from normlab.errors import ConfigError, JobError, PeerError, SweepError, is_of_disk
 from normlab.folder import place, reuse
 from normlab.report.after import report_sweep
-from normlab.runner.interrupts import interruptible
 from normlab.sweeps import plugins
 from normlab.sweeps.jobs import CheckedJobs
 

@@ -130,6 +130,8 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message="The `srun` command is available")
     # nonfinite=skip returns no loss for a batch that it leaves out, and reports that itself.
     warnings.filterwarnings("ignore", message=".*`training_step` returned `None`.*")
+    # `Resumable` lets the loader go on within an epoch, in its own way.
+    warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch ended")
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logger = logging.getLogger(name)
         logger.handlers.clear()

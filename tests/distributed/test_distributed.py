@@ -199,7 +199,7 @@ def test_who_asks_a_run_to_end_ends_all_its_processes(asked, tmp_path):
         os.killpg(process.pid, signal.SIGINT if asked == "Ctrl-C" else signal.SIGTERM)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
-    assert told == "interrupted; the same command with the same name= goes on\n"
+    assert re.fullmatch(r"interrupted; saved (in|after) .*: the same command with name=a goes on\n", told)
     assert result_of(tmp_path / "outputs" / "a")["status"] == "interrupted"
     assert result_of(tmp_path / "outputs" / "a")["epochs"] >= 1
     left = subprocess.run(["ps", "-o", "stat=", "--sid", str(process.pid)], capture_output=True, text=True).stdout

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from helpers.cases import ROOT
-from helpers.folders import assert_same_weights
+from helpers.folders import assert_same_weights, result_of
 from helpers.processes import train
 from omegaconf import OmegaConf
 
@@ -44,6 +44,7 @@ JobAcctGatherType=jobacct_gather/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 ReturnToService=2
+KillWait=5
 MpiDefault=none
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool.%n
@@ -156,6 +157,39 @@ def test_two_nodes_make_one_folder_called_as_the_job_with_the_weights_of_ddp_cpu
     started = run(compose([*WINE, "trainer=ddp_cpu"]), folder=tmp_path / "started")
     assert_same_weights(folder, tmp_path / "started")
     assert (result["metrics"], result["score"]) == (started.metrics, started.score)
+
+
+@pytest.mark.parametrize("how", ["a warning", "the time limit", "cancelled"])
+def test_a_job_that_slurm_asks_to_end_goes_on_within_its_epoch(how, tmp_path, slurm):
+    """A warning is what sbatch --signal sends ahead of a limit; at the limit itself SLURM sends SIGTERM, then kills."""
+    (tmp_path / "train.py").symlink_to(ROOT / "train.py")
+    command = ["sbatch", "--parsable", "--time=1" if how == "the time limit" else "--time=3", "--cpus-per-task=1"]
+    command += [] if how == "a warning" else ["--signal=TERM@0"]
+    epochs = 4000 if how == "the time limit" else 100
+    script = [str(ROOT / "scripts" / "train.sbatch"), *WINE, f"trainer.max_epochs={epochs}", "name=s"]
+    done = subprocess.run([*command, *script], cwd=tmp_path, env=slurm, capture_output=True, text=True, check=True)
+    job, folder = done.stdout.strip(), tmp_path / "outputs" / "s"
+    wait(lambda: (folder / "metrics.csv").is_file(), "the job never trained", 90)
+    if how != "the time limit":
+        subprocess.run(["scancel", *(["--signal=TERM"] if how == "a warning" else []), job], env=slurm, check=True)
+    wait(lambda: result_of(folder)["status"] == "interrupted", "the job was not interrupted", 120)
+    came = result_of(folder)
+    state = f"JobState={'CANCELLED' if how == 'cancelled' else 'PENDING'}"
+    wait(lambda: state in ask("scontrol", "show", "job", "-o", job, env=slurm), f"no {state}", 60)
+    if how == "cancelled":
+        return
+    ask("scontrol", "update", f"JobId={job}", "StartTime=now", "TimeLimit=4", env=slurm)  # SLURM waits two minutes
+    if how == "the time limit":
+        wait(lambda: result_of(folder)["status"] == "running", "the job never went on", 60)
+        ask("scancel", job, env=slurm)
+        return
+    wait(lambda: result_of(folder)["status"] == "finished", "the job never finished", 180)
+    log = (folder / "train.log").read_text()
+    assert f"within_epoch.ckpt, epoch {came['epochs'] + 1}, after batch {came['batches']} of" in log
+    assert f"job {job} is back in its queue" in (tmp_path / f"slurm-{job}.out").read_text()
+    whole = run(compose([*WINE, f"trainer.max_epochs={epochs}", "trainer=ddp_cpu"]), folder=tmp_path / "whole")
+    assert result_of(folder)["metrics"] == whole.metrics
+    assert_same_weights(folder, tmp_path / "whole")
 
 
 def test_refusals_are_said_once_and_end_the_job(tmp_path, slurm):

@@ -13,10 +13,10 @@ from lightning import Callback
 
 from normlab import compose, run
 from normlab.data.wine import Wine
+from normlab.distributed.interrupts import interruptible
 from normlab.distributed.signs import Sign, save
 from normlab.errors import LostError, PeerError, WaitError
 from normlab.runner import launch
-from normlab.runner.interrupts import interruptible
 from normlab.runner.launch import KilledError, Launcher
 from normlab.runner.launched import save_error
 

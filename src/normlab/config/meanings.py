@@ -3,7 +3,8 @@
     momentum: 0.1 # [from 0 to 1 | null] the share of a new batch in the running statistics
 
 The brackets hold what the value may be, where the type of the default does not say enough: words, and numbers by their
-ends (`above 0`, `from 0 to 1`, `whole from 1`, `above 0 below 1`). The rest of the line is for people.
+ends (`above 0`, `from 0 to 1`, `whole from 1`, `above 0 below 1`); `interval` is for 10min or 500steps. The rest
+is for people.
 """
 
 import re
@@ -16,7 +17,7 @@ import yaml
 
 from normlab.config.options import CONF, SEVERAL
 from normlab.config.source import ConfigSource
-from normlab.config.values import Range, Rules, Words
+from normlab.config.values import Intervals, Range, Rules, Words
 from normlab.errors import ConfigError
 
 KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):(?P<value> (?!#).*?)?(?: # ?(?:\[(?P<rule>[^]]*)\] ?)?(?P<meaning>.*))?")
@@ -99,7 +100,9 @@ def option_lines(source: ConfigSource, group: str, option: str) -> dict[str, Lin
     return lines
 
 
-def _alternative(text: str) -> Range | Words:
+def _alternative(text: str) -> Range | Words | Intervals:
+    if text == "interval":
+        return Intervals()
     ends = ENDS.fullmatch(text)
     if not text or ends is None or not (ends["low"] or ends["high"]):
         if " " in text or not text:

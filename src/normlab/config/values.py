@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from normlab.config.hints import value_hint
+from normlab.config.interval import EXPECTED, is_interval
 from normlab.errors import ConfigError, show
 
 
@@ -46,9 +47,19 @@ class Words(tuple[Any, ...]):
         return " or ".join(show(word) for word in self)
 
 
+class Intervals:
+    """Texts that say how often something is done."""
+
+    def allows(self, value: Any) -> bool:
+        return isinstance(value, str) and is_interval(value)
+
+    def __str__(self) -> str:
+        return EXPECTED
+
+
 NULL = Words([None])
 
-Rules = tuple[Range | Words, ...]  # a value has to fit one of them
+Rules = tuple[Range | Words | Intervals, ...]  # a value has to fit one of them
 
 TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 

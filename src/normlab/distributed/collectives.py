@@ -13,11 +13,16 @@ T = TypeVar("T")
 
 def everywhere(condition: bool, device: torch.device) -> bool:
     """Whether `condition` holds in every process; all of them must ask."""
+    return agreed([condition], device)[0]
+
+
+def agreed(conditions: list[bool], device: torch.device) -> list[bool]:
+    """For each of the conditions, whether it holds in every process; all of them must ask."""
     if not several():
-        return condition
-    flag = torch.tensor(int(condition), device=device)
-    distributed.all_reduce(flag, distributed.ReduceOp.MIN)
-    return bool(flag)
+        return conditions
+    flags = torch.tensor(conditions, dtype=torch.int32, device=device)
+    distributed.all_reduce(flags, distributed.ReduceOp.MIN)
+    return [bool(flag) for flag in flags.tolist()]
 
 
 def of_all(own: T) -> list[T]:

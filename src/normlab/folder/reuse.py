@@ -45,7 +45,7 @@ def check_fit(path: Path, config: DictConfig, data_follows: bool = False) -> Non
 
 
 def has_trained(path: Path) -> bool:
-    """Whether the run in a folder has ended an epoch; otherwise another run may replace it."""
+    """Whether the run in a folder has saved anything; otherwise another run may replace it."""
     table = path / "metrics.csv"
     rows = len(table.read_bytes().splitlines()) if table.is_file() else 0
     return rows > 1 or any((path / "checkpoints").glob("*.ckpt"))
@@ -95,9 +95,10 @@ def check_action(path: Path, action: str) -> None:
 
 
 def seconds(path: Path, result: dict[str, Any]) -> float:
-    """How long the earlier starts of a fit took, in seconds; a killed start counts up to the last epoch it saved."""
+    """How long the earlier starts of a fit took, in seconds; a killed start counts up to its last checkpoint."""
     before = result.get("seconds") or 0.0
-    last = path / "checkpoints" / "last.ckpt"
-    if result.get("status") == "running" and last.is_file():
-        before += max(0.0, last.stat().st_mtime - (path / "result.json").stat().st_mtime)
+    newest = [path / "checkpoints" / f"{which}.ckpt" for which in ("within_epoch", "last")]
+    saved = [file.stat().st_mtime for file in newest if file.is_file()]
+    if result.get("status") == "running" and saved:
+        before += max(0.0, max(saved) - (path / "result.json").stat().st_mtime)
     return before

@@ -4,7 +4,7 @@ import io
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,12 +54,12 @@ def act(action: str, parts: Parts, folder: Path) -> Outcome:
 
 
 def fit(parts: Parts, folder: Path) -> Outcome:
-    """Trains, going on from the last checkpoint if there is one, then tests the best, unless the run is pruned."""
+    """Trains, going on from the newest checkpoint if there is one, then tests the best, unless the run is pruned."""
     trainer, record = parts.trainer, parts.record
-    last = record.path("last")
-    if last.is_file():
-        log.info(f"resuming from {shown(last)}, after its last finished epoch")
-    trainer.fit(parts.task, datamodule=parts.loaders, ckpt_path=last if last.is_file() else None, weights_only=True)
+    newest = next(filter(Path.is_file, map(record.path, ("within_epoch", "last"))), None)
+    if newest is not None:
+        log.info(f"resuming from {shown(newest)}, {_place(newest)}")
+    trainer.fit(parts.task, datamodule=parts.loaders, ckpt_path=newest, weights_only=True)
     if record.best is None:  # trainer.max_steps ended the run before its first validation
         record.adopt_last(trainer, trainer.validate(parts.task, datamodule=parts.loaders, verbose=False)[0])
     trainer.strategy.barrier()  # the first process has just written the best
@@ -159,26 +159,38 @@ def lr_find(parts: Parts, folder: Path) -> Outcome:
     return Outcome(None, {"lr": rates[place]})
 
 
+def _place(checkpoint: Path) -> str:
+    """Where in the training a checkpoint was saved, in words."""
+    saved = read(checkpoint, mmap=True)
+    within = saved.get("within_epoch")
+    if within is None:
+        return "after its last finished epoch"
+    return f"epoch {saved['epoch'] + 1}, after batch {within['batches']} of {within['of']}"
+
+
 def progress(parts: Parts) -> dict[str, Any]:
     """How far a fit came, in the keys of result.json."""
-    trainer = parts.trainer
-    return _progress(trainer.current_epoch, trainer.global_step, parts.task.guard.skipped, parts.record.best)
+    trainer, fit = parts.trainer, parts.trainer.fit_loop
+    in_epoch = fit.epoch_progress.current.processed < fit.epoch_progress.current.ready
+    batches = fit.epoch_loop.batch_progress.current.completed if in_epoch else 0
+    return _progress(trainer.current_epoch, batches, trainer.global_step, parts.task.guard.skipped, parts.record.best)
 
 
-def saved_progress(last: Path) -> dict[str, Any]:
-    """As `progress`, for a fit that was killed: how far its last checkpoint came."""
-    try:
-        saved = read(last, mmap=True)
-    except DamagedError:  # the checkpoint is damaged, or there is none
-        return _progress(0, 0, 0, None)
-    return _progress(
-        saved["epoch"] + 1, saved["global_step"], saved.get("skipped", 0), saved["callbacks"]["Record"]["best"]
-    )
+def saved_progress(checkpoints: Path) -> dict[str, Any]:
+    """As `progress`, for a fit that was killed: how far its newest checkpoint came."""
+    for which in ("within_epoch", "last"):
+        with suppress(DamagedError):  # the checkpoint is damaged, or there is none
+            saved = read(checkpoints / f"{which}.ckpt", mmap=True)
+            ended, batches = (0, saved["within_epoch"]["batches"]) if "within_epoch" in saved else (1, 0)
+            best = saved["callbacks"]["Record"]["best"]
+            return _progress(saved["epoch"] + ended, batches, saved["global_step"], saved["skipped"], best)
+    return _progress(0, 0, 0, 0, None)
 
 
-def _progress(epochs: int, steps: int, skipped: int, best: dict[str, Any] | None) -> dict[str, Any]:
+def _progress(epochs: int, batches: int, steps: int, skipped: int, best: dict[str, Any] | None) -> dict[str, Any]:
+    """batches: of the epoch in progress."""
     saved = best and {"epoch": best["epoch"], "path": "checkpoints/best.ckpt"}
-    return {"epochs": epochs, "steps": steps, "skipped": skipped, "best": saved}
+    return {"epochs": epochs, "batches": batches, "steps": steps, "skipped": skipped, "best": saved}
 
 
 def steepest_fall(losses: Sequence[float]) -> int | None:

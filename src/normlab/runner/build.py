@@ -1,7 +1,7 @@
 """How the parts meet: the one function that turns a configuration into a task, its data and a trainer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from normlab.config.inputs import input_path
 from normlab.config.instantiate import check_given, locate, make, make_partial
 from normlab.config.options import options, read_option
 from normlab.distributed import devices
+from normlab.distributed.interrupts import Interrupts
 from normlab.errors import ConfigError, was_refused
 from normlab.norms.common.declaration import declaration
 from normlab.norms.common.probe import check_forward
@@ -57,12 +58,14 @@ class Context:
 
     data: a data module in place of the configured one. callbacks: those that are not configured. rank: which of several
     processes this is. shares_data: whether the next run in this process may take the data that this one has set up.
+    interrupts: what signals ask of the run.
     """
 
     data: LightningDataModule | None = None
     callbacks: Sequence[Callback] = ()
     rank: int = 0
     shares_data: bool = False
+    interrupts: Interrupts = field(default_factory=Interrupts)
 
 
 def build(config: DictConfig, folder: Path, context: Context | None = None) -> Parts:
@@ -111,7 +114,7 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
     if config.action == "fit" and config.data.get("mix") is not None and isinstance(task, Classify):
         task.check_mixing()
     loaders = TrainerData(data, config, inputs and inputs.loader)
-    trainer = make_trainer(config, folder, record, network, processes, context.callbacks)
+    trainer = make_trainer(config, folder, record, network, processes, context.interrupts, context.callbacks)
     if _uses_channels_last(config, network, trainer.strategy.root_device.type):
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     # Lightning converts only after it has loaded a checkpoint; under 64-true half of the digits would be lost.

@@ -12,7 +12,7 @@ from normlab.config.instantiate import make
 from normlab.data.common import job_cache
 from normlab.data.common.base import DataModule
 from normlab.data.common.given import was_given
-from normlab.data.common.loaders import Chunks, Fixed
+from normlab.data.common.loaders import Chunks, Fixed, Resumable
 from normlab.data.common.own import adopt
 from normlab.data.common.wrapped import Wrapped
 from normlab.errors import ConfigError
@@ -71,6 +71,8 @@ def build_data(
 class TrainerData(Wrapped):
     """The data of a run as its trainer takes it: batches in chunks, the same few of them, or those to predict.
 
+    The training batches can be gone on with within an epoch.
+
     inputs: the batches to predict.
     """
 
@@ -82,5 +84,8 @@ class TrainerData(Wrapped):
         if (size := steps_per_call(config)) > 1:
             single, limit = self.train_dataloader, config.trainer.limit_train_batches
             self.train_dataloader = lambda: Chunks(single(), size, limit)
+        if config.action == "fit":
+            whole = self.train_dataloader
+            self.train_dataloader = lambda: Resumable(whole())
         if inputs is not None:
             self.predict_dataloader = lambda: inputs

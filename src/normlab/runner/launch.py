@@ -17,17 +17,16 @@ from omegaconf import DictConfig
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from normlab.distributed.devices import timeout
+from normlab.distributed.interrupts import ENDING
 from normlab.distributed.signs import PERIOD, SILENCE, load
 from normlab.errors import LostError, PeerError, WaitError
 from normlab.runner.actions import Outcome, saved_progress
-from normlab.runner.interrupts import ENDING
 from normlab.runner.launched import Place, process, work
 
 log = logging.getLogger(__name__)
 
 FAILING = SILENCE  # seconds that processes may take to end, and to save why, once one of them has failed
 LEAVING = 30.0  # seconds that processes may take to end when all are done
-INTERRUPTED = 10.0  # seconds that processes may take to end on Ctrl-C
 
 
 class KilledError(ChildProcessError):
@@ -37,8 +36,8 @@ class KilledError(ChildProcessError):
 class Launcher:
     """Runs an action in several processes and returns the outcome of the first.
 
-    When a process of a fit is killed, all are started again, up to `trainer.max_restarts` times, and go on after the
-    last finished epoch. A process that no longer answers, as when it was stopped, is killed; so is one that stays
+    When a process of a fit is killed, all are started again, up to `trainer.max_restarts` times, and go on from the
+    newest checkpoint. A process that no longer answers, as when it was stopped, is killed; so is one that stays
     longer than `trainer.timeout` after another is done. `progress` is how far the first process came. Raises what a
     process raised, KilledError where one was killed, and KeyboardInterrupt on Ctrl-C.
     """
@@ -71,12 +70,11 @@ class Launcher:
                 _start(crew)
                 self._watch(crew, scratch)
             except KeyboardInterrupt:
-                _interrupt(crew, scratch)
+                _interrupt(crew, scratch, timeout(self.config).total_seconds())
                 raise
             finally:
                 _kill(crew)
-                saved = self.folder / "checkpoints" / "last.ckpt"
-                self.progress = load(scratch / "progress") or saved_progress(saved)
+                self.progress = load(scratch / "progress") or saved_progress(self.folder / "checkpoints")
             return load(scratch / "outcome0")
 
     def _watch(self, crew: Sequence[SpawnProcess], scratch: Path) -> None:
@@ -178,14 +176,17 @@ def _start(crew: Sequence[SpawnProcess]) -> None:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _interrupt(crew: Sequence[SpawnProcess], scratch: Path) -> None:
-    """Passes Ctrl-C on to the processes; from a terminal it has reached them already."""
+def _interrupt(crew: Sequence[SpawnProcess], scratch: Path, patience: float) -> None:
+    """Passes Ctrl-C on to the processes; from a terminal it has reached them already.
+
+    They end their batch and save the run, for which they get `patience` seconds; a second Ctrl-C ends the wait.
+    """
     _kill([each for rank, each in enumerate(crew) if load(scratch / f"sign{rank}") is None])  # they have not begun
     for each in crew:
         if each.is_alive() and each.pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(each.pid, signal.SIGINT)
-    _await(crew, INTERRUPTED)
+    _await(crew, patience)
 
 
 def _await(crew: Sequence[SpawnProcess], seconds: float) -> None:

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 
 from normlab.distributed import peers
 from normlab.distributed.devices import threads
+from normlab.distributed.interrupts import ASKING, ENDING, Interrupts
 from normlab.distributed.orphans import die_with
 from normlab.distributed.signs import Signs, save
 from normlab.folder.checkpoints import load_weights
@@ -28,7 +29,6 @@ from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning
 from normlab.runner.actions import Outcome, act, progress
 from normlab.runner.allocator import set_allocator
 from normlab.runner.build import Context, Parts, build
-from normlab.runner.interrupts import ASKING, ENDING
 from normlab.streams import keep_going
 
 
@@ -90,7 +90,8 @@ def process(place: Place, work: Callable[..., Any], *arguments: Any) -> None:
 
 def work(config: DictConfig, folder: Path, checkpoint: Path | None, scratch: Path) -> Outcome:
     """One process's part of an action."""
-    rank = int(os.environ["RANK"])
+    rank, interrupts = int(os.environ["RANK"]), Interrupts(once=True)
+    signal.signal(signal.SIGINT, interrupts.handle)
     set_allocator(config.allocator)
     parts: Parts | None = None
     try:
@@ -101,7 +102,7 @@ def work(config: DictConfig, folder: Path, checkpoint: Path | None, scratch: Pat
         ):
             quiet_lightning()
             logging.getLogger("normlab.data").setLevel(logging.WARNING)  # the launcher has logged this already
-            parts = build(config, folder, Context(rank=rank, callbacks=[_Early(scratch)]))
+            parts = build(config, folder, Context(rank=rank, callbacks=[_Early(scratch)], interrupts=interrupts))
             signs.trainer = parts.trainer
             if checkpoint is not None:
                 load_weights(parts.task, checkpoint)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from normlab.errors import ConfigError, DamagedError, WriteError
 from normlab.folder import files, keep, place, reuse, writing
 from normlab.folder.identity import config_hash
-from normlab.runner.actions import Outcome
+from normlab.runner.actions import Outcome, saved_progress
 from normlab.runner.build import Parts
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ class Recorded:
     def __init__(self, config: DictConfig, out: Path):
         self.keep: list[str] = [*config.keep]
         self.out, self.start = out, time.monotonic()
+        self.name = config.name or place.shown(out).as_posix().removeprefix(f"{place.ROOT}/")
         self.kept = {file: file.read_text() for name in KEPT if (file := out / name).is_file()}
         # These errors leave an earlier result as it was: in a fit a damaged file, in other actions any refusal.
         self.harmless = DamagedError if config.action == "fit" else ConfigError
@@ -49,6 +50,7 @@ class Recorded:
             "best": None,
             "seed": config.seed,
             "epochs": None,
+            "batches": None,
             "steps": None,
             "skipped": None,
             "seconds": self.before,
@@ -119,6 +121,8 @@ class Recorded:
             self.result |= {"status": status, "error": said}
         if self.result["action"] == "fit":
             self.result |= self.progress()
+            if isinstance(error, KeyboardInterrupt):
+                error.args = (self._interrupted(),)
         ended = self.result["action"] == "fit" and self.result["status"] in ("finished", "pruned")
         if ended and "best" not in self.keep:
             self.result["best"] = self.result["best"] and {**self.result["best"], "path": None}
@@ -128,6 +132,16 @@ class Recorded:
             keep.drop(self.out, self.keep)
         if error is not None:  # last, since a traceback may take the room that result.json needs on a full disk
             log.debug(f"{self.result['status']}:", exc_info=None if isinstance(error, KeyboardInterrupt) else error)
+
+    def _interrupted(self) -> str:
+        """What a person is told whose run was interrupted."""
+        saved = saved_progress(self.out / "checkpoints")
+        epochs, batches = saved["epochs"], saved["batches"]
+        if batches:
+            came = f"saved in epoch {epochs + 1}, after {batches} batches"
+        else:
+            came = f"saved after {epochs} epochs" if epochs else "nothing was saved yet"
+        return f"interrupted; {came}: the same command with name={self.name} goes on"
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self.start + self.before, 2)

@@ -20,17 +20,18 @@ from normlab.data.common.base import DataModule
 from normlab.data.common.given import Datasets, take
 from normlab.distributed import world
 from normlab.distributed.devices import threads, timeout
+from normlab.distributed.interrupts import interruptible
 from normlab.distributed.rendezvous import Start
+from normlab.distributed.slurm import WARNING, batch_job, requeue
 from normlab.errors import ConfigError
 from normlab.folder import environment, lock, place, reuse, writing
 from normlab.folder.checkpoints import load_weights
 from normlab.folder.files import check_files
 from normlab.folder.resuming import prepare_resuming
-from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning, quietly
+from normlab.logs import closing_wandb, is_quiet, logging_to, no_logging, quiet_lightning, quietly
 from normlab.runner.actions import Outcome, act, progress
 from normlab.runner.allocator import set_allocator
 from normlab.runner.build import Context, Parts, build
-from normlab.runner.interrupts import interruptible
 from normlab.runner.result import Recorded
 
 if TYPE_CHECKING:
@@ -71,17 +72,24 @@ def run(
         raise ConfigError(f'config is a {type(config).__name__}; expected normlab.compose(["model=net", …])')
     check_read(config)
     check_all(config)
-    with interruptible(), Start(timeout(config)) as start:
+    with interruptible(says=not is_quiet()) as interrupts, Start(timeout(config)) as start:
         if data is not None:
             config = config.copy()
             data, config.data = take(data, config)
-        return _run(config, folder, Context(data, callbacks), start)
+        try:
+            return _run(config, folder, Context(data, callbacks, interrupts=interrupts), start)
+        except KeyboardInterrupt as error:
+            job = batch_job()
+            asked_by_slurm = interrupts.asked in (signal.SIGTERM, *WARNING)
+            if asked_by_slurm and job is not None and world.is_first() and requeue(job):
+                error.args = (f"{error}; SLURM does that: job {job} is back in its queue",)
+            raise
 
 
 def run_job(config: DictConfig, folder: str | Path) -> Result:
     """As `run`, for a job of a sweep: it keeps off the console, and shares its data with the next job here."""
-    with quietly(), interruptible(), Start(timeout(config)) as start:
-        return _run(config, folder, Context(shares_data=True), start)
+    with quietly(), interruptible() as interrupts, Start(timeout(config)) as start:
+        return _run(config, folder, Context(shares_data=True, interrupts=interrupts), start)
 
 
 def _run(config: DictConfig, folder: str | Path | None, context: Context, start: Start) -> Result:

@@ -129,6 +129,16 @@ class Task(Measured):
         self.validated = False
         self.guard.begin_epoch()
 
+    def epoch_state(self) -> dict[str, Any]:
+        """What the epoch in progress has measured and counted, in tensors and plain values."""
+        return {"meter": self.train_meter.state(), "guard": self.guard.epoch_state()}
+
+    def load_epoch_state(self, state: dict[str, Any]) -> None:
+        """Goes on with an epoch in place of `on_train_epoch_start`."""
+        self.on_train_epoch_start()
+        self.train_meter.load_state(state["meter"])
+        self.guard.load_epoch_state(state["guard"])
+
     def on_validation_epoch_start(self) -> None:
         self.guard.check_state()
         self.val_meter.reset()
@@ -183,10 +193,13 @@ class Task(Measured):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["skipped"] = self.guard.skipped
+        # A run that goes on after its last epoch measures no validation any more.
+        checkpoint["measured"] = {"majority": self.majority, "tables": self.tables}
         checkpoint["lr_schedulers"] = [self.schedule.progress(state) for state in checkpoint["lr_schedulers"]]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.guard.skipped = checkpoint["skipped"]
+        self.majority, self.tables = checkpoint["measured"]["majority"], checkpoint["measured"]["tables"]
         checkpoint["lr_schedulers"] = [self.schedule.progress(state) for state in checkpoint["lr_schedulers"]]
 
     def _train(self, batch: Sequence[Tensor]) -> Tensor | None:

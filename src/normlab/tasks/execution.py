@@ -9,8 +9,6 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
-from normlab.data.common.loaders import Chunks
-
 
 def execute(
     task: LightningModule,
@@ -52,8 +50,7 @@ def total_steps(task: LightningModule) -> int:
     if task.automatic_optimization:
         return int(trainer.estimated_stepping_batches)
     trainer.fit_loop.setup_data()
-    chunks = trainer.train_dataloader
-    assert isinstance(chunks, Chunks)
+    assert trainer.train_dataloader is not None
     assert trainer.max_epochs is not None
-    steps = chunks.batches * trainer.max_epochs
+    steps = trainer.train_dataloader.batches * trainer.max_epochs
     return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)

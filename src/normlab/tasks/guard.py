@@ -10,11 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from normlab.distributed.collectives import everywhere
+from normlab.distributed.collectives import agreed, everywhere
 from normlab.errors import PeerError
 from normlab.tasks.nonfinite import REMEDY, first_cause, is_finite, kind
 
 log = logging.getLogger(__name__)
+
+COUNTED = ("epoch_skipped", "epoch_batches", "spoiled", "first_cause")  # attributes that belong to an epoch
 
 Policy = Literal["raise", "skip", "stop"]
 
@@ -26,7 +28,8 @@ class Guard:
     Where a loss is not finite, all buffers of the network are put back, and the policy decides: `raise` raises
     FloatingPointError with the cause; `skip` counts the batch, and the caller leaves it out; `stop` only tells the
     caller. where: gives the place in the training, in words. Several processes decide together: one whose own loss is
-    finite leaves its batch out too, or raises PeerError.
+    finite leaves its batch out too, or raises PeerError. In the same exchange they tell each other whether one of them
+    `asks` for a pause after this batch; `asked` is then true in all of them, until the caller resets it.
 
     It costs 12 µs of the 600 that a step of benchmarks/steps.py takes, and on a GPU one synchronisation, as GradScaler.
     """
@@ -37,6 +40,8 @@ class Guard:
         self.epoch_skipped = self.epoch_batches = 0
         self.spoiled = False  # whether a batch was left out; the caller resets it
         self.first_cause = ""
+        self.asks: Callable[[], bool] = lambda: False
+        self.asked = False
         self.slots: list[tuple[dict[str, Any], str]] = []  # for each buffer, its module's buffers and its name
         self.tensors: list[Tensor] = []
         self.copies: list[Tensor] = []
@@ -48,6 +53,16 @@ class Guard:
         buffers = ((module._buffers, name) for module in self.network.modules() for name in module._buffers)
         self.slots = [(held, name) for held, name in buffers if held[name] is not None]
         self.device = self._device()
+
+    def epoch_state(self) -> dict[str, Any]:
+        """What the epoch in progress has counted, in plain values."""
+        return {name: getattr(self, name) for name in COUNTED}
+
+    def load_epoch_state(self, state: dict[str, Any]) -> None:
+        """Goes on with an epoch in place of `begin_epoch`."""
+        self.begin_epoch()
+        for name in COUNTED:
+            setattr(self, name, state[name])
 
     def remember(self) -> None:
         """Keeps the buffers, and the random numbers that the forward pass is about to draw from."""
@@ -64,7 +79,9 @@ class Guard:
         """Whether the batch may be trained on; raises FloatingPointError under `raise` where it may not."""
         self.epoch_batches += 1
         value = loss.item()
-        if everywhere(math.isfinite(value), loss.device):
+        finite, unasked = agreed([math.isfinite(value), not self.asks()], loss.device)
+        self.asked |= not unasked
+        if finite:
             return True
         self._restore()
         self.spoiled = True

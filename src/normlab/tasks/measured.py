@@ -68,8 +68,11 @@ class Measured(Contract):
         loss = values[f"{stage}/loss"]
         if not torch.isfinite(loss):  # a sum of finite losses may still overflow
             raise FloatingPointError(f"{stage}/loss is {loss.item()} in {self.place()}; {REMEDY}")
-        self.tables[stage] = {name: values.pop(f"{stage}/{name}").cpu() for name in self.table_metrics}
+        tables = {name: values.pop(f"{stage}/{name}").cpu() for name in self.table_metrics}
         self.log_dict(values)
+        if self.trainer.sanity_checking:  # of a few batches
+            return
+        self.tables[stage] = tables
         if (majority := meter.majority()) is not None:
             self.majority[stage] = majority
 

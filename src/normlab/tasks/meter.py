@@ -1,6 +1,7 @@
 """Loss and metrics of one epoch of one stage."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,27 @@ class Meter(nn.Module):
         if self.counts is not None:
             self.counts.reset()
 
+    def state(self) -> dict[str, Any]:
+        """What the epoch has measured so far, in tensors and plain values; also what is held back, as it is held."""
+        self.metrics.items(copy_state=False)  # metrics that share a state are brought up to date by that
+        named = {name: metric for name, metric in self.named_modules() if isinstance(metric, Metric)}
+        return {
+            "held": [tuple(tensor.cpu().clone() for tensor in batch) for batch in self.held],
+            "metrics": {name: _state(metric) for name, metric in named.items()},
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Puts back what `state` gave; to be called after `reset`."""
+        device = self.samples.device
+        for batch in state["held"]:
+            self.held.append(tuple(tensor.to(device) for tensor in batch))
+            self.held_values += batch[1].numel()
+        for name, saved in state["metrics"].items():
+            metric: Any = self.get_submodule(name)
+            metric._update_count, metric._computed = saved["updates"], None
+            for key, value in saved["values"].items():
+                setattr(metric, key, [v.to(device) for v in value] if isinstance(value, list) else value.to(device))
+
     def _hand_over(self) -> None:
         if not self.held:
             return
@@ -87,3 +109,15 @@ class Meter(nn.Module):
         self.metrics.update(self.prediction(torch.cat(outputs)), joined)
         if self.counts is not None:
             self.counts.update(joined)
+
+
+def _state(metric: Metric) -> dict[str, Any]:
+    """A metric's sums, or its lists of tensors; its own state dict would leave them out."""
+    values = {key: getattr(metric, key) for key in metric._defaults}
+    return {
+        "updates": metric._update_count,
+        "values": {
+            key: [v.cpu().clone() for v in value] if isinstance(value, list) else value.cpu().clone()
+            for key, value in values.items()
+        },
+    }

@@ -105,7 +105,11 @@ class Batches:
         return (stop - start) * self.processes / samples
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        blocks = [self._block(step)[:2] for step in range(len(self))]
+        return self.from_batch(0)
+
+    def from_batch(self, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch but for the `first` ones, whose samples are not read."""
+        blocks = [self._block(step)[:2] for step in range(first, len(self))]
         order = None if self.sampler is None else self.sampler.permutation()
         for (start, stop), (first, index, x) in zip(blocks, self._read(blocks, order), strict=True):
             y = self.y[index]

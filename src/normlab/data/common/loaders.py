@@ -1,6 +1,7 @@
-"""Loaders that wrap a loader of known length."""
+"""Loaders that wrap a loader."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -33,7 +34,12 @@ class Chunks:
         return -(-self.batches // self.size)
 
     def __iter__(self) -> Iterator[Chunk]:
-        batches = islice(self.loader, self.batches)
+        return self.from_batch(0)
+
+    def from_batch(self, first: int) -> Iterator[Chunk]:
+        """The chunks of an epoch but for the `first` ones."""
+        passed = first * self.size
+        batches = islice(from_batch(self.loader, passed), self.batches - passed)
         while chunk := list(islice(batches, self.size)):
             yield Chunk(chunk)
 
@@ -50,3 +56,46 @@ class Fixed:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.batches)
+
+
+class Resumable:
+    """A training loader whose next pass can begin within an epoch, where an interrupted run goes on.
+
+    A pass begins when its first batch is asked for: a DataLoader then draws its order from the random numbers of the
+    epoch, in the first epoch as in every other.
+    """
+
+    def __init__(self, loader: Any):
+        self.loader = loader
+        # Lightning sets the epoch of both.
+        self.sampler, self.batch_sampler = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
+        self.passed, self.passing = 0, nullcontext
+
+    def begin(self, passed: int, passing: Callable[[], AbstractContextManager[None]]) -> None:
+        """Lets the next pass leave out the batches that were trained on, within a context for what is drawn there."""
+        self.passed, self.passing = passed, passing
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        passed, passing = self.passed, self.passing
+        self.begin(0, nullcontext)
+        with passing():
+            batches = from_batch(self.loader, passed)
+        yield from batches
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "loader":  # a copy that is being made has none yet
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+
+def from_batch(loader: Any, first: int) -> Iterator[Any]:
+    """A pass over a loader but for its `first` batches; they are read and dropped where it cannot leave them out."""
+    if hasattr(loader, "from_batch"):
+        return loader.from_batch(first)
+    batches = iter(loader)
+    for _ in islice(batches, first):
+        pass
+    return batches

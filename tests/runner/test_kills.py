@@ -1,0 +1,71 @@
+"""Runs that are killed or interrupted at random moments, again and again, end as one that never was."""
+
+import os
+import random
+import signal
+import time
+import traceback
+
+import pytest
+from helpers.folders import assert_same_run
+
+from normlab import compose, run
+
+TABLE = ["model=net", "data=wine", "data.batch_size=8", "trainer.max_epochs=6"]
+IMAGES = ["model=mynet", "data=digits", "data.size=16", "data.batch_size=128", "trainer.max_epochs=3"]
+SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
+
+
+def started(overrides, folder) -> int:
+    """A process that trains, forked from this one so that it need not import torch."""
+    process = os.fork()
+    if process:
+        return process
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        run(compose(overrides), folder=folder)
+        os._exit(0)
+    except KeyboardInterrupt:
+        os._exit(130)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def ended(process) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def killed_until_done(overrides, folder, kills, chance, seconds) -> list[int]:
+    """Lets a run go on until it is done, through so many signals; returns how its processes ended."""
+    ends = []
+    while True:
+        process = started(overrides, folder)
+        if len(ends) < kills:
+            time.sleep(chance.uniform(0, seconds))
+            os.kill(process, chance.choice(SIGNALS))
+        ends.append(ended(process))
+        assert ends[-1] in (0, 130, -signal.SIGKILL, -signal.SIGTERM), ends
+        if ends[-1] == 0:
+            return ends
+
+
+@pytest.mark.parametrize(
+    "times",
+    [pytest.param(20, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.endurance)],
+)
+def test_killed_at_random_moments(tmp_path, times):
+    chance, done = random.Random(times), 0
+    for name, typed in (("table", TABLE), ("images", IMAGES)):
+        overrides = [*typed, "logger=none", "save_every=3steps"]
+        start = time.monotonic()
+        assert ended(started(overrides, tmp_path / name)) == 0
+        seconds = time.monotonic() - start
+        share = 0
+        while share < times // 2:
+            folder = tmp_path / f"{name}{share}"
+            ends = killed_until_done(overrides, folder, 3, chance, seconds)
+            assert_same_run(folder, tmp_path / name)
+            share += sum(end != 0 for end in ends)
+        done += share
+    assert done >= times
