@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 
+from normlab import app
 from normlab.errors import WriteError
 from normlab.folder.saving import WholeCheckpoints
 from normlab.folder.writing import append_line, copy_whole, write_text, write_with
@@ -48,6 +49,15 @@ def test_what_is_written_is_synced_before_it_takes_its_name_and_its_folder_after
         assert done == [str(tmp_path / ".a.part"), "replace", str(tmp_path)]
     append_line(tmp_path / "a", "line")
     assert done[-1] == str(tmp_path / "a")
+
+
+@pytest.mark.parametrize("error", [WriteError("a cannot be written"), OSError(errno.ENOSPC, "No space left", "a")])
+def test_a_full_disk_is_told_in_one_line_whoever_wrote_to_it(capsys, error):
+    def fail():
+        raise error
+
+    assert app._guarded(fail) == 1
+    assert capsys.readouterr().err == f"failed: {error}\n"
 
 
 def test_a_copy_has_blocks_of_its_own(tmp_path):
