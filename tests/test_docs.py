@@ -36,9 +36,9 @@ def commands(page: Path) -> list[list[str]]:
 
 
 def refusals(page: Path) -> list[tuple[str, str]]:
-    """Each command of a page that is shown with its answer, and the answer."""
+    """Each command of a page that is shown with a refusal, and the refusal."""
     shown = "\n".join(blocks(page, ""))
-    return re.findall(r"^\$ python train\.py (.*)\n((?:(?!\$ ).+\n?)+)", shown, re.M)
+    return re.findall(r"^\$ python train\.py (.*)\n(refused(?:(?!\$ ).+\n?)+)", shown, re.M)
 
 
 @pytest.fixture

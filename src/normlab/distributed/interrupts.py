@@ -12,7 +12,7 @@ from normlab.distributed.slurm import WARNING, batch_job
 ASKING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 ENDING = [signal.SIGINT, *ASKING]
 
-WORDS = b"\ninterrupted: the run ends after this batch, and is saved; Ctrl-C again ends it at once\n"
+WORDS = b" interrupted: the run ends after this batch, and is saved; Ctrl-C again ends it at once\n"
 
 
 class Interrupts:
