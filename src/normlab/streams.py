@@ -42,7 +42,7 @@ def _lossy(stream: Any) -> IO[str]:
     return io.TextIOWrapper(
         file if isinstance(stream.buffer, io.FileIO) else io.BufferedWriter(file),  # python -u has no buffer
         encoding=stream.encoding,
-        errors="backslashreplace",  # such as the name of a file that is no UTF-8
+        errors="backslashreplace",  # the name of a file may be no UTF-8
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )

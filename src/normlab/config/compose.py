@@ -135,7 +135,7 @@ def check_selections(parsed: Iterable[Override], source: ConfigSource) -> list[O
 
 
 def keep_typed(config: DictConfig) -> None:
-    """Where a part's `_target_` was typed, leaves of the part's keys those typed: the others are of another class."""
+    """Keeps the typed keys alone of a part whose `_target_` was typed: the others belong to another class."""
     typed = [override.key_or_group.split(".") for override in parse(config.overrides)]
     for group in [key[0] for key in typed if key[1:] == ["_target_"] and key[0] in GROUPS]:
         keys = ["_partial_", *(key[1] for key in typed if key[0] == group and len(key) > 1)]
@@ -208,7 +208,7 @@ def _apply(
         key, value = override.key_or_group, override.value()
         added = override.is_add() or override.is_force_add()
         check_name(config, key, added)
-        of_another_class = f"{key.split('.')[0]}._target_" in others  # than that of the yaml, which has the types
+        of_another_class = f"{key.split('.')[0]}._target_" in others  # the yaml has the types of its own class alone
         check_typed(config, key, value, None if of_another_class else OmegaConf.select(config, key), stated)
         OmegaConf.update(config, key, value, merge=True, force_add=added)
     return config, hydra

@@ -45,7 +45,7 @@ def make_node(node: DictConfig, key: str, **objects: Any) -> Any:
 
 
 def make_partial(node: DictConfig, key: str, **objects: Any) -> Any:
-    """As `make_node`, but not called yet; `objects` are what it will be called with."""
+    """What `make_node` would call, not called yet; `objects` are what it will be called with."""
     check_given(node, key, objects)
     try:
         partial = hydra.utils.instantiate(node, _partial_=True, _convert_="all")

@@ -1,4 +1,4 @@
-"""What the metrics of a run are called, told without torch."""
+"""What the metrics of a run are called, known without torch."""
 
 import re
 from collections.abc import Mapping, Sequence

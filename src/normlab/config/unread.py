@@ -61,7 +61,7 @@ def _check_part(part: Any, key: str) -> None:
     if not isinstance(part, dict) or not isinstance(part.get("_target_"), str):
         raise ConfigError(f"{key}: expected a part, which has _target_, the path of its class; found {part}")
     for name in part:
-        if str(name).startswith("_"):  # Hydra's own, of which the parts here have two
+        if str(name).startswith("_"):  # Hydra has more of them than parts may have
             _check(name, key, ("_target_", "_partial_"))
 
 

@@ -35,7 +35,7 @@ def of_all(own: T) -> list[T]:
 
 
 class LastSent:
-    """What this process sent last, as NCCL's collectives return before they are done.
+    """What this process sent last. It is noted, since NCCL's collectives return before they are done.
 
     layer: the name of the layer whose statistics or gradients it sent.
     """

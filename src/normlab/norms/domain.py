@@ -24,7 +24,7 @@ class DomainLayer(SeveralNorms):
 
     @property
     def eps(self) -> Any:
-        """As every `NormLayer`'s; an `UnfoldableEps` where another domain than the first is set, too."""
+        """The ε of every `NormLayer`; an `UnfoldableEps` also where another domain than the first is set."""
         if self.domain:
             return UnfoldableEps(
                 "norm=domain: the layer before it can absorb the first domain's map alone, and domain "

@@ -45,7 +45,7 @@ def activation_gain(activation: nn.Module) -> float:
         var = float(density @ (y - density @ y).square()) if torch.allclose(y[::200], few) else 0.0
     except (RuntimeError, ValueError):  # it takes only inputs of certain shapes
         var = 0.0
-    if not var > 1e-12:  # nor NaN
+    if not var > 1e-12:  # NaN is no larger either
         raise ValueError(f"norm=nf: {activation} is no function of each single value, so it has no gain; try ReLU")
     return var**-0.5
 

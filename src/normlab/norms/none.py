@@ -9,7 +9,7 @@ from normlab.norms.common.base import Norm
 
 @dataclass(frozen=True)
 class NoNorm(Norm):
-    """y = x. The layer before keeps its bias, where it has one: in `model=torchvision` and `timm` most have none.
+    """y = x. The layer before keeps its bias if it has one; in `model=torchvision` and `timm` most have none.
 
     Does not help deep networks without shortcuts at high learning rates.
     """

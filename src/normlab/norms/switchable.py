@@ -43,7 +43,7 @@ class SwitchableLayer(RunningNorm):
 
 
 def _mix(logits: Tensor, first: Tensor, *others: Tensor) -> Tensor:
-    """Σ w_k s_k, as s_1 + Σ w_k (s_k - s_1): the logits' gradients would else be differences of large numbers."""
+    """Σ w_k s_k, as s_1 + Σ w_k (s_k - s_1): else the logits' gradients are differences of large numbers."""
     base, shares = first.detach(), logits.softmax(0)
     return sum((share * (s - base) for share, s in zip(shares, (first, *others), strict=True)), base)
 

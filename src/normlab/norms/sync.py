@@ -14,7 +14,7 @@ class SyncLayer(RunningNorm):
     """See `Sync`. State as `nn.BatchNorm*d`."""
 
     declaration = Declaration(BATCH, running_stats=True, foldable=True, synchronisable=True)
-    synchronised = "a layer of norm=sync"  # until `Synchronise` tells its name
+    synchronised = "a layer of norm=sync"  # `Synchronise` puts the layer's name here
 
     @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same

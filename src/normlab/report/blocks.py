@@ -97,7 +97,7 @@ def overlap(unit: str, runs: Sequence[Run], part: str) -> float | None:
         if run.samples.get(part) and run.samples.get("train"):
             return run.samples[part] / run.samples["train"]
     data = next((run.config["data"] for run in runs if isinstance(run.config.get("data"), dict)), {})
-    try:  # as it was configured
+    try:  # the share that was configured
         if folds := data.get("folds"):
             return 1 / (float(folds) - 1)
         taken = float(data[f"{part}_fraction"])

@@ -11,9 +11,9 @@ from normlab.report.compare import Comparison
 from normlab.report.runs import Run, read_curve
 from normlab.report.settings import label
 
-POINTS = 200  # the most points that one curve has,
-LINES = 40_000  # that all curves have together,
-POINTER = 3_000  # and that the pointer finds
+POINTS = 200  # the most points that one curve has
+LINES = 40_000  # the most points that all curves have together
+POINTER = 3_000  # the most points that the pointer finds
 
 Curve = list[tuple[int, float]]
 Point = TypeVar("Point")

@@ -86,7 +86,7 @@ def _value(key: str, typed: Settings, flat: Settings) -> str:
 
 def _option(group: str, part: Any) -> str:
     """The option of a group that has a part's class and most of its values; the class itself where none has."""
-    from normlab.config.options import CONF  # with Hydra, which takes a while to import
+    from normlab.config.options import CONF  # it imports Hydra, which takes a while
 
     target = part.get("_target_") if isinstance(part, dict) else None
     files = sorted((CONF / group).glob("*.yaml")) if target else []

@@ -238,7 +238,7 @@ def _compile(network: nn.Module) -> None:
 
 
 def _uses_channels_last(config: DictConfig, network: nn.Module, device: str) -> bool:
-    """`auto` is for convolutions in 16 bits, unless a norm would copy its input out of that layout and back."""
+    """Whether the layout is channels_last; `auto` takes it for convolutions in 16 bits, if no norm copies then."""
     if config.channels_last != "auto":
         return config.channels_last
     if cuts(config):

@@ -80,7 +80,7 @@ class FullyShard(DDPStrategy):
 
     @override
     def teardown(self) -> None:
-        """As DDP's, except that the network stays on the device of its process group."""
+        """Does what DDP's does, except that the network stays on the device of its process group."""
         assert self.accelerator is not None
         assert self.cluster_environment is not None
         if self._layer_sync and self.model is not None:

@@ -90,7 +90,7 @@ class Launcher:
 
     def _cause(self, crew: Sequence[SpawnProcess], scratch: Path) -> Exception:
         """Why a run ended: a process's own error, a signal that ended one, or a wait in vain for another process."""
-        if not _killed(crew):  # otherwise what the others report is only a consequence
+        if not _killed(crew):  # after a kill, what the others report is only a consequence
             _await(crew, FAILING)
         errors = [load(file) for file in sorted(scratch.glob("error*"))]
         errors.sort(key=lambda timed: (isinstance(timed[1], PeerError | WaitError), timed[0]))

@@ -89,7 +89,7 @@ def process(place: Place, work: Callable[..., Any], *arguments: Any) -> None:
 
 
 def work(config: DictConfig, folder: Path, checkpoint: Path | None, scratch: Path) -> Outcome:
-    """One process's part of an action."""
+    """What one process does of an action."""
     rank, interrupts = int(os.environ["RANK"]), Interrupts(once=True)
     signal.signal(signal.SIGINT, interrupts.handle)
     set_allocator(config.allocator)
@@ -142,7 +142,7 @@ def save_error(scratch: Path, rank: int, error: Exception) -> None:
 
 
 def _left_to_launcher(own: int) -> Callable[[int, FrameType | None], None]:
-    """A handler that does nothing in the process `own`: the launcher gets the signal too, and ends its processes.
+    """A handler that does nothing in the process `own`, since the launcher gets the signal too and ends its processes.
 
     Workers of a DataLoader, which are forked from this process, end as they would without this handler.
     """

@@ -39,7 +39,7 @@ def make_network(config: DictConfig, data: Any, norm: Any) -> nn.Module:
 
 
 def _hands_on(config: DictConfig) -> bool:
-    """Whether the constructor takes any key, as one does that passes its keys to that of its parent."""
+    """Whether the constructor takes any key; one that passes its keys on to its parent does."""
     parameters = inspect.signature(locate(config.model._target_, "model")).parameters.values()
     return any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
 

@@ -128,7 +128,7 @@ def make_trainer(
         ours["accelerator"] = devices.OwnGpu()
     try:
         trainer = make_node(settings, "trainer", **ours)
-    except MisconfigurationException as error:  # such as an accelerator that is not there
+    except MisconfigurationException as error:  # the accelerator may not be there, for one
         device = f"trainer.accelerator={settings.accelerator}"
         raise ConfigError(f"trainer: {error} ({device}, trainer.precision={settings.precision})") from error
     trainer.profiler.dirpath = folder  # where a profiler writes its table

@@ -23,7 +23,9 @@ from normlab.sweeps.pace import Pace
 
 LOOK, LINE = 0.5, 10.0  # seconds between two looks, and between two lines where there is no terminal
 SHOWN = 10  # how many folders of failed jobs one line names
-WARNING = re.compile(rb"^\d{4}-\d\d-\d\d [\d:,]+ (?:WARNING|ERROR|CRITICAL) [\w.]+: *(.+)", re.M)  # as logs.py writes
+WARNING = re.compile(
+    rb"^\d{4}-\d\d-\d\d [\d:,]+ (?:WARNING|ERROR|CRITICAL) [\w.]+: *(.+)", re.M
+)  # logs.py writes such lines
 
 
 class Watch:
@@ -74,7 +76,7 @@ class Watch:
         console.print(text, markup=False)
 
     def failed(self, numbers: Iterable[int], returned: Iterable[JobReturn]) -> list[int]:
-        """The launched jobs that failed. Reports a failure that no result.json tells, as of a job that never began."""
+        """The launched jobs that failed. Reports a failure that no result.json tells, as a job that never began."""
         self._look()
         jobs = dict(zip(numbers, returned, strict=True))
         failed = {number: job for number, job in jobs.items() if job.status != JobStatus.COMPLETED}

@@ -38,7 +38,7 @@ def checkpoint(module: nn.Module, *args: Any) -> Any:
 
 
 def moves_statistics() -> bool:
-    """Whether a forward pass in training may move running statistics: not where torch's own checkpoint repeats it.
+    """Whether a forward pass in training may move running statistics; one that torch's checkpoint repeats may not.
 
     A forward pass within a backward pass is taken for such a repetition.
     """

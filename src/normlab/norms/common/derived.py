@@ -26,7 +26,7 @@ def derived(function: type[Derived], *args: Any) -> Any:
 
 
 def again() -> bool:
-    """Whether the backward pass that calls this is itself to be differentiated, as under `create_graph=True`."""
+    """Whether the backward pass that calls this will be differentiated itself, which `create_graph=True` asks for."""
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()  # compiled code has no second derivatives
 
 

@@ -14,7 +14,7 @@ from normlab.norms.common.moments import whole_moments
 
 
 def joint_moments(x: Tensor, layer: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `moments`, of the batches of all ranks taken together, and the unbiased variance.
+    """What `moments` gives, of the batches of all ranks taken together, and the unbiased variance.
 
     Raises ValueError, with the name of the `layer`, where all ranks together hold a single value per channel.
     """

@@ -40,7 +40,7 @@ def moments(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def whole_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As `moments` of the whole batch, but one value per channel is allowed."""
+    """Gives what `moments` gives of the whole batch, and allows one value per channel."""
     return derived(_Moments, x, [x.shape[0]])
 
 
@@ -185,7 +185,7 @@ def _by_pieces(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
         pairs = [
             torch.batch_norm_update_stats(piece, None, None, 0.0) for piece in pieces
-        ]  # as the training kernel does
+        ]  # the training kernel computes them alike
         mean, var = (torch.stack(list(of_pieces)) for of_pieces in zip(*pairs, strict=True))
     else:
         pairs = [torch.var_mean(piece, (0, *space_axes(x)), correction=0) for piece in pieces]

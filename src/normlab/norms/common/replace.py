@@ -19,7 +19,7 @@ from normlab.norms.common.probe import probe
 from normlab.norms.none import NoNorm
 
 # Layers on (N, C, *space) that an option can stand for, by the full name of their exact type, with the spatial
-# dimensions where the type tells them. What a subclass does, nobody vouched for. timm's are named here, not imported.
+# dimensions where the type tells them. Nobody vouches for what a subclass does. timm's are named here, not imported.
 DIMS: dict[str, int | None] = {
     "torch.nn.modules.batchnorm.BatchNorm1d": None,
     "torch.nn.modules.batchnorm.BatchNorm2d": 2,

@@ -60,7 +60,7 @@ def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def positive_part(g: Tensor, where: Tensor) -> Tensor:
-    """`g` where `where` is above 0, else 0, written over `where`; a mask would take another pass."""
+    """`g` where `where` is above 0, and 0 elsewhere, written over `where`; a mask would take another pass."""
     return torch.ops.aten.threshold_backward.grad_input(g, where, 0, grad_input=where)
 
 

@@ -82,14 +82,14 @@ class RunningNorm(BatchMoments, NormLayer):
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, *rest: Any) -> None:
-        """Loads a state; one without a counter, as of an older torch, leaves the layer's counter as it is."""
+        """Loads a state; one without a counter, such as older versions of torch save, leaves the layer's as it is."""
         version = local_metadata.get("version")
         if version is None or version < 2:
             state_dict.setdefault(f"{prefix}num_batches_tracked", self.num_batches_tracked)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def check_input(self, x: Tensor) -> None:
-        """As every `NormLayer`, and in training ValueError for an input without values, which has no statistics.
+        """Checks what every `NormLayer` checks. Raises ValueError in training for an input without values.
 
         Where other ranks have statistics, this one may be without.
         """

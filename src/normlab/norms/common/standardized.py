@@ -35,7 +35,7 @@ class StandardizedConv2d(nn.Conv2d):
         self.register_parameter("gain", nn.Parameter(torch.ones(self.out_channels)) if scaled else None)
 
     def reset_parameters(self) -> None:
-        """As torch does; the gain starts as 1."""
+        """Resets the parameters as torch does; the gain starts as 1."""
         super().reset_parameters()
         _reset_gain(self)
 
@@ -55,7 +55,7 @@ class StandardizedLinear(nn.Linear):
         self.register_parameter("gain", nn.Parameter(torch.ones(self.out_features)) if scaled else None)
 
     def reset_parameters(self) -> None:
-        """As torch does; the gain starts as 1."""
+        """Resets the parameters as torch does; the gain starts as 1."""
         super().reset_parameters()
         _reset_gain(self)
 

@@ -47,7 +47,7 @@ class JobRunner:
     def run(self, job: NumberedJob) -> JobReturn:
         """Runs a job in this process, which does nothing else."""
         os.chdir(self.folder)
-        sys.modules["__main__"] = ModuleType("__main__")  # else processes of trainer=ddp would start the worker's main
+        sys.modules["__main__"] = ModuleType("__main__")  # processes of trainer=ddp start the main module
         Singleton.set_state(self.singletons)
         setup_globals()
         version.setbase("1.3")

@@ -104,7 +104,7 @@ def _start(launcher: int) -> None:
     import lightning.pytorch  # noqa: F401  # every job needs it, and importing takes seconds
 
     gc.freeze()  # loky collects garbage every second, and would take 0.2 s to look through what was imported
-    atexit.register(gc.unfreeze)  # otherwise triton's modules complain when the process ends
+    atexit.register(gc.unfreeze)  # triton's modules complain at the end of a frozen process
 
 
 def _stop(running: "dict[Future[JobReturn], tuple[_Worker, NumberedJob]]") -> None:
