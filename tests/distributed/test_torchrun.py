@@ -43,8 +43,8 @@ def child(parent: int, rank: int) -> int:
     with open(f"/proc/{parent}/task/{parent}/children") as listed:
         children = [int(number) for number in listed.read().split()]
     for number in children:
-        with open(f"/proc/{number}/environ") as told:
-            if f"RANK={rank}" in told.read().split("\0"):
+        with open(f"/proc/{number}/environ") as environ:
+            if f"RANK={rank}" in environ.read().split("\0"):
                 return number
     raise AssertionError(f"torchrun has no rank {rank} among {children}")
 

@@ -13,13 +13,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from normlab.config import trust
 from normlab.config.conflicts import check_config
 from normlab.config.engines import check_engine
+from normlab.config.inherited import inherited, is_of_sweep, keep_typed, restore
 from normlab.config.inputs import NEED_A_RUN, named_checkpoint
 from normlab.config.names import check_name, check_option
-from normlab.config.options import GROUPS, SEVERAL, run_keys
+from normlab.config.options import GROUPS, run_keys
 from normlab.config.overrides import as_typed, is_hydras, is_selection, lines_of, parse, typed_value
 from normlab.config.rules import added_rules, check_all, check_typed, rule
 from normlab.config.source import OURS, ConfigSource
-from normlab.config.unread import PARTS, check_read, missing_keys
+from normlab.config.unread import check_read, missing_keys
 from normlab.config.values import check_value
 from normlab.errors import ConfigError, show
 from normlab.folder import files, place, reuse, writing
@@ -95,12 +96,12 @@ def compose_job(overrides: Sequence[str], source: ConfigSource = OURS) -> Compos
     _check_place(run_folder, action)
     goes_on = action != "fit" or (name is not None and typed_value(parsed, "extend", False))
     saved = files.read_config(run_folder) if goes_on and files.holds_run(run_folder) else None
-    inherited, kept = ([], {}) if saved is None else _inherited(saved, parsed, source)
-    config, hydra = _apply(inherited + parsed, source, kept)
-    config.overrides = [line for line in overrides if not _is_of_sweep(line)]
+    made_with, kept = ([], {}) if saved is None else inherited(saved, parsed, source)
+    config, hydra = _apply(made_with + parsed, source, kept)
+    config.overrides = [line for line in overrides if not is_of_sweep(line)]
     keep_typed(config)
     check_read(config)
-    check_all(config, added_rules(hydra.runtime.choices, inherited + parsed, source))
+    check_all(config, added_rules(hydra.runtime.choices, made_with + parsed, source))
     if saved is None:
         check_config(config, run_folder)
         return Composed(config, hydra)
@@ -132,39 +133,6 @@ def check_selections(parsed: Iterable[Override], source: ConfigSource) -> list[O
         if (group in GROUPS or group.startswith("hydra/")) and not override.is_delete():
             check_option(group, option, source.options(group))
     return selections
-
-
-def keep_typed(config: DictConfig) -> None:
-    """Keeps the typed keys alone of a part whose `_target_` was typed: the others belong to another class."""
-    typed = [override.key_or_group.split(".") for override in parse(config.overrides)]
-    for group in [key[0] for key in typed if key[1:] == ["_target_"] and key[0] in GROUPS]:
-        keys = ["_partial_", *(key[1] for key in typed if key[0] == group and len(key) > 1)]
-        config[group] = {key: value for key, value in config[group].items() if key in keys}
-
-
-def restore(fresh: DictConfig, overrides: Iterable[str], saved: DictConfig) -> DictConfig:
-    """A run's saved configuration, changed by the overrides, whose values are those of `fresh`."""
-    saved = saved.copy()
-    saved.name, saved.ckpt, saved.trust = fresh.name, fresh.ckpt, fresh.trust
-    if fresh.action == "predict":  # one process does it, however many have trained
-        saved.trainer.devices = saved.trainer.num_nodes = 1
-    for override in parse(overrides):
-        key = override.key_or_group
-        if key == "experiment" and override.input_line in saved.overrides:
-            continue  # the command that made the run is typed again
-        if key == "experiment":
-            raise ConfigError(f"experiment={override.value()}: an old run keeps its settings; change single keys")
-        if not is_hydras(override):
-            OmegaConf.update(saved, key, OmegaConf.select(fresh, key), merge=False, force_add=True)
-    if fresh.action == "fit":  # it goes on, and later looks at it inherit what was typed at any time
-        saved.overrides = _joined(saved.overrides, overrides)
-    return saved
-
-
-def _joined(earlier: Iterable[str], later: Iterable[str]) -> list[str]:
-    """What was typed at two times, the later value of each key; how jobs are chosen is left out."""
-    lines = {o.get_key_element().lstrip("+"): o.input_line for o in parse([*earlier, *later])}
-    return [str(line) for line in lines.values() if not _is_of_sweep(str(line))]
 
 
 @cache
@@ -228,11 +196,6 @@ def _reading(
     return trust.Reading(str(file), saved, typed, trusted, lambda group: parts(group, source))
 
 
-def _is_of_sweep(line: str) -> bool:
-    """Whether a line says how jobs are chosen or started, and nothing of the job itself."""
-    return line.startswith("sweep=") or is_hydras(parse([line])[0])
-
-
 def _checkpoint(parsed: list[Override]) -> str | None:
     """What was typed as ckpt=. Raises ConfigError for a file that is not there, before its run is looked for."""
     typed, name = typed_value(parsed, "ckpt"), typed_value(parsed, "name")
@@ -241,23 +204,3 @@ def _checkpoint(parsed: list[Override]) -> str | None:
     if name is None or not named_checkpoint(typed, place.resolve(name)).is_file():
         raise ConfigError(f"ckpt={typed}: there is no file {typed}")
     return typed
-
-
-def _inherited(
-    saved: DictConfig, parsed: list[Override], source: ConfigSource
-) -> tuple[list[Override], dict[str, Any]]:
-    """The options that a run was made with, but for those typed anew.
-
-    Where one of them is not among the options here, the run's own parts stand in place of all, by their groups.
-    """
-    typed = {override.key_or_group for override in parsed}
-    made_with = [o for o in parse(saved.overrides) if o.key_or_group not in typed and o.key_or_group in GROUPS]
-    chosen = [o for o in made_with if is_selection(o) and not o.is_sweep_override()]
-    if all(o.is_delete() or {*_listed(o.value())} <= {*source.options(o.key_or_group)} for o in chosen):
-        return chosen, {}
-    return [], {group: saved[group] for group in (*PARTS, *SEVERAL) if group in saved and group not in typed}
-
-
-def _listed(chosen: Any) -> list[str]:
-    """The options that were typed for a group, one or a list of them."""
-    return [show(option) for option in (chosen if isinstance(chosen, list) else [chosen])]

@@ -77,7 +77,7 @@ def behind(scores: np.ndarray, best: int, floor: float = 0.0, overlap: float = 0
 
 
 def behind_unpaired(scores: Sequence[np.ndarray], best: int, floor: float = 0.0) -> list[Difference]:
-    """What `behind` gives, for configurations without shared blocks; Games and Howell. scores: (blocks,) for each one."""
+    """What `behind` gives, for configurations without shared blocks (Games and Howell). scores: (blocks,) each."""
     means = [each.mean() for each in scores]
     errors = [max(each.var(ddof=1), floor) / len(each) if len(each) > 1 else NAN for each in scores]
     differences = []

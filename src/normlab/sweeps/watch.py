@@ -76,7 +76,7 @@ class Watch:
         console.print(text, markup=False)
 
     def failed(self, numbers: Iterable[int], returned: Iterable[JobReturn]) -> list[int]:
-        """The launched jobs that failed. Reports a failure that no result.json tells, as a job that never began."""
+        """The launched jobs that failed. Reports failures that no result.json tells: jobs that never began."""
         self._look()
         jobs = dict(zip(numbers, returned, strict=True))
         failed = {number: job for number, job in jobs.items() if job.status != JobStatus.COMPLETED}
