@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from helpers.cases import ROOT
 from helpers.folders import assert_same_weights, result_of
-from helpers.processes import train
+from helpers.processes import start, train
 from omegaconf import OmegaConf
 
 from normlab import compose, run
@@ -278,6 +278,24 @@ def test_a_cancelled_job_costs_no_other_and_the_same_command_goes_on(tmp_path, s
     train(*typed, cwd=tmp_path)
     assert json.loads((trained.parent / "result.json").read_text())["status"] == "finished"
     assert "resuming from" in (trained.parent / "train.log").read_text()
+
+
+def test_a_job_that_is_warned_goes_on_by_itself(tmp_path, slurm, login):
+    """submitit has SLURM send SIGUSR2 ahead of the time limit, and puts the job back into the queue."""
+    typed = [*login, *WINE[:-2], "trainer=cpu", "trainer.max_epochs=100", "data.batch_size=4", "seed=1,2", "name=s"]
+    sweep = start(*typed, "hydra.launcher.max_num_timeout=1", cwd=tmp_path)
+    folder = tmp_path / "outputs" / "s" / "1"
+    wait(lambda: (folder / "metrics.csv").is_file(), "job 1 never trained", 120)
+    (job,) = {line.partition("_")[0] for line in ask("squeue", "-h", "-o", "%i", env=slurm).split()}
+    subprocess.run(["scancel", "--signal=USR2", f"{job}_1"], env=slurm, check=True)
+    wait(lambda: result_of(folder)["status"] == "interrupted", "the job was not interrupted", 60)
+    wait(lambda: "PENDING" in ask("scontrol", "show", "job", "-o", f"{job}_1", env=slurm), "it is not in the queue", 60)
+    ask("scontrol", "update", f"JobId={job}_1", "StartTime=now", env=slurm)
+    _, errors = sweep.communicate(timeout=240)
+    assert sweep.returncode == 0, errors
+    assert "resuming from outputs/s/1/checkpoints/" in (folder / "train.log").read_text()
+    whole = run(compose([*WINE, "trainer=cpu", *typed[-4:-2], "seed=2"]), folder=tmp_path / "whole")
+    assert result_of(folder)["metrics"] == whole.metrics
 
 
 def test_a_job_that_is_refused_is_told_to_who_started_the_sweep(launched):

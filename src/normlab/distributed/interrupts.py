@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -48,17 +48,18 @@ class Interrupts:
 
 
 @contextmanager
-def interruptible(says: bool = False) -> Iterator[Interrupts]:
+def interruptible(says: bool = False, taken: Sequence[int] = ()) -> Iterator[Interrupts]:
     """Handles the signals that ask a process to end, those of SLURM in its jobs, and gives what they ask.
 
-    A handler that somebody else has set stays, such as nohup's or that of a program that calls us. Outside of the main
-    thread, which alone gets signals, nothing is handled.
+    A handler that somebody else has set stays, such as nohup's or that of a program that calls us, but for the signals
+    that are `taken`. Outside of the main thread, which alone gets signals, nothing is handled. What is asked within
+    another such context is asked of both.
     """
     main = threading.current_thread() is threading.main_thread()
     interrupts = Interrupts(says)
     heard = ENDING if batch_job() is None else [*ENDING, *WARNING]
-    before = {number: signal.getsignal(number) for number in heard if main}
-    ours = {number: handler for number, handler in before.items() if _may_be_replaced(handler)}
+    before = {number: signal.getsignal(number) for number in {*heard, *taken} if main}
+    ours = {number: handler for number, handler in before.items() if number in taken or _may_be_replaced(handler)}
     for number in ours:
         signal.signal(number, interrupts.handle)
     try:
@@ -66,8 +67,14 @@ def interruptible(says: bool = False) -> Iterator[Interrupts]:
     finally:
         for number, handler in ours.items():
             signal.signal(number, handler)
+            if (outer := _owner(handler)) is not None:
+                outer.asked = outer.asked or interrupts.asked
 
 
 def _may_be_replaced(handler: object) -> bool:
-    ours = isinstance(getattr(handler, "__self__", None), Interrupts)
-    return ours or handler in (signal.SIG_DFL, signal.default_int_handler)
+    return _owner(handler) is not None or handler in (signal.SIG_DFL, signal.default_int_handler)
+
+
+def _owner(handler: object) -> Interrupts | None:
+    owner = getattr(handler, "__self__", None)
+    return owner if isinstance(owner, Interrupts) else None

@@ -1,9 +1,11 @@
 """`hydra/launcher=slurm`, `submitit_slurm` and `submitit_local`: submitit makes each job of a sweep a SLURM job."""
 
+import signal
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn
 
+from normlab.distributed.interrupts import interruptible
 from normlab.folder.place import shown
 from normlab.sweeps.launchers.beside import Beside, JobRunner, NumberedJob
 
@@ -54,13 +56,26 @@ class SubmititLauncher(Beside):
 
 
 class _Resumed:
-    """submitit calls this with a job, and calls it again after a time limit: the run then goes on in its folder."""
+    """submitit calls this with a job, and calls it again after a time limit or a preemption: the run then goes on.
+
+    The signal at which submitit puts a job back into the queue is handed on to it when the run has been saved.
+    """
 
     def __init__(self, runner: JobRunner):
         self.runner = runner
 
     def __call__(self, job: NumberedJob) -> JobReturn:
-        return self.runner.run(job)
+        from submitit import JobEnvironment
+
+        warning = JobEnvironment._usr_sig()
+        requeue: Any = signal.getsignal(warning)
+        with interruptible(taken=(warning,)) as interrupts:
+            try:
+                return self.runner.run(job)
+            except KeyboardInterrupt:
+                if interrupts.asked == warning:
+                    requeue(warning, None)  # which exits
+                raise
 
     def checkpoint(self, job: NumberedJob) -> "DelayedSubmission":
         from submitit.helpers import DelayedSubmission
