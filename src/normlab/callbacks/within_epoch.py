@@ -48,7 +48,7 @@ class WithinEpoch(Checkpoint):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if not self.saving:
             return
-        epoch = trainer.fit_loop.epoch_loop
+        epoch: Any = trainer.fit_loop.epoch_loop
         checkpoint["within_epoch"] = {
             "batches": epoch.batch_progress.current.processed,
             "of": trainer.num_training_batches,

@@ -19,14 +19,21 @@ def batch_job() -> str | None:
     return os.environ.get("SLURM_JOB_ID") if os.environ.get("SLURM_JOB_NAME") not in INTERACTIVE else None
 
 
-def requeue(job: str) -> bool:
-    """Puts a job back into the queue that still runs, or is at its time limit, and returns whether that was done.
+def may_go_on(job: str) -> bool:
+    """Whether a job that was asked to end still runs, or is at its time limit; False for one that is cancelled.
 
-    One that is cancelled stays ended, and is `COMPLETING` until its processes have left. Where SLURM preempts with
-    REQUEUE it puts a job back by itself, unless the job ends in its time of grace.
+    A cancelled job is `COMPLETING` until its processes have left.
     """
     state = _scontrol("show", "job", "--oneliner", job)
-    if "JobState=RUNNING" not in state and "Reason=TimeLimit" not in state:
+    return "JobState=RUNNING" in state or "Reason=TimeLimit" in state
+
+
+def requeue(job: str) -> bool:
+    """Puts a job that may go on back into the queue, and returns whether that was done.
+
+    Where SLURM preempts with REQUEUE it does so by itself, unless the job ends in its time of grace.
+    """
+    if not may_go_on(job):
         return False
     problem = _scontrol("requeue", job)
     if problem:

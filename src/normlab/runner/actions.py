@@ -171,7 +171,8 @@ def _place(checkpoint: Path) -> str:
 def progress(parts: Parts) -> dict[str, Any]:
     """How far a fit came, in the keys of result.json."""
     trainer, fit = parts.trainer, parts.trainer.fit_loop
-    in_epoch = fit.epoch_progress.current.processed < fit.epoch_progress.current.started
+    epochs: Any = fit.epoch_progress.current
+    in_epoch = epochs.processed < epochs.started
     batches = fit.epoch_loop.batch_progress.current.completed if in_epoch else 0
     return _progress(trainer.current_epoch, batches, trainer.global_step, parts.task.guard.skipped, parts.record.best)
 

@@ -4,7 +4,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ def seed_everything(seed: int) -> None:
 
 def random_state(device: torch.device) -> dict[str, Any]:
     """The states of the generators of Python, NumPy and torch, on the CPU and on `device`; plain values and tensors."""
-    name, keys, *rest = np.random.get_state(legacy=True)
+    name, keys, *rest = cast(tuple[str, np.ndarray, int, int, float], np.random.get_state(legacy=True))
     return {
         "python": random.getstate(),
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.utils import JobReturn
 
 from normlab.distributed.interrupts import interruptible
+from normlab.distributed.slurm import batch_job, may_go_on
 from normlab.folder.place import shown
 from normlab.sweeps.launchers.beside import Beside, JobRunner, NumberedJob
 
@@ -58,7 +59,8 @@ class SubmititLauncher(Beside):
 class _Resumed:
     """submitit calls this with a job, and calls it again after a time limit or a preemption: the run then goes on.
 
-    The signal at which submitit puts a job back into the queue is handed on to it when the run has been saved.
+    submitit puts a job back into the queue at a signal of its own, and leaves SIGTERM unheard. Here both let the run be
+    saved first, and then submitit does its part, unless the job was cancelled.
     """
 
     def __init__(self, runner: JobRunner):
@@ -69,11 +71,12 @@ class _Resumed:
 
         warning = JobEnvironment._usr_sig()
         requeue: Any = signal.getsignal(warning)
-        with interruptible(taken=(warning,)) as interrupts:
+        with interruptible(taken=(warning, signal.SIGTERM)) as interrupts:
             try:
                 return self.runner.run(job)
             except KeyboardInterrupt:
-                if interrupts.asked == warning:
+                slurm_job = batch_job()
+                if interrupts.asked == warning or (slurm_job is not None and may_go_on(slurm_job)):
                     requeue(warning, None)  # which exits
                 raise
 
