@@ -24,12 +24,15 @@ LOGS = ("train.log", "environment.json", ".lock")  # a start more has lines more
 
 
 def every(*faults: str):
-    """Each fault with each write."""
-    cases = [(fault, number) for fault in faults for number in range(WRITES)]
-    return pytest.mark.parametrize(
-        ("fault", "number"),
-        [pytest.param(*case, marks=() if case[1] in QUICK else pytest.mark.slow) for case in cases],
-    )
+    """Each fault with each write: a few by default, a third of them by -m slow, the others by -m endurance."""
+
+    def marks(number: int):
+        if number in QUICK:
+            return ()
+        return pytest.mark.slow if number % 3 == 0 else pytest.mark.endurance
+
+    cases = [pytest.param(fault, number, marks=marks(number)) for fault in faults for number in range(WRITES)]
+    return pytest.mark.parametrize(("fault", "number"), cases)
 
 
 @pytest.fixture(scope="module")
