@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from normlab.norms.common.base import Norm
     from normlab.norms.common.declaration import Declaration, declaration
     from normlab.norms.common.replace import replace_norms
+    from normlab.report.frame import runs
     from normlab.runner.run import run
     from normlab.tasks.classify import Classify
     from normlab.tasks.multilabel import Multilabel
@@ -33,6 +34,7 @@ __all__ = [
     "declaration",
     "replace_norms",
     "run",
+    "runs",
 ]
 
 HOMES = {
@@ -47,6 +49,7 @@ HOMES = {
     "declaration": "norms.common.declaration",
     "replace_norms": "norms.common.replace",
     "run": "runner.run",
+    "runs": "report.frame",
 }
 
 

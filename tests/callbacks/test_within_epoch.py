@@ -1,5 +1,6 @@
 """A run that a signal asks to end goes on at the next batch, and ends as the one that was never interrupted."""
 
+import itertools
 import random
 import signal
 from contextlib import suppress
@@ -14,6 +15,7 @@ from lightning import Callback, LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from normlab import compose, run
+from normlab.callbacks import within_epoch
 from normlab.config.interval import parse_interval
 from normlab.errors import ConfigError
 
@@ -148,6 +150,16 @@ def test_saved_every_so_many_steps(tmp_path):
     assert (within["epoch"], within["within_epoch"]["batches"], within["global_step"]) == (1, 4, 10)
     run(compose(overrides), folder=tmp_path / "run")
     assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_saved_after_so_much_time(tmp_path, monkeypatch):
+    """A clock stands in for the machine's; each batch takes four minutes."""
+    clock = itertools.count(0, 60)
+    monkeypatch.setattr(within_epoch.time, "monotonic", lambda: next(clock))
+    with pytest.raises(RuntimeError, match="lost"):
+        run(compose(WINE), folder=tmp_path, callbacks=[Lose(epoch=0, batch=5)])
+    within = torch.load(tmp_path / "checkpoints" / "within_epoch.ckpt", weights_only=True)
+    assert within["within_epoch"]["batches"] in (3, 4, 5)
 
 
 class Lose(Callback):

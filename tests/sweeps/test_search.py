@@ -274,13 +274,6 @@ def test_tpe_searches_for_several_objectives_and_goes_on(tmp_path):
     assert trials(search(tmp_path / "parts", FakeLauncher(), **settings)) == trials(whole)
 
 
-def test_a_study_from_before_there_were_objectives_goes_on(tmp_path):
-    found = search(tmp_path, FakeLauncher(), n_trials=1)
-    old = {key: value for key, value in found.user_attrs["sweep"].items() if key != "objectives"}
-    found.set_user_attr("sweep", old)
-    assert len(search(tmp_path, FakeLauncher(), n_trials=2).trials) == 2
-
-
 def test_two_commands_do_not_share_a_study(tmp_path):
     with lock.hold(tmp_path), pytest.raises(ConfigError, match="another process is writing to"):
         search(tmp_path, FakeLauncher())

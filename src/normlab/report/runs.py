@@ -62,11 +62,11 @@ class Run:
         return tuple(0 if (number := _number(value)) is None else int(number) for value in values)
 
 
-def find_runs(folders: Iterable[Path]) -> list[Run]:
+def find_runs(folders: Iterable[Path], comparable: bool = True) -> list[Run]:
     """The fits in some folders and below them, in the order of their numbers.
 
-    Raises ConfigError where a folder is not there or holds no run, for runs of a newer version, and for runs whose
-    scores cannot be compared.
+    comparable: whether their scores must be of one kind. Raises ConfigError where they are not, where a folder is not
+    there or holds no run, and for runs of a newer version.
     """
     by_path: dict[Path, Run] = {}
     for top in folders:
@@ -78,7 +78,8 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
             raise ConfigError(f"{top} holds no run: expected folders with a result.json, as python train.py -m leaves")
         by_path |= runs
     runs = list(by_path.values())
-    _check_scores(runs)
+    if comparable:
+        _check_scores(runs)
     return runs
 
 
