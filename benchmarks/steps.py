@@ -27,7 +27,6 @@ from normlab.data.common.base import DataModule
 from normlab.data.common.batches import Batches, EpochOrder
 from normlab.models.net import Net
 from normlab.norms.batch import Batch
-from normlab.runner import trainer as trainer_module
 from normlab.tasks.optimizers import parameter_groups
 
 SAMPLES, BATCH = 50_000, 100
@@ -105,25 +104,10 @@ def bare(epochs: int) -> float:
 
 def ours(epochs: int, steps_per_execution: int) -> float:
     clock = Clock()
-    original = trainer_module.TrainingProgress
-
-    class WithClock(original):
-        def on_train_start(self, *args):
-            clock.on_train_start()
-            super().on_train_start(*args)
-
-        def on_train_end(self, *args):
-            super().on_train_end(*args)
-            clock.on_train_end()
-
-    trainer_module.TrainingProgress = WithClock
-    overrides = ["model=net", "trainer=cpu", f"trainer.max_epochs={epochs}", f"data.batch_size={BATCH}"]
+    overrides = ["model=net", "trainer=cpu", f"trainer.max_epochs={epochs}"]
     config = normlab.compose([*overrides, f"steps_per_execution={steps_per_execution}"])
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            normlab.run(config, folder, Made(BATCH))
-    finally:
-        trainer_module.TrainingProgress = original
+    with tempfile.TemporaryDirectory() as folder:
+        normlab.run(config, folder, Made(BATCH), callbacks=[clock])
     return clock.seconds / (epochs * SAMPLES / BATCH) * 1e6
 
 
