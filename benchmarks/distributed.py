@@ -27,7 +27,7 @@ from normlab.config.options import read_option
 from normlab.norms.batch import Batch
 from normlab.norms.common.synchronise import Synchronise
 from normlab.runner.allocator import set_allocator
-from normlab.runner.trainer import OWN_BUFFERS
+from normlab.runner.trainer import KEPT_BUFFERS
 
 CASES = [("mynet", 64), ("mynet", 256), ("resnet", 128), ("resnet", 512)]  # and the batch of each process
 WAYS = ("alone", "side by side", "DDP", "DDP, synchronised")
@@ -66,8 +66,8 @@ def process(rank: int, folder: str, count: int, rounds: int) -> None:
         networks = {
             "alone": plain,
             "side by side": plain,
-            "DDP": DistributedDataParallel(built(name), **OWN_BUFFERS),
-            "DDP, synchronised": DistributedDataParallel(Synchronise().apply(built(name)), **OWN_BUFFERS),
+            "DDP": DistributedDataParallel(built(name), **KEPT_BUFFERS),
+            "DDP, synchronised": DistributedDataParallel(Synchronise().apply(built(name)), **KEPT_BUFFERS),
         }
         found[name, batch] = {way: [] for way in WAYS}
         for _ in range(rounds):

@@ -1,5 +1,7 @@
 """ "Make it yours" in docs/adding-parts.md: its two commands give a project of another name that trains."""
 
+import ast
+import importlib
 import os
 import re
 import shutil
@@ -32,6 +34,17 @@ def test_pytest_m_gpu_alone_sees_gpus(expression, seen, monkeypatch, pytestconfi
 def test_this_suite_and_processes_that_it_starts_see_no_gpu():
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
     assert torch.cuda.device_count() == 0
+
+
+@pytest.mark.parametrize(
+    "file", [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("scripts/*.py")], ids=lambda file: file.name
+)
+def test_what_scripts_and_benchmarks_take_from_the_package_is_there(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("normlab"):
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                assert hasattr(module, name.name) or importlib.util.find_spec(f"{node.module}.{name.name}")
 
 
 @pytest.mark.slow
