@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
 
+from normlab.callbacks.within_epoch import WithinEpoch
 from normlab.errors import WriteError
 from normlab.folder.files import read_rows, whole_rows
 from normlab.folder.keep import kept_after
@@ -53,7 +53,7 @@ class MetricsTable:
         return csv.DictWriter(lines, self.columns, restval="", lineterminator="\n")
 
 
-class Record(Checkpoint):
+class Record(WithinEpoch):
     """Writes the row before the checkpoints: a run killed in between repeats the epoch and rewrites its row.
 
     It is a Lightning `Checkpoint`, which comes after every other callback and sees what they logged. Lightning's
@@ -61,7 +61,11 @@ class Record(Checkpoint):
     when the folder is moved.
     """
 
-    def __init__(self, folder: Path, score: str, mode: str, columns: Sequence[str], keep: Sequence[str] = ()):
+    def __init__(
+        self, folder: Path, score: str, mode: str, columns: Sequence[str], keep: Sequence[str] = (), **within: Any
+    ):
+        """within: what `WithinEpoch` takes."""
+        super().__init__(**within)
         self.folder, self.score, self.mode, self.keep = folder, score, mode, keep
         self.table = MetricsTable(folder / "metrics.csv", ["epoch", "step", *columns])
         self.best: dict[str, Any] | None = None  # epoch, score, metrics
@@ -78,16 +82,19 @@ class Record(Checkpoint):
         self.best = state_dict["best"]
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
         best = checkpoint["callbacks"][self.state_key]["best"]
         if trainer.is_global_zero and best is not None and best["epoch"] == checkpoint["epoch"]:
             copy_whole(self.path("last"), self.path("best"))  # the run may have been killed just before it did this
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
         if trainer.is_global_zero:
             self.table.truncate(trainer.current_epoch)
             self._keep(trainer.current_epoch)  # once more: the run may have been killed just before
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
         self.validated = {}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -110,12 +117,15 @@ class Record(Checkpoint):
             if sync:
                 self.pace.catch_up()
             self._keep(trainer.current_epoch + 1)
+        super().on_train_epoch_end(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             self.pace.catch_up()
+        super().on_train_end(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        super().on_exception(trainer, pl_module, exception)
         if trainer.is_global_zero and not isinstance(exception, WriteError):
             self.pace.catch_up()
 

@@ -2,8 +2,10 @@
 
 import math
 import time
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +14,6 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from normlab.callbacks.epoch_seed import seed_epoch
-from normlab.callbacks.record import Record
 from normlab.config.interval import Interval
 from normlab.data.common.seeds import kept_random_state, random_state, set_random_state
 from normlab.distributed.collectives import everywhere, of_all
@@ -30,10 +31,11 @@ class WithinEpoch(Checkpoint):
     process is saved as it was before; several processes end it first.
 
     It is a Lightning `Checkpoint`, which comes after every other callback, whose states are then those after the batch.
+    `Record` extends it, since a callback more would take longer in each step than all that this one does.
     """
 
-    def __init__(self, record: Record, seed: int, every: Interval | None, interrupts: Interrupts):
-        self.record, self.seed, self.interrupts = record, seed, interrupts
+    def __init__(self, seed: int, every: Interval | None, interrupts: Interrupts):
+        self.seed, self.interrupts = seed, interrupts
         self.seconds = math.inf if every is None or every.seconds is None else every.seconds
         self.steps = None if every is None else every.steps
         self.next_time = math.inf
@@ -41,6 +43,14 @@ class WithinEpoch(Checkpoint):
         self.saving = self.ending = False
         self.before_validation: dict[str, Any] = {}  # the states of the random number generators
         self.resumed: dict[str, Any] | None = None  # the epoch in progress of the checkpoint that was loaded
+
+    @abstractmethod
+    def path(self, which: str) -> Path:
+        """Where a checkpoint lies."""
+
+    @abstractmethod
+    def save(self, trainer: Trainer, which: str) -> None:
+        """Saves the present state as a checkpoint; all processes call it."""
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.resumed = checkpoint.get("within_epoch")
@@ -74,14 +84,14 @@ class WithinEpoch(Checkpoint):
             raise KeyboardInterrupt
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher):  # pyright: ignore
+        if _validation_may_follow(trainer):
             self.before_validation = random_state(pl_module.device)
         guard: Any = pl_module.guard
         due = self.steps is not None and trainer.global_step >= self.saved_step + self.steps
         if not (due or guard.asked) or not _can_save(trainer):
             return
         guard.asked = False
-        self._save(trainer)
+        self._save_within(trainer)
         self.ending = not everywhere(self.interrupts.asked is None, pl_module.device)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -91,13 +101,13 @@ class WithinEpoch(Checkpoint):
     def on_validation_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         asked = self.interrupts.patient and self.interrupts.asked is not None
         if asked and trainer.world_size == 1 and _can_save(trainer):
-            self._save(trainer)
+            self._save_within(trainer)
             raise KeyboardInterrupt
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_step, self.next_time = trainer.global_step, time.monotonic() + self.seconds
         if trainer.is_global_zero:
-            remove(self.record.path("within_epoch"))
+            remove(self.path("within_epoch"))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.interrupts.patient = False
@@ -115,10 +125,10 @@ class WithinEpoch(Checkpoint):
         if not everywhere(self.interrupts.asked is None, trainer.strategy.root_device):
             raise KeyboardInterrupt
 
-    def _save(self, trainer: Trainer) -> None:
+    def _save_within(self, trainer: Trainer) -> None:
         self.saving = True
         try:
-            self.record.save(trainer, "within_epoch")
+            self.save(trainer, "within_epoch")
         finally:
             self.saving = False
         self.saved_step, self.next_time = trainer.global_step, time.monotonic() + self.seconds
@@ -150,6 +160,13 @@ class WithinEpoch(Checkpoint):
         if saved["batches"] < saved["of"]:
             trainer.train_dataloader.begin(saved["batches"], as_at_its_start)  # pyright: ignore
         set_random_state(own["random"], task.device)
+
+
+def _validation_may_follow(trainer: Trainer) -> bool:
+    """Whether this batch may be followed by a validation. Lightning's own answer takes a tenth of a small step."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    every = trainer.val_check_batch  # None where the clock decides
+    return progress.is_last_batch or every is None or progress.current.ready % every == 0
 
 
 def _can_save(trainer: Trainer) -> bool:

@@ -15,6 +15,7 @@ from normlab.callbacks.record import Record
 from normlab.config.cutting import cuts
 from normlab.config.inputs import input_path
 from normlab.config.instantiate import check_given, locate, make, make_partial
+from normlab.config.interval import parse_interval
 from normlab.config.options import options, read_option
 from normlab.distributed import devices
 from normlab.distributed.interrupts import Interrupts
@@ -108,13 +109,16 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
     task = _task(config, network, data)
     score = config.score or task.score
     task.check_score(score)
-    record = Record(folder, score, config.score_mode or task.direction(score), task.metric_names(), config.keep)
+    every = None if config.save_every is None else parse_interval(config.save_every)
+    within = {"seed": config.seed, "every": every, "interrupts": context.interrupts}
+    mode = config.score_mode or task.direction(score)
+    record = Record(folder, score, mode, task.metric_names(), config.keep, **within)
     if config.action == "fit":
         task.check_training()
     if config.action == "fit" and config.data.get("mix") is not None and isinstance(task, Classify):
         task.check_mixing()
     loaders = TrainerData(data, config, inputs and inputs.loader)
-    trainer = make_trainer(config, folder, record, network, processes, context.interrupts, context.callbacks)
+    trainer = make_trainer(config, folder, record, network, processes, context.callbacks)
     if _uses_channels_last(config, network, trainer.strategy.root_device.type):
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     # Lightning converts only after it has loaded a checkpoint; under 64-true half of the digits would be lost.

@@ -22,12 +22,9 @@ from normlab.callbacks.progress import TrainingProgress
 from normlab.callbacks.record import Record
 from normlab.callbacks.same_config import SameConfig
 from normlab.callbacks.tags import Tags
-from normlab.callbacks.within_epoch import WithinEpoch
 from normlab.config.cutting import check_several, cuts
 from normlab.config.instantiate import make_node, offer
-from normlab.config.interval import parse_interval
 from normlab.distributed import devices
-from normlab.distributed.interrupts import Interrupts
 from normlab.errors import ConfigError
 from normlab.folder.files import OUR_TRAINER_KEYS
 from normlab.folder.identity import config_hash
@@ -71,12 +68,10 @@ def make_trainer(
     record: Record,
     network: nn.Module,
     processes: int,
-    interrupts: Interrupts,
     callbacks: Sequence[Callback] = (),
 ) -> Trainer:
     """The trainer of a run, with its callbacks, loggers and strategy.
 
-    interrupts: what signals ask of the run.
     callbacks: those that are not configured, which are called before the others. Raises ConfigError.
     """
     stop_probing()
@@ -93,8 +88,7 @@ def make_trainer(
         following = {"monitor": record.score, "mode": record.mode, "run_folder": folder}
         added = [offer(node, f"callbacks.{name}", following) for name, node in config.callbacks.items()]
         loggers = [offer(node, f"logger.{name}", {"save_dir": folder}) for name, node in config.logger.items()]
-        every = None if config.save_every is None else parse_interval(config.save_every)
-        core += [record, WithinEpoch(record, config.seed, every, interrupts)]
+        core.append(record)
         if handed_over(folder) and not config.extend:
             added.append(Pruning(record))
     if config.action == "lr_find":
