@@ -38,8 +38,8 @@ def main(place: Path) -> None:
         predicted = run(compose(["action=predict", f"ckpt={name}/finished/checkpoints/best.ckpt"]))
         assert predicted.predictions is not None
         for run_folder in (folder / "finished", folder / "stopped"):
-            for file in (".lock", "train.log"):
-                (run_folder / file).unlink()
+            for file in (".lock", "train.log", "changes.diff"):
+                (run_folder / file).unlink(missing_ok=True)
             shutil.rmtree(run_folder / "predict", ignore_errors=True)
             config, environment = run_folder / "config.yaml", run_folder / "environment.json"
             config.write_text(config.read_text().replace(name, "outputs"))
