@@ -138,7 +138,7 @@ class Pids:
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_after_its_last_job_is_replaced():
-    worker = _Worker(threads=1, sweep=Pids())
+    worker = _Worker(threads=1, runner=Pids())
     first = worker.pid.result()
     waiting = worker.pool.submit(time.sleep, 60)
     os.kill(first, signal.SIGKILL)
