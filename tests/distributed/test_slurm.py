@@ -136,7 +136,7 @@ def submit(*arguments: str, cwd: Path, env: dict[str, str], code: int = 0) -> tu
     """Runs scripts/train.sbatch where a person would; gives the job's number and messages, asserts its exit code."""
     if not (cwd / "train.py").exists():
         (cwd / "train.py").symlink_to(ROOT / "train.py")
-    command = ["sbatch", "--wait", "--parsable", "--time=2", "--cpus-per-task=1"]
+    command = ["sbatch", "--wait", "--parsable", "--time=5", "--cpus-per-task=1"]
     command += [str(ROOT / "scripts" / "train.sbatch"), *arguments]
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=180, check=False)
     job = done.stdout.strip()
@@ -164,7 +164,7 @@ def test_two_nodes_make_one_folder_called_as_the_job_with_the_weights_of_ddp_cpu
 def test_a_job_that_slurm_asks_to_end_goes_on_within_its_epoch(how, tmp_path, slurm):
     """A warning is what sbatch --signal sends ahead of a limit; at the limit itself SLURM sends SIGTERM, then kills."""
     (tmp_path / "train.py").symlink_to(ROOT / "train.py")
-    command = ["sbatch", "--parsable", "--time=1" if how == "the time limit" else "--time=3", "--cpus-per-task=1"]
+    command = ["sbatch", "--parsable", "--time=1" if how == "the time limit" else "--time=5", "--cpus-per-task=1"]
     command += [] if how == "a warning" else ["--signal=TERM@0"]
     typed = [*WINE, "data.batch_size=4", f"trainer.max_epochs={4000 if how == 'the time limit' else 40}"]
     script = [str(ROOT / "scripts" / "train.sbatch"), *typed, "name=s"]
@@ -179,7 +179,7 @@ def test_a_job_that_slurm_asks_to_end_goes_on_within_its_epoch(how, tmp_path, sl
     wait(lambda: state in ask("scontrol", "show", "job", "-o", job, env=slurm), f"no {state}", 60)
     if how == "cancelled":
         return
-    ask("scontrol", "update", f"JobId={job}", "StartTime=now", "TimeLimit=4", env=slurm)  # SLURM waits two minutes
+    ask("scontrol", "update", f"JobId={job}", "StartTime=now", "TimeLimit=6", env=slurm)  # SLURM waits two minutes
     if how == "the time limit":
         wait(lambda: result_of(folder)["status"] == "running", "the job never went on", 60)
         ask("scancel", job, env=slurm)
