@@ -48,6 +48,11 @@ def load_weights(task: nn.Module, path: Path) -> None:
     task.load_state_dict({key: cut_like(value, expected[key]) for key, value in saved.items()})
 
 
+def epochs_ended(checkpoint: dict[str, Any]) -> int:
+    """How many epochs of a fit had ended when it was saved."""
+    return checkpoint["epoch"] + ("within_epoch" not in checkpoint)
+
+
 def check_network(expected: Mapping[str, Tensor], saved: Mapping[str, Tensor], path: Path) -> None:
     """Raises ConfigError where the saved weights are not those that a network expects."""
     differences = [f"{key} is missing" for key in expected.keys() - saved.keys()]

@@ -38,8 +38,7 @@ def write_environment(path: Path, devices: dict[str, Any]) -> None:
 @cache
 def _packages() -> dict[str, str]:
     """The versions of all that is installed."""
-    known = sorted((found.name, found.version) for found in metadata.distributions())
-    return dict(known)
+    return dict(sorted((installed.name, installed.version) for installed in metadata.distributions()))
 
 
 @cache

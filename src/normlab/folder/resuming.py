@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from normlab.errors import DamagedError
-from normlab.folder.checkpoints import check_network, no_checkpoint, read
+from normlab.folder.checkpoints import check_network, epochs_ended, no_checkpoint, read
 from normlab.folder.files import damaged, whole_rows
 from normlab.folder.pace import SYNCED
 from normlab.folder.place import failing, shown
@@ -75,7 +75,9 @@ def _whole(files: Iterable[Path]) -> Saved:
 
 def _newest_good(saved: Saved, folder: Path) -> Path | None:
     rows = _rows(folder)
-    good = [file for file in saved if _has_best(saved[file], saved) and (rows is None or _ended(saved[file]) <= rows)]
+    good = [
+        file for file in saved if _has_best(saved[file], saved) and (rows is None or epochs_ended(saved[file]) <= rows)
+    ]
     return max(good, key=lambda file: (*_place(saved[file]), file.name == "last.ckpt"), default=None)
 
 
@@ -87,12 +89,7 @@ def _rows(folder: Path) -> int | None:
 
 
 def _place(checkpoint: dict[str, Any]) -> tuple[int, int]:
-    return _ended(checkpoint), checkpoint["global_step"]
-
-
-def _ended(checkpoint: dict[str, Any]) -> int:
-    """How many epochs had ended."""
-    return checkpoint["epoch"] + ("within_epoch" not in checkpoint)
+    return epochs_ended(checkpoint), checkpoint["global_step"]
 
 
 def _has_best(checkpoint: dict[str, Any], saved: Saved) -> bool:
@@ -102,7 +99,7 @@ def _has_best(checkpoint: dict[str, Any], saved: Saved) -> bool:
 def _best_of(checkpoint: dict[str, Any], saved: Saved) -> Path | None:
     """The file that holds the end of a checkpoint's best epoch."""
     epoch = _best_epoch(checkpoint)
-    holding = [file for file in saved if epoch is not None and _ended(saved[file]) == epoch + 1]
+    holding = [file for file in saved if epoch is not None and epochs_ended(saved[file]) == epoch + 1]
     holding = [file for file in holding if "within_epoch" not in saved[file]]
     return max(holding, key=lambda file: file.name == "best.ckpt", default=None)
 

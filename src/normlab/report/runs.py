@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 from normlab.errors import ConfigError
+from normlab.folder.files import FORMAT
 from normlab.folder.identity import REPLICATES
 
-FORMAT = 1  # the newest format of result.json that is understood
 ENDS = ("finished", "failed", "refused", "interrupted", "pruned")
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
 

@@ -18,7 +18,7 @@ from normlab.data.common.base import DataModule
 from normlab.data.common.targets import class_names, target_columns
 from normlab.distributed.peers import Peers
 from normlab.errors import ConfigError, DamagedError
-from normlab.folder.checkpoints import load_weights, read
+from normlab.folder.checkpoints import epochs_ended, load_weights, read
 from normlab.folder.place import shown
 from normlab.folder.writing import write_text, write_with
 from normlab.logs import console
@@ -182,9 +182,9 @@ def saved_progress(checkpoints: Path) -> dict[str, Any]:
     for which in ("within_epoch", "last"):
         with suppress(DamagedError):  # the checkpoint is damaged, or there is none
             saved = read(checkpoints / f"{which}.ckpt", mmap=True)
-            ended, batches = (0, saved["within_epoch"]["batches"]) if "within_epoch" in saved else (1, 0)
+            batches = saved["within_epoch"]["batches"] if "within_epoch" in saved else 0
             best = saved["callbacks"]["Record"]["best"]
-            return _progress(saved["epoch"] + ended, batches, saved["global_step"], saved["skipped"], best)
+            return _progress(epochs_ended(saved), batches, saved["global_step"], saved["skipped"], best)
     return _progress(0, 0, 0, 0, None)
 
 

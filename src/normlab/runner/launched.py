@@ -71,7 +71,7 @@ def process(place: Place, work: Callable[..., Any], *arguments: Any) -> None:
     keep_going()
     for number in ASKING:
         signal.signal(number, _left_to_launcher(os.getpid()))
-    signal.signal(signal.SIGINT, _first_interrupt)
+    signal.signal(signal.SIGINT, Interrupts(once=True).handle)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     place.join()
@@ -152,12 +152,6 @@ def _left_to_launcher(own: int) -> Callable[[int, FrameType | None], None]:
             os._exit(128 + number)
 
     return handler
-
-
-def _first_interrupt(number: int, frame: FrameType | None) -> None:
-    """Raises KeyboardInterrupt once: Ctrl-C reaches a process from the terminal and again from its launcher."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def _leave(code: int) -> None:

@@ -36,7 +36,7 @@ class Classify(Task):
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def available_metrics(self) -> dict[str, Callable[[], Metric]]:
-        classes = {"num_classes": self.num_classes, "validate_args": False}
+        _, classes = self.torchmetrics()
         return {
             "acc": partial(MulticlassAccuracy, average="micro", **classes),
             "f1": partial(MulticlassF1Score, average="macro", **classes),
