@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,10 @@ from normlab.errors import WriteError
 from normlab.folder.files import read_rows, whole_rows
 from normlab.folder.keep import kept_after
 from normlab.folder.pace import Pace
+from normlab.folder.place import shown
 from normlab.folder.writing import append_line, copy_whole, write_text
+
+log = logging.getLogger(__name__)
 
 
 class MetricsTable:
@@ -83,9 +87,19 @@ class Record(WithinEpoch):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        if trainer.is_global_zero:
+            log.info(f"resuming from {self._told(checkpoint)}")
         best = checkpoint["callbacks"][self.state_key]["best"]
         if trainer.is_global_zero and best is not None and best["epoch"] == checkpoint["epoch"]:
             copy_whole(self.path("last"), self.path("best"))  # the run may have been killed just before it did this
+
+    def _told(self, checkpoint: dict[str, Any]) -> str:
+        """Which checkpoint this is, and where in the training it was saved."""
+        within = checkpoint.get("within_epoch")
+        if within is None:
+            return f"{shown(self.path('last'))}, after its last finished epoch"
+        place = f"epoch {checkpoint['epoch'] + 1}, after batch {within['batches']} of {within['of']}"
+        return f"{shown(self.path('within_epoch'))}, {place}"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)

@@ -57,8 +57,6 @@ def fit(parts: Parts, folder: Path) -> Outcome:
     """Trains, going on from the newest checkpoint if there is one, then tests the best, unless the run is pruned."""
     trainer, record = parts.trainer, parts.record
     newest = next(filter(Path.is_file, map(record.path, ("within_epoch", "last"))), None)
-    if newest is not None:
-        log.info(f"resuming from {shown(newest)}, {_place(newest)}")
     trainer.fit(parts.task, datamodule=parts.loaders, ckpt_path=newest, weights_only=True)
     if record.best is None:  # trainer.max_steps ended the run before its first validation
         record.adopt_last(trainer, trainer.validate(parts.task, datamodule=parts.loaders, verbose=False)[0])
@@ -157,15 +155,6 @@ def lr_find(parts: Parts, folder: Path) -> Outcome:
         return Outcome()
     log.info(f"suggestion: optimizer.lr={rates[place]:.2g}; the curve is {shown(picture)}")
     return Outcome(None, {"lr": rates[place]})
-
-
-def _place(checkpoint: Path) -> str:
-    """Where in the training a checkpoint was saved, in words."""
-    saved = read(checkpoint, mmap=True)
-    within = saved.get("within_epoch")
-    if within is None:
-        return "after its last finished epoch"
-    return f"epoch {saved['epoch'] + 1}, after batch {within['batches']} of {within['of']}"
 
 
 def progress(parts: Parts) -> dict[str, Any]:
