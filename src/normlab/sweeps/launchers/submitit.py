@@ -75,8 +75,8 @@ class _Resumed:
             try:
                 return self.runner.run(job)
             except KeyboardInterrupt:
-                slurm_job = batch_job()
-                if interrupts.asked == warning or (slurm_job is not None and may_go_on(slurm_job)):
+                job_number = batch_job() if interrupts.asked == signal.SIGTERM else None
+                if interrupts.asked == warning or (job_number is not None and may_go_on(job_number)):
                     requeue(warning, None)  # which exits
                 raise
 
