@@ -7,6 +7,7 @@ import torch
 import torchvision.models as library
 from torch import nn
 
+from normlab.models.common.head import head
 from normlab.models.common.zoo import check_name, named
 from normlab.norms.common.base import Norm
 from normlab.norms.common.replace import replace_norms
@@ -68,10 +69,10 @@ def _arguments(name: str, size: tuple[int, int], pretrained: bool) -> dict[str, 
 
 def _new_head(built: nn.Module, out_features: int) -> None:
     """Puts an untrained layer of `out_features` in the place of the one that gives ImageNet's classes."""
-    layers = [(key, module) for key, module in built.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    key, head = layers[-1]
-    if isinstance(head, nn.Linear):
-        if head.out_features != out_features:
-            built.set_submodule(key, nn.Linear(head.in_features, out_features, head.bias is not None))
-    elif head.out_channels != out_features:
-        built.set_submodule(key, nn.Conv2d(head.in_channels, out_features, kernel_size=1))
+    last: Any = head(built)
+    key = next(key for key, module in built.named_modules() if module is last)
+    if isinstance(last, nn.Linear):
+        if last.out_features != out_features:
+            built.set_submodule(key, nn.Linear(last.in_features, out_features, last.bias is not None))
+    elif last.out_channels != out_features:
+        built.set_submodule(key, nn.Conv2d(last.in_channels, out_features, kernel_size=1))
