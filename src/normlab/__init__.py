@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from normlab.errors import ConfigError
     from normlab.norms.common.base import Norm
     from normlab.norms.common.declaration import Declaration, declaration
+    from normlab.norms.common.fold import fold
     from normlab.norms.common.replace import replace_norms
     from normlab.report.frame import runs
     from normlab.runner.run import run
@@ -32,6 +33,7 @@ __all__ = [
     "Regress",
     "compose",
     "declaration",
+    "fold",
     "replace_norms",
     "run",
     "runs",
@@ -47,6 +49,7 @@ HOMES = {
     "Regress": "tasks.regress",
     "compose": "config.compose",
     "declaration": "norms.common.declaration",
+    "fold": "norms.common.fold",
     "replace_norms": "norms.common.replace",
     "run": "runner.run",
     "runs": "report.frame",

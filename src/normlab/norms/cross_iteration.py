@@ -22,7 +22,11 @@ class Linked(nn.Module):
     norm that stands behind a sum of the output and a shortcut.
     """
 
+    weight: Tensor
     seen: Tensor | None = None
+
+    def effective_weight(self) -> Tensor:
+        return self.weight
 
     @leaf
     def forward(self, input: Tensor) -> Tensor:

@@ -69,17 +69,23 @@ def average(newest: Tensor, ring: Tensor, seen: Tensor, average_from: int) -> Te
 class CentredConv2d(nn.Conv2d):
     """`nn.Conv2d` that takes each filter's mean off its weight; the same state."""
 
+    def effective_weight(self) -> Tensor:
+        return self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+
     @leaf
     def forward(self, input: Tensor) -> Tensor:
-        return self._conv_forward(input, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
+        return self._conv_forward(input, self.effective_weight(), self.bias)
 
 
 class CentredLinear(nn.Linear):
     """`nn.Linear` that takes each row's mean off its weight; the same state."""
 
+    def effective_weight(self) -> Tensor:
+        return self.weight - self.weight.mean(1, keepdim=True)
+
     @leaf
     def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input, self.weight - self.weight.mean(1, keepdim=True), self.bias)
+        return F.linear(input, self.effective_weight(), self.bias)
 
 
 class MABNLayer(NormLayer):

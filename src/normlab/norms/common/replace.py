@@ -6,7 +6,7 @@ network = replace_norms(torchvision.models.resnet18(), Ghost(size=16))
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -71,11 +71,20 @@ def replace_norms(
         raise ValueError(f"norm={norm.name} finds no normalization layer to replace in this network; use norm=none")
     dims = _dims(network, layers, sample)
     new = {layer: _replacement(network, name, layer, norm, dims[name]) for name, layer in layers.items()}
+    return put(network, new)
+
+
+def put(network: nn.Module, new: Mapping[Any, nn.Module]) -> nn.Module:
+    """Puts modules in the place of others, by those, wherever these stand in `network`; returns the network."""
     for parent in list(network.modules()):
         for name, child in list(parent._modules.items()):
             if child in new:
                 parent.add_module(name, new[child])
     return new.get(network, network)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    return any("hooks" in key and value for key, value in vars(module).items())
 
 
 def _norms(network: nn.Module, keep: Collection[str]) -> dict[str, nn.Module]:
@@ -118,7 +127,7 @@ def _check_replaceable(layers: dict[str, nn.Module], norm: Norm) -> None:
     for name, layer in layers.items():
         if _full_name(layer) not in DIMS:
             unknown.setdefault(type(layer).__name__, []).append(name)
-        elif any("hooks" in key and value for key, value in vars(layer).items()):
+        elif has_hooks(layer):
             raise ValueError(f"{name or 'the network'} has hooks, which would be lost: register them afterwards")
     if unknown:
         listed = "; ".join(f"{kind} ({_few(names)})" for kind, names in unknown.items())

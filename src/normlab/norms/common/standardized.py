@@ -39,9 +39,12 @@ class StandardizedConv2d(nn.Conv2d):
         super().reset_parameters()
         _reset_gain(self)
 
+    def effective_weight(self) -> Tensor:
+        return standardized(self.weight, self.eps, self.gain)
+
     @leaf
     def forward(self, input: Tensor) -> Tensor:
-        return self._conv_forward(input, standardized(self.weight, self.eps, self.gain), self.bias)
+        return self._conv_forward(input, self.effective_weight(), self.bias)
 
 
 class StandardizedLinear(nn.Linear):
@@ -59,9 +62,12 @@ class StandardizedLinear(nn.Linear):
         super().reset_parameters()
         _reset_gain(self)
 
+    def effective_weight(self) -> Tensor:
+        return standardized(self.weight, self.eps, self.gain)
+
     @leaf
     def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input, standardized(self.weight, self.eps, self.gain), self.bias)
+        return F.linear(input, self.effective_weight(), self.bias)
 
 
 def _reset_gain(layer: nn.Module) -> None:
