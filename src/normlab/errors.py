@@ -53,6 +53,10 @@ class DamagedError(ConfigError):
     """A file of a run is cut off, empty, or of another program or a later version."""
 
 
+class ChangedError(ConfigError):
+    """The training data of a run is no longer what it was begun on; the run itself is as good as before."""
+
+
 class WriteError(Exception):
     """A file of a run folder cannot be written, as on a full disk. The message names the file, why, and what to do."""
 

@@ -1,5 +1,6 @@
 """Your own images: layouts, what is measured, in memory and streamed alike, and every kind of bad input."""
 
+import builtins
 import os
 import re
 import shutil
@@ -266,14 +267,14 @@ REASONS = {
 def test_a_file_that_cannot_be_read_ends_the_run_or_is_left_out(how, in_memory, folder, monkeypatch, caplog):
     spoil(folder, how)
     if how == "unreadable":  # tests may run as root, who may read everything
-        opening = Image.open
+        opening = builtins.open
 
-        def refuse(file):
-            if file.endswith("b/005.png"):
+        def refuse(file, *given, **named):
+            if str(file).endswith("b/005.png"):
                 raise PermissionError(13, "Permission denied", file)
-            return opening(file)
+            return opening(file, *given, **named)
 
-        monkeypatch.setattr(Image, "open", refuse)
+        monkeypatch.setattr(builtins, "open", refuse)
     for _ in range(2):  # the second time from the cache
         with pytest.raises(ConfigError, match=rf"^\S*images/b/005.png cannot be read: {REASONS[how]}.*corrupt=skip$"):
             data_of(folder, in_memory=in_memory, workers=0)

@@ -31,7 +31,8 @@ class Digits(DataModule):
 
     def load(self) -> dict[str, tuple[Tensor | Source, Tensor]]:
         bunch: Any = load_digits()
-        images = torch.tensor(bunch.images, dtype=torch.float32).unsqueeze(1) / 16
+        self.raw = torch.tensor(bunch.images)
+        images = self.raw.float().unsqueeze(1) / 16
         images = F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True)
         return {"train": (images.expand(-1, self.channels, -1, -1).contiguous(), torch.tensor(bunch.target))}
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from normlab.data.common.batches import Source
+from normlab.data.common.fingerprint import Fingerprint, of_files
 from normlab.data.images.base import Images
 from normlab.data.images.files import check_classes, find_classes
 from normlab.data.images.gather import Handling, gather
@@ -33,6 +34,7 @@ class ImageFolder(Images):
     ):
         super().__init__(**images)
         self.path = path
+        self.contents: dict[str, list[str]] = {}  # for each part as it is loaded, what its files' contents are told by
         self.how = Handling(in_memory=in_memory, workers=workers, corrupt=corrupt)
 
     def load(self) -> dict[str, tuple[Tensor | Source, Tensor]]:
@@ -40,7 +42,8 @@ class ImageFolder(Images):
         check_classes(tree)
         names = [name for files in tree.files.values() for name in files]
         labels = [label for part in tree.labels.values() for label in part]
-        images, readable = gather(tree.root, names, self.handling(self.channels))
+        images, survey = gather(tree.root, names, self.handling(self.channels))
+        readable = survey.readable
         parts: dict[str, tuple[Tensor | Source, Tensor]] = {}
         start = 0
         for part, files in tree.files.items():
@@ -48,9 +51,13 @@ class ImageFolder(Images):
             first, last = bisect_left(readable, start), bisect_left(readable, stop)
             tree.labels[part] = [labels[place] for place in readable[first:last]]
             self.sample_names[part] = [names[place] for place in readable[first:last]]
+            self.contents[part] = survey.digests[first:last]
             parts[part] = images[torch.arange(first, last)], torch.tensor(tree.labels[part])
             start = stop
         check_classes(tree)  # again: a class may have lost all its images
         self.class_names, self.out_features = tree.classes, len(tree.classes)
         self.input_shape = tuple(images.shape[1:])
         return parts
+
+    def digests(self, samples: Any, places: Tensor) -> Fingerprint:
+        return of_files(self.sample_names["train"], self.contents["train"], places)

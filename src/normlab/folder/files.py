@@ -166,7 +166,7 @@ def check_files(path: Path) -> None:
     read_result(path)
     read_environment(path)
     whole_rows(path / "metrics.csv")
-    for file in (path / "data.json", path / "table.json"):
+    for file in (path / "data.json", path / "table.json", path / "fingerprint.json"):
         if file.is_file():
             read_facts(file)
 

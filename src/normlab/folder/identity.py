@@ -22,6 +22,7 @@ TRAINER_KEYS = (
 REPLICATES = ("seed", "data.split_seed", "data.fold")  # runs that differ in these alone repeat each other
 LENGTH = "trainer.max_epochs"  # extend=true may raise it
 ELSEWHERE = ("data.root", "data.in_memory", "data.workers", "data.on_device")  # where files lie, and how they are read
+ONCE = ("data.changed",)  # what holds for a single start, and is not kept
 GRADIENT_CALLBACKS = ("agc",)  # they change what the optimizer sees
 
 
@@ -40,7 +41,7 @@ def numbers(config: DictConfig) -> dict[str, Any]:
         trainer["matmul_precision"] = plain["trainer"]["matmul_precision"]
     callbacks = {name: keys for name, keys in plain["callbacks"].items() if name in GRADIENT_CALLBACKS}
     flat = dict(_flat({key: plain.get(key) for key in RUN_KEYS} | {"trainer": trainer, "callbacks": callbacks}))
-    return {key: value for key, value in flat.items() if key not in ELSEWHERE}
+    return {key: value for key, value in flat.items() if key not in (*ELSEWHERE, *ONCE)}
 
 
 def config_hash(config: DictConfig, but: str | None = None) -> str:

@@ -1,6 +1,7 @@
 """The run folder: where it lies, what it holds, and whether a command may use it.
 
-config.yaml  data.json  metrics.csv  result.json  environment.json  train.log  checkpoints/{best,last}.ckpt
+config.yaml  data.json  fingerprint.json  metrics.csv  result.json  environment.json  train.log
+checkpoints/{best,last}.ckpt
 """
 
 import os

@@ -55,7 +55,8 @@ def clear_untrained(path: Path, config: DictConfig) -> None:
     """Removes the files, but not the logs, of another run in `path` that never ended an epoch."""
     if not (path / "config.yaml").is_file() or has_trained(path) or numbers(read_config(path)) == numbers(config):
         return
-    for name in ("config.yaml", "data.json", "table.json", "environment.json", "metrics.csv", "result.json"):
+    data = ("data.json", "table.json", "fingerprint.json")
+    for name in ("config.yaml", *data, "environment.json", "metrics.csv", "result.json"):
         remove(path / name)
 
 

@@ -13,6 +13,7 @@ from typing import IO, Any, BinaryIO
 from omegaconf import DictConfig, OmegaConf
 
 from normlab.folder.files import HEADER, load_config
+from normlab.folder.identity import ONCE
 from normlab.folder.place import failing
 
 BLOCK = 1 << 24  # bytes that are copied at once
@@ -31,7 +32,11 @@ hydra:
 
 
 def write_config(path: Path, config: DictConfig) -> None:
-    body = OmegaConf.to_yaml(config, resolve=True)
+    kept = config.copy()
+    for key in ONCE:
+        if OmegaConf.select(kept, key) is not None:
+            OmegaConf.update(kept, key, None)
+    body = OmegaConf.to_yaml(kept, resolve=True)
     write_text(path / "config.yaml", REPLAY.format(path=path.absolute(), name=path.name) + body)
 
 

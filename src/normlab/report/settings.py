@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from normlab.folder.identity import ELSEWHERE, REPLICATES, RUN_KEYS, TRAINER_KEYS
+from normlab.folder.identity import ELSEWHERE, ONCE, REPLICATES, RUN_KEYS, TRAINER_KEYS
 from normlab.report.runs import LOADER, Run, read_yaml
 
 # Typed keys that change nothing in the network, or name the run.
-NO_SETTINGS = ("name", "action", "ckpt", "input", "extend", "sweep", "logger", *REPLICATES, *ELSEWHERE)
+NO_SETTINGS = ("name", "action", "ckpt", "input", "extend", "sweep", "logger", *REPLICATES, *ELSEWHERE, *ONCE)
 # Scores on different data are not compared, nor those on other samples of it.
 DATA_KEYS = (
     *("data", "data.path", "data.name", "data._target_", "data.id", "data.version", "data.target", "data.samples"),

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig
 
-from normlab.errors import ConfigError, DamagedError, WriteError
+from normlab.errors import ChangedError, ConfigError, DamagedError, WriteError
 from normlab.folder import files, keep, place, reuse, writing
 from normlab.folder.identity import config_hash
 from normlab.runner.actions import Outcome, saved_progress
@@ -31,8 +31,8 @@ class Recorded:
         self.out, self.start = out, time.monotonic()
         self.name = config.name or place.shown(out).as_posix().removeprefix(f"{place.ROOT}/")
         self.kept = {file: file.read_text() for name in KEPT if (file := out / name).is_file()}
-        # These errors leave an earlier result as it was: in a fit a damaged file, in other actions any refusal.
-        self.harmless = DamagedError if config.action == "fit" else ConfigError
+        # These errors leave an earlier result as it was; in other actions than a fit any refusal does.
+        self.harmless = (DamagedError, ChangedError) if config.action == "fit" else ConfigError
         if config.action == "fit":
             reuse.clear_untrained(out, config)
         self.earlier = files.read_result(out) if config.action == "fit" else {}

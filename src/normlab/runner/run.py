@@ -28,6 +28,7 @@ from normlab.folder import environment, lock, place, reuse, writing
 from normlab.folder.checkpoints import load_weights
 from normlab.folder.files import check_files
 from normlab.folder.resuming import prepare_resuming
+from normlab.folder.same_data import check_same_data
 from normlab.logs import closing_wandb, is_quiet, logging_to, no_logging, quiet_lightning, quietly
 from normlab.runner.actions import Outcome, act, progress
 from normlab.runner.allocator import set_allocator
@@ -122,6 +123,8 @@ def _run(config: DictConfig, folder: str | Path | None, context: Context, start:
             load_weights(parts.task, checkpoint)
         if config.action == "fit":
             _check_world(recorded.earlier, parts)
+            if isinstance(parts.data, DataModule):
+                check_same_data(out, parts.data.fingerprint, accepted=config.data.get("changed") == "ok")
             prepare_resuming(out, parts.task)
         writing.write_config(out, config)
         if config.action == "fit" and isinstance(parts.data, DataModule):

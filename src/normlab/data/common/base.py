@@ -11,6 +11,7 @@ from lightning import LightningDataModule
 from torch import Tensor, nn
 
 from normlab.data.common.batches import Augment, Batches, EpochOrder, Mix, Source
+from normlab.data.common.fingerprint import Fingerprint, digest, of_training
 from normlab.data.common.labels import check_both, check_targets, count_classes
 from normlab.data.common.sent import Sent
 from normlab.data.common.splits import Splitter, cut, taken, with_noise
@@ -31,8 +32,8 @@ class DataModule(LightningDataModule):
     the `fold`-th of `folds`. `subset` is how much of the training part is used, as a fraction or a number of samples,
     and `label_noise` is the fraction of its labels that are wrong. on_device: whether samples lie on the GPU that
     trains, or are sent to it batch by batch; auto: they lie there as far as a quarter of its free memory reaches. In
-    both cases batches are the same bit for bit, since they are changed on the GPU. Raises ConfigError where a part
-    would be empty or lack a class.
+    both cases batches are the same bit for bit, since they are changed on the GPU. changed: ok lets a run go on with
+    other training data than it was begun on. Raises ConfigError where a part would be empty or lack a class.
     """
 
     task: Literal["classify", "regress", "multilabel"]
@@ -41,6 +42,8 @@ class DataModule(LightningDataModule):
     class_names: Sequence[Any] = ()  # "0", "1", … where the set has none; for labels a pair for each column
     target_names: Sequence[str] = ()  # of the columns, where the target has several
     facts: ClassVar[Sequence[str]] = FACTS  # attributes that a run folder keeps
+    raw: Tensor | None = None  # the training samples as they are stored, where `load` gives them in another form
+    fingerprint: Fingerprint  # what the training part is told by
 
     def __init__(
         self,
@@ -54,9 +57,11 @@ class DataModule(LightningDataModule):
         label_noise: float = 0.0,
         drop_last: bool = False,
         on_device: Literal["auto"] | bool = "auto",
+        changed: Literal["ok"] | None = None,
     ):
         super().__init__()
         self.batch_size, self.drop_last, self.on_device = batch_size, drop_last, on_device
+        self.changed = changed
         self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
         self.folds, self.fold, self.subset, self.label_noise = folds, fold, subset, label_noise
         self.seed = 0  # the run's seed; build_data sets it, and the next two
@@ -71,8 +76,18 @@ class DataModule(LightningDataModule):
 
         Samples are (N, *input_shape), or a `Source` of them; targets are (N,) int64 classes, (N, out_features) float32
         numbers, or (N, out_features) int64 labels of 0 and 1. The samples' names, if they have any, go into
-        `sample_names`.
+        `sample_names`, and those of `train` as they are stored into `raw`, where they were resized or scaled here.
         """
+
+    def digests(self, samples: Any, places: Tensor) -> Fingerprint:
+        """What the samples of the training part are told by, as `normlab.data.common.fingerprint` has it.
+
+        samples: as they are stored. places: theirs among all that the part is cut from. A `Source` of a person's own is
+        told by nothing unless this is written for it.
+        """
+        if not isinstance(samples, Tensor):
+            return {}
+        return {"shape": list(samples.shape[1:]), "values": digest(samples)}
 
     def preprocess(self, train: Any) -> Callable[[Any], Any]:
         """A function, fitted on the training part's samples, that is applied once to the samples of every part."""
@@ -104,6 +119,10 @@ class DataModule(LightningDataModule):
         splitter = Splitter(*fractions, self.split_seed, self.folds, self.fold, class_names(self))
         places = cut(loaded["train"][1], splitter, self.subset, [name for name in loaded if name != "train"])
         parts = taken(loaded["train"], places) | {name: pair for name, pair in loaded.items() if name != "train"}
+        self.fingerprint = of_training(self, loaded["train"][1], places["train"])
+        stored = parts["train"][0] if self.raw is None else self.raw[places["train"]]
+        self.fingerprint |= self.digests(stored, places["train"])
+        self.raw = None
         if names := self.sample_names.get("train"):
             self.sample_names |= {part: [names[place] for place in index.tolist()] for part, index in places.items()}
         if self.label_noise:

@@ -1,6 +1,5 @@
 """Data given from Python, `normlab.run(config, data=…)`: datasets, loaders or arrays of each part."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from normlab.data.common.fingerprint import digest
 from normlab.errors import ConfigError
 
 PARTS = ("train", "val", "test")
@@ -141,8 +141,4 @@ def _fingerprint(dataset: Any) -> str:
     size = f"{len(dataset)} samples"
     if type(dataset) is not TensorDataset:
         return size
-    digest = hashlib.blake2b(digest_size=6)
-    for tensor in dataset.tensors:
-        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return f"{size}, {digest.hexdigest()}"
+    return f"{size}, {digest(*dataset.tensors)}"

@@ -57,6 +57,8 @@ class Images(DataModule):
     def in_shape(self, loaded: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, tuple[Tensor | Source, Tensor]]:
         """Parts that lie in memory, brought to the wanted size and channels; sets `input_shape`."""
         parts: dict[str, tuple[Tensor | Source, Tensor]] = {}
+        if self.size is not None or self.channels is not None:
+            self.raw = loaded["train"][0]
         for name, (x, y) in loaded.items():
             if self.size is not None or self.channels is not None:
                 x = torch.cat([shaped(chunk, self.size, self.channels) for chunk in x.split(CHUNK)])
@@ -96,14 +98,14 @@ class Images(DataModule):
         if not path.exists():
             raise ConfigError(f"input={path}: no such file or folder")
         root, names = find_images(path)
-        images, readable = gather(root, names, self.handling(channels=self.input_shape[0]))
+        images, survey = gather(root, names, self.handling(channels=self.input_shape[0]))
         (height, width), (wanted_height, wanted_width) = images.shape[2:], self.input_shape[1:]
         if (height, width) != (wanted_height, wanted_width):
             raise ConfigError(
                 f"input={path}: images of {width}×{height} pixels; the network was trained on "
                 f"{wanted_width}×{wanted_height}: resize them"
             )
-        return images, [names[place] for place in readable]
+        return images, [names[place] for place in survey.readable]
 
     def handling(self, channels: int | None) -> Handling:
         """How files are read in this process, which may be one of several on this machine."""

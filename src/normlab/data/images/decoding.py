@@ -1,6 +1,6 @@
 """Image files into pixels: one way for training, in memory and streamed, and for prediction."""
 
-import os
+import io
 
 import numpy as np
 import torch
@@ -19,20 +19,34 @@ class ImageError(ValueError):
 
 
 def read(file: str) -> Tensor:
-    """The pixels of an image file, uint8 (3, H, W), or (1, H, W) of a grey one.
+    """The pixels of an image file, as `decode` has them. Raises ImageError."""
+    return decode(content(file))
+
+
+def content(file: str) -> bytes:
+    """The bytes of a file. Raises ImageError."""
+    try:
+        with open(file, "rb") as opened:
+            return opened.read()
+    except OSError as error:
+        raise ImageError(_line(error.strerror or error)) from error
+
+
+def decode(stored: bytes) -> Tensor:
+    """The pixels of an image that is stored in a format of Pillow's, uint8 (3, H, W), or (1, H, W) of a grey one.
 
     Upright as its EXIF orientation says; CMYK becomes RGB; a palette is looked up; transparency is dropped, the colours
     beneath it stay; of 16 bits the upper eight are kept; of several frames the first. Raises ImageError.
     """
     try:
-        with Image.open(file) as opened:
+        with Image.open(io.BytesIO(stored)) as opened:
             opened.load()
             turned = opened.getexif().get(ORIENTATION, 1) != 1
             pixels = _pixels(ImageOps.exif_transpose(opened) if turned else opened)
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise ImageError("no image" if os.path.getsize(file) else "the file is empty") from error
+        raise ImageError("no image" if stored else "the file is empty") from error
     except OSError as error:
         raise ImageError(_line(error.strerror or error)) from error
     except Exception as error:  # a decoder may answer damaged bytes with anything

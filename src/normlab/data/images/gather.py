@@ -17,6 +17,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from normlab.data.common.fingerprint import digest
 from normlab.data.images.decoding import ImageError
 from normlab.data.images.streamed import Files, Reader, cores, workers_here
 from normlab.errors import ConfigError
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 CHUNK = 64  # images that a thread decodes before it hands them over
 SAY_EVERY = 5.0  # seconds
 MEMORY_SHARE = 4  # images are held in memory where they take at most one part in this many of it
-FORMAT = 1  # the version of what the cache holds
+FORMAT = 2  # the version of what the cache holds
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,14 @@ class Survey:
     """Facts about the files: which can be read, what is wrong with the others, and what images they hold."""
 
     readable: list[int] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)  # of the contents of the readable files
     errors: dict[int, str] = field(default_factory=dict)
     shape: tuple[int, ...] = ()
     sums: Tensor = field(default_factory=lambda: torch.empty(0))  # sums of pixels and squares, int64 (files, 2, C)
 
 
-def gather(root: Path, names: Sequence[str], how: Handling) -> tuple[Tensor | Files, list[int]]:
-    """The images (N, C, H, W) uint8 in memory or as files, and the places in `names` of those that can be read.
+def gather(root: Path, names: Sequence[str], how: Handling) -> tuple[Tensor | Files, Survey]:
+    """The images (N, C, H, W) uint8 in memory or as files, and the facts about these; unreadable ones are left out.
 
     Raises ConfigError where no image can be read, or one cannot and `corrupt` is stop, and for images of different
     sizes.
@@ -67,7 +69,7 @@ def gather(root: Path, names: Sequence[str], how: Handling) -> tuple[Tensor | Fi
     if images is None:
         reader = Reader(root, [names[place] for place in survey.readable], how.size, survey.shape[0])
         images = Files(reader, survey.shape, survey.sums, workers_here(how.workers, how.processes))
-    return images, survey.readable
+    return images, survey
 
 
 def channel_sums(x: Tensor) -> Tensor:
@@ -80,9 +82,14 @@ def channel_sums(x: Tensor) -> Tensor:
 
 def _decode(reader: Reader, how: Handling) -> tuple[Tensor, Survey]:
     """All images in one tensor."""
+
+    def look(place: int) -> tuple[Tensor, str]:
+        x, stored = reader.look(place)
+        return x, digest(stored)
+
     survey = Survey()
     images = torch.empty(0)
-    for place, x in _each(reader, how, survey, reader.__getitem__):
+    for place, (x, content) in _each(reader, how, survey, look):
         if not survey.readable:
             images = torch.empty(len(reader), *x.shape, dtype=torch.uint8)
         elif len(x) > images.shape[1]:  # the first image in colour after grey ones
@@ -90,6 +97,7 @@ def _decode(reader: Reader, how: Handling) -> tuple[Tensor, Survey]:
         _check_size(reader, survey, images.shape[2:], place, x.shape[1:])
         images[len(survey.readable)] = x  # a grey image is repeated in all channels
         survey.readable.append(place)
+        survey.digests.append(content)
     survey.shape = tuple(images.shape[1:])
     return images[: len(survey.readable)], survey
 
@@ -97,16 +105,17 @@ def _decode(reader: Reader, how: Handling) -> tuple[Tensor, Survey]:
 def _survey(reader: Reader, how: Handling) -> Survey:
     """Decodes every file and keeps no image."""
 
-    def look(place: int) -> tuple[tuple[int, ...], Tensor]:
-        x = reader[place]
-        return tuple(x.shape), channel_sums(x)
+    def look(place: int) -> tuple[tuple[int, ...], Tensor, str]:
+        x, stored = reader.look(place)
+        return tuple(x.shape), channel_sums(x), digest(stored)
 
     survey, sums = Survey(), []
-    for place, (shape, of_channels) in _each(reader, how, survey, look):
+    for place, (shape, of_channels, content) in _each(reader, how, survey, look):
         survey.shape = survey.shape or shape
         _check_size(reader, survey, survey.shape[1:], place, shape[1:])
         survey.shape = max(survey.shape, shape)  # in colour if any image is
         survey.readable.append(place)
+        survey.digests.append(content)
         sums.append(of_channels.expand(2, 3))
     survey.sums = torch.stack(sums)[..., : survey.shape[0]] if sums else torch.empty(0)
     return survey
@@ -230,7 +239,8 @@ def _load(file: Path) -> Survey | None:
         with np.load(file, allow_pickle=False) as kept:
             errors = {int(place): reason for place, reason in json.loads(str(kept["errors"])).items()}
             shape = tuple(kept["shape"].tolist())
-            return Survey(kept["readable"].tolist(), errors, shape, torch.from_numpy(kept["sums"]))
+            sums = torch.from_numpy(kept["sums"])
+            return Survey(kept["readable"].tolist(), kept["digests"].tolist(), errors, shape, sums)
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # there is no cache, or a damaged one
         return None
 
@@ -241,6 +251,7 @@ def _store(file: Path, survey: Survey) -> None:
         np.savez(
             out,
             readable=survey.readable,
+            digests=survey.digests,
             errors=json.dumps(survey.errors),
             shape=survey.shape,
             sums=survey.sums.numpy(),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from normlab.data.images.decoding import ImageError, read, shaped
+from normlab.data.images.decoding import ImageError, content, decode, shaped
 
 MOST_WORKERS = 8
 
@@ -38,7 +38,12 @@ class Reader:
 
     def __getitem__(self, place: int) -> Tensor:
         """Raises ImageError."""
-        return shaped(read(self.path(place)), self.size, self.channels)
+        return self.look(place)[0]
+
+    def look(self, place: int) -> tuple[Tensor, bytes]:
+        """An image, and the content of its file. Raises ImageError."""
+        stored = content(self.path(place))
+        return shaped(decode(stored), self.size, self.channels), stored
 
 
 class _Batches(Dataset[Tensor | str]):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from normlab.data.common.base import DataModule
 from normlab.data.common.batches import Source
+from normlab.data.common.fingerprint import Fingerprint, of_columns
 
 
 class BundledTable(DataModule):
@@ -24,6 +25,9 @@ class BundledTable(DataModule):
             self.class_names = [str(name) for name in bunch.target_names]
         x, y = torch.tensor(bunch.data, dtype=torch.float32), torch.tensor(bunch.target)
         return {"train": (x, y.long() if self.task == "classify" else y.float().unsqueeze(1))}
+
+    def digests(self, samples: Tensor, places: Tensor) -> Fingerprint:
+        return of_columns(zip(self.feature_names, samples.T, strict=True))
 
     def preprocess(self, train: Tensor) -> Callable[[Tensor], Tensor]:
         std, mean = torch.std_mean(train, dim=0, correction=0)

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from pandas.core.util.hashing import hash_pandas_object
 from torch import Tensor, nn
 
 from normlab.data.common.base import DataModule
+from normlab.data.common.fingerprint import Fingerprint, of_columns
 from normlab.data.tables.columns import Columns, find_columns
 from normlab.data.tables.embeddings import Embeddings
 from normlab.data.tables.header import FILES, check_keys, column_names
@@ -142,6 +144,10 @@ class FrameTable(DataModule):
 
     def _name_targets(self) -> None:
         self.target_names = tuple(self.targets) if len(self.targets) > 1 else ()
+
+    def digests(self, samples: Rows, places: Tensor) -> Fingerprint:
+        values: dict[str, Any] = {name: hash_pandas_object(samples.frame[name], index=False) for name in samples.frame}
+        return of_columns((name, column.to_numpy()) for name, column in values.items())
 
     def preprocess(self, train: Rows) -> Callable[[Rows], Tensor]:
         numeric = [name for name in train.frame if train.frame[name].dtype == "float64"]
