@@ -13,6 +13,8 @@ from normlab import compose, run
 
 TABLE = ["model=net", "data=wine", "data.batch_size=8", "trainer.max_epochs=6"]
 IMAGES = ["model=mynet", "data=digits", "data.size=16", "data.batch_size=128", "trainer.max_epochs=3"]
+RANKS = ["model=net", "data=wine", "data.batch_size=4", "trainer.max_epochs=40", "trainer=ddp_cpu"]
+SHARES = [(TABLE, 9), (IMAGES, 9), (RANKS, 2)]  # each with its kills of twenty
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 
 
@@ -56,16 +58,16 @@ def killed_until_done(overrides, folder, kills, chance, seconds) -> list[int]:
 )
 def test_killed_at_random_moments(tmp_path, times):
     chance, done = random.Random(times), 0
-    for name, typed in (("table", TABLE), ("images", IMAGES)):
+    for case, (typed, share) in enumerate(SHARES):
         overrides = [*typed, "logger=none", "save_every=3steps"]
         start = time.monotonic()
-        assert ended(started(overrides, tmp_path / name)) == 0
+        assert ended(started(overrides, tmp_path / f"{case}")) == 0
         seconds = time.monotonic() - start
-        share = 0
-        while share < times // 2:
-            folder = tmp_path / f"{name}{share}"
+        kills = 0
+        while kills < times * share // 20:
+            folder = tmp_path / f"{case}.{kills}"
             ends = killed_until_done(overrides, folder, 3, chance, seconds)
-            assert_same_run(folder, tmp_path / name)
-            share += sum(end != 0 for end in ends)
-        done += share
+            assert_same_run(folder, tmp_path / f"{case}")
+            kills += sum(end != 0 for end in ends)
+        done += kills
     assert done >= times

@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 
+from normlab.callbacks.loggers.going_on import go_on
 from normlab.callbacks.within_epoch import WithinEpoch
 from normlab.errors import WriteError
 from normlab.folder.files import read_rows, whole_rows
@@ -32,6 +33,12 @@ class MetricsTable:
         rows = [row for row in whole_rows(self.file) if int(row["epoch"]) < epoch]
         self._add_columns(rows[0] if rows else ())
         self._rewrite(rows)
+
+    def last_metrics(self) -> dict[str, float]:
+        """The epoch and its metrics from the last row, if there is one."""
+        row = next(iter(read_rows(self.file)[-1:]), {})
+        named = {name: value for name, value in row.items() if value and name.startswith(("epoch", "train/", "val/"))}
+        return {name: float(value) for name, value in named.items()}
 
     def append(self, row: dict[str, Any], sync: bool = True) -> None:
         """Adds a row. sync: whether it is on the disk when this returns."""
@@ -102,10 +109,14 @@ class Record(WithinEpoch):
         return f"{shown(self.path('within_epoch'))}, {place}"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        within = self.resumed is not None
         super().on_train_start(trainer, pl_module)
         if trainer.is_global_zero:
             self.table.truncate(trainer.current_epoch)
             self._keep(trainer.current_epoch)  # once more: the run may have been killed just before
+            # Within an epoch Lightning's count lacks the batch that was trained on last.
+            step = trainer.fit_loop.epoch_loop._batches_that_stepped + int(within)
+            go_on(trainer.loggers, step, {} if within else self.table.last_metrics())
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)

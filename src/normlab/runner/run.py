@@ -20,7 +20,7 @@ from normlab.data.common.base import DataModule
 from normlab.data.common.given import Datasets, take
 from normlab.distributed import world
 from normlab.distributed.devices import threads, timeout
-from normlab.distributed.interrupts import interruptible
+from normlab.distributed.interrupts import interruptible, unmasked
 from normlab.distributed.rendezvous import Start
 from normlab.distributed.slurm import WARNING, batch_job, requeue
 from normlab.errors import ConfigError
@@ -115,7 +115,7 @@ def _run(config: DictConfig, folder: str | Path | None, context: Context, start:
     if here is not None and here.rank > 0:
         return _follow(config, path, out, checkpoint, replace(context, rank=here.rank), start)
     writing.make_folder(path / "checkpoints" if config.action == "fit" else out)
-    with lock.hold(out), logging_to(out / "train.log"), Recorded(config, out) as recorded:
+    with lock.hold(out), logging_to(out / "train.log"), Recorded(config, out) as recorded, unmasked():
         quiet_lightning()
         set_allocator(config.allocator)
         parts = build(config, out, context)

@@ -1,0 +1,58 @@
+"""An interrupt stays one, whatever a library makes of it."""
+
+import sys
+
+import pytest
+
+from normlab import compose
+from normlab.distributed.interrupts import interruptible, unmasked
+from normlab.errors import WriteError
+from normlab.folder.files import load_config
+from normlab.folder.writing import write_config
+
+
+def interrupted_at(call: int, action) -> int:
+    """Does `action`, raising KeyboardInterrupt at a function call within it; returns how many there were until then."""
+    count = 0
+
+    def profile(frame, event, _):
+        nonlocal count
+        count += 1
+        if count == call:
+            raise KeyboardInterrupt
+
+    sys.setprofile(profile)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_while_a_configuration_is_read_is_not_taken_for_a_damaged_file(tmp_path):
+    write_config(tmp_path, compose(["model=net", "data=wine"]))
+
+    def read():
+        load_config(tmp_path / "config.yaml")
+
+    calls = interrupted_at(0, read)
+    for call in range(1, calls, calls // 150):
+        with pytest.raises(KeyboardInterrupt), interruptible():
+            interrupted_at(call, read)
+
+
+def test_errors_that_hide_no_interrupt_stay():
+    with pytest.raises(ValueError, match="of its own"), unmasked():
+        raise ValueError("of its own")
+
+
+def test_a_file_that_an_interrupted_run_cannot_write_is_said():
+    def save_while_interrupted():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise WriteError("the disk is full") from None
+
+    with pytest.raises(WriteError), unmasked():
+        save_while_interrupted()
