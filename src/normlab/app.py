@@ -26,7 +26,7 @@ from normlab.config.source import JOB_NAME, OURS, ConfigSource
 from normlab.config.sweep import Sweep, check_sweep
 from normlab.distributed import world
 from normlab.distributed.interrupts import interruptible
-from normlab.errors import ConfigError, JobError, PeerError, SweepError, is_of_disk
+from normlab.errors import ConfigError, JobError, PeerError, SweepError, is_of_disk, unmasked
 from normlab.folder import place, reuse
 from normlab.report.after import report_sweep
 from normlab.sweeps import plugins
@@ -163,7 +163,8 @@ def _run(config: DictConfig) -> float | None:
 def _guarded(go: Callable[[], object]) -> int:
     """Does something, and returns the exit code for how it ends; what ended it is printed."""
     try:
-        go()
+        with unmasked():
+            go()
     except (ConfigError, HydraException) as error:
         _say(f"refused: {error}")
         return 2

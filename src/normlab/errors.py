@@ -110,3 +110,24 @@ def was_refused(error: BaseException) -> bool:
 def is_library(part: Any) -> bool:
     """Whether a class or function is one of a known library."""
     return getattr(part, "__module__", "").partition(".")[0] in LIBRARIES
+
+
+@contextmanager
+def unmasked() -> Iterator[None]:
+    """Raises KeyboardInterrupt in place of an error that a library raised on its way out of one.
+
+    omegaconf does, where an interrupt meets it in the middle of a config.yaml. A file that could not be written while a
+    run was being interrupted is said all the same.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, WriteError) and _hides_an_interrupt(error):
+            raise KeyboardInterrupt from error
+        raise
+
+
+def _hides_an_interrupt(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None

@@ -56,7 +56,10 @@ SlurmdLogFile={folder}/slurmd.%n.log
 SlurmctldPort={ports[0]}
 NodeName=n1 NodeAddr=127.0.0.1 NodeHostname={host} Port={ports[1]} CPUs=2
 NodeName=n2 NodeAddr=127.0.0.1 NodeHostname={host} Port={ports[2]} CPUs=2
-PartitionName=all Nodes=n1,n2 Default=YES State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=all Nodes=n1,n2 Default=YES State=UP PriorityTier=1 GraceTime=30
+PartitionName=first Nodes=n1,n2 State=UP PriorityTier=2
 """
 
 # sacct, which tells submitit how jobs ended, asks a database that this cluster does not have; this asks slurmctld
@@ -160,9 +163,12 @@ def test_two_nodes_make_one_folder_called_as_the_job_with_the_weights_of_ddp_cpu
     assert (result["metrics"], result["score"]) == (started.metrics, started.score)
 
 
-@pytest.mark.parametrize("how", ["a warning", "the time limit", "cancelled"])
+@pytest.mark.parametrize("how", ["a warning", "the time limit", "preempted", "cancelled"])
 def test_a_job_that_slurm_asks_to_end_goes_on_within_its_epoch(how, tmp_path, slurm):
-    """A warning is what sbatch --signal sends ahead of a limit; at the limit itself SLURM sends SIGTERM, then kills."""
+    """A warning is what sbatch --signal sends ahead of a limit; at the limit itself SLURM sends SIGTERM, then kills.
+
+    A job that another takes the nodes of gets SIGTERM, and is killed after the partition's time of grace.
+    """
     (tmp_path / "train.py").symlink_to(ROOT / "train.py")
     command = ["sbatch", "--parsable", "--time=1" if how == "the time limit" else "--time=5", "--cpus-per-task=1"]
     command += [] if how == "a warning" else ["--signal=TERM@0"]
@@ -171,7 +177,9 @@ def test_a_job_that_slurm_asks_to_end_goes_on_within_its_epoch(how, tmp_path, sl
     done = subprocess.run([*command, *script], cwd=tmp_path, env=slurm, capture_output=True, text=True, check=True)
     job, folder = done.stdout.strip(), tmp_path / "outputs" / "s"
     wait(lambda: (folder / "metrics.csv").is_file(), "the job never trained", 90)
-    if how != "the time limit":
+    if how == "preempted":
+        ask("sbatch", "--partition=first", "--nodes=2", "--exclusive", "--wrap=sleep 5", env=slurm)
+    elif how != "the time limit":
         subprocess.run(["scancel", *(["--signal=TERM"] if how == "a warning" else []), job], env=slurm, check=True)
     wait(lambda: result_of(folder)["status"] == "interrupted", "the job was not interrupted", 120)
     came = result_of(folder)

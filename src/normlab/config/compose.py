@@ -22,7 +22,7 @@ from normlab.config.rules import added_rules, check_all, check_typed, rule
 from normlab.config.source import OURS, ConfigSource
 from normlab.config.unread import check_read, missing_keys
 from normlab.config.values import check_value
-from normlab.errors import ConfigError, show
+from normlab.errors import ConfigError, show, unmasked
 from normlab.folder import files, place, reuse, writing
 
 OmegaConf.register_new_resolver("normlab.folder", lambda *args: str(place.resolve(*args)), use_cache=True, replace=True)
@@ -43,6 +43,7 @@ class Composed:
         return whole
 
 
+@unmasked()
 def compose(overrides: Sequence[str] = ()) -> DictConfig:
     """The checked configuration of one run, which `python train.py` with these overrides runs.
 

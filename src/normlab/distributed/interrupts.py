@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from normlab.distributed.slurm import WARNING, batch_job
-from normlab.errors import WriteError
 
 ASKING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 ENDING = [signal.SIGINT, *ASKING]
@@ -64,34 +63,12 @@ def interruptible(says: bool = False, taken: Sequence[int] = ()) -> Iterator[Int
     for number in ours:
         signal.signal(number, interrupts.handle)
     try:
-        with unmasked():
-            yield interrupts
+        yield interrupts
     finally:
         for number, handler in ours.items():
             signal.signal(number, handler)
             if (outer := _owner(handler)) is not None:
                 outer.asked = outer.asked or interrupts.asked
-
-
-@contextmanager
-def unmasked() -> Iterator[None]:
-    """Raises KeyboardInterrupt in place of an error that a library raised on its way out of one.
-
-    omegaconf does, where an interrupt meets it in the middle of a config.yaml. A file that could not be written while a
-    run was being interrupted is said all the same.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not isinstance(error, WriteError) and _hides_an_interrupt(error):
-            raise KeyboardInterrupt from error
-        raise
-
-
-def _hides_an_interrupt(error: BaseException | None) -> bool:
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error is not None
 
 
 def _may_be_replaced(handler: object) -> bool:

@@ -20,10 +20,10 @@ from normlab.data.common.base import DataModule
 from normlab.data.common.given import Datasets, take
 from normlab.distributed import world
 from normlab.distributed.devices import threads, timeout
-from normlab.distributed.interrupts import interruptible, unmasked
+from normlab.distributed.interrupts import interruptible
 from normlab.distributed.rendezvous import Start
 from normlab.distributed.slurm import WARNING, batch_job, requeue
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, unmasked
 from normlab.folder import environment, lock, place, reuse, writing
 from normlab.folder.checkpoints import load_weights
 from normlab.folder.files import check_files
@@ -54,6 +54,7 @@ class Result:
     predictions: "DataFrame | None" = None
 
 
+@unmasked()
 def run(
     config: DictConfig,
     folder: str | Path | None = None,
@@ -87,6 +88,7 @@ def run(
             raise
 
 
+@unmasked()
 def run_job(config: DictConfig, folder: str | Path) -> Result:
     """As `run`, for a job of a sweep: it keeps off the console, and shares its data with the next job here."""
     with quietly(), interruptible() as interrupts, Start(timeout(config)) as start:

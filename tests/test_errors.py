@@ -5,8 +5,7 @@ import sys
 import pytest
 
 from normlab import compose
-from normlab.distributed.interrupts import interruptible, unmasked
-from normlab.errors import WriteError
+from normlab.errors import WriteError, unmasked
 from normlab.folder.files import load_config
 from normlab.folder.writing import write_config
 
@@ -38,7 +37,7 @@ def test_an_interrupt_while_a_configuration_is_read_is_not_taken_for_a_damaged_f
 
     calls = interrupted_at(0, read)
     for call in range(1, calls, calls // 150):
-        with pytest.raises(KeyboardInterrupt), interruptible():
+        with pytest.raises(KeyboardInterrupt), unmasked():
             interrupted_at(call, read)
 
 
