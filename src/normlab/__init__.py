@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from normlab.report.frame import runs
     from normlab.runner.run import run
     from normlab.tasks.classify import Classify
+    from normlab.tasks.freezing import freeze
     from normlab.tasks.multilabel import Multilabel
+    from normlab.tasks.optimizers import parameter_groups
     from normlab.tasks.regress import Regress
 
 __all__ = [
@@ -34,6 +36,8 @@ __all__ = [
     "compose",
     "declaration",
     "fold",
+    "freeze",
+    "parameter_groups",
     "replace_norms",
     "run",
     "runs",
@@ -50,6 +54,8 @@ HOMES = {
     "compose": "config.compose",
     "declaration": "norms.common.declaration",
     "fold": "norms.common.fold",
+    "freeze": "tasks.freezing",
+    "parameter_groups": "tasks.optimizers",
     "replace_norms": "norms.common.replace",
     "run": "runner.run",
     "runs": "report.frame",

@@ -132,6 +132,8 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*`training_step` returned `None`.*")
     # `Resumable` lets the loader go on within an epoch, in its own way.
     warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch ended")
+    # What freeze= names is meant to be in eval mode.
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logger = logging.getLogger(name)
         logger.handlers.clear()

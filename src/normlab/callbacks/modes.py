@@ -10,7 +10,8 @@ class ModeGuard(Callback):
     """Finds a wrongly placed `.train()` or `.eval()`.
 
     In evaluation every module must be in eval mode. In training every norm layer must be in the mode that it had when
-    the fit began, so a layer frozen with `.eval()` stays frozen. Raises RuntimeError with the module's name.
+    the fit began, or when `look` was called last, so a layer frozen with `.eval()` stays frozen. Raises RuntimeError
+    with the module's name.
     """
 
     def __init__(self) -> None:
@@ -18,6 +19,10 @@ class ModeGuard(Callback):
         self.frozen: dict[str, nn.Module] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.look(pl_module)
+
+    def look(self, pl_module: LightningModule) -> None:
+        """Takes the present modes as those of training."""
         self.frozen = {name: module for name, module in pl_module.named_modules() if not module.training}
 
     def on_train_batch_start(self, *_: object) -> None:

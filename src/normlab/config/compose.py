@@ -20,6 +20,7 @@ from normlab.config.options import GROUPS, run_keys
 from normlab.config.overrides import as_typed, is_hydras, is_selection, lines_of, parse, typed_value
 from normlab.config.rules import added_rules, check_all, check_typed, rule
 from normlab.config.source import OURS, ConfigSource
+from normlab.config.starting import check_typed_keys
 from normlab.config.unread import check_read, missing_keys
 from normlab.config.values import check_value
 from normlab.errors import ConfigError, show, unmasked
@@ -93,6 +94,7 @@ def compose_job(overrides: Sequence[str], source: ConfigSource = OURS) -> Compos
         raise ConfigError(f"{swept[0]}: several values make a sweep, and that is started with -m")
     action, name = typed_value(parsed, "action", "fit"), typed_value(parsed, "name")
     check_value("action", action, "fit", rule("action", None))
+    check_typed_keys(parsed, action)
     run_folder = place.resolve(name, action, _checkpoint(parsed))
     _check_place(run_folder, action)
     goes_on = action != "fit" or (name is not None and typed_value(parsed, "extend", False))

@@ -9,6 +9,7 @@ from normlab.config.cutting import check_cutting, cuts
 from normlab.config.inputs import checkpoint_path, input_path, reads_data
 from normlab.config.metrics import measured
 from normlab.config.options import origins
+from normlab.config.starting import check_start
 from normlab.errors import ConfigError
 from normlab.folder.keep import check_keep, check_kept
 
@@ -37,6 +38,7 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
     if cuts(config):
         check_cutting(config)
     check_keep(config.keep)
+    check_start(config, run_folder)
     if config.action == "fit" and config.ckpt is not None:
         raise ConfigError(f"ckpt={config.ckpt} with action=fit: a fit resumes by its name=")
     checkpoint = checkpoint_path(config, run_folder)

@@ -16,8 +16,23 @@ from normlab.folder.place import shown
 DOS_FOLDER = 0x10  # among a record's attributes in a zip archive
 
 
+class PickledError(DamagedError):
+    """A file holds more than tensors and plain values."""
+
+
 def read(path: Path, mmap: bool = False) -> dict[str, Any]:
-    """Reads what `torch.save` has written, onto the CPU. Raises DamagedError for any other file.
+    """Reads a checkpoint as `load_plain` does. Raises DamagedError for any other file."""
+    try:
+        loaded = load_plain(path, mmap)
+    except DamagedError as error:
+        raise no_checkpoint(path, str(error)) from error
+    if not isinstance(loaded, dict) or not _are_tensors(loaded.get("state_dict")):
+        raise no_checkpoint(path, "it has no weights under state_dict")
+    return loaded
+
+
+def load_plain(path: Path, mmap: bool = False) -> Any:
+    """Reads what `torch.save` has written, onto the CPU. Raises DamagedError with the reason for any other file.
 
     Every record is first compared with its checksum, which torch does not do; that takes a second a gigabyte. Files
     from before torch 1.6 have no checksums and are taken as they are. mmap: tensors stay on disk until they are used.
@@ -28,13 +43,11 @@ def read(path: Path, mmap: bool = False) -> dict[str, Any]:
         changed = _changed_record(path) if archive else None
         loaded = {} if changed else torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and archive)
     except Exception as error:  # the file may hold anything, and its readers raise anything
-        unknown = archive and isinstance(error, pickle.UnpicklingError)
-        reason = "it holds more than tensors and plain values" if unknown else "it is empty, cut off or of another kind"
-        raise no_checkpoint(path, reason) from error
+        if archive and isinstance(error, pickle.UnpicklingError):
+            raise PickledError("it holds more than tensors and plain values") from error
+        raise DamagedError("it is empty, cut off or of another kind") from error
     if changed:
-        raise no_checkpoint(path, f"its part {changed} was changed")
-    if not isinstance(loaded, dict) or not _are_tensors(loaded.get("state_dict")):
-        raise no_checkpoint(path, "it has no weights under state_dict")
+        raise DamagedError(f"its part {changed} was changed")
     return loaded
 
 

@@ -21,8 +21,10 @@ TRAINER_KEYS = (
 )
 REPLICATES = ("seed", "data.split_seed", "data.fold")  # runs that differ in these alone repeat each other
 LENGTH = "trainer.max_epochs"  # extend=true may raise it
+LAYER_DECAY = "optimizer.layer_decay"
 ELSEWHERE = ("data.root", "data.in_memory", "data.workers", "data.on_device")  # where files lie, and how they are read
 ONCE = ("data.changed",)  # what holds for a single start, and is not kept
+START = ("init", "freeze", "thaw_at")  # they count where they are set
 GRADIENT_CALLBACKS = ("agc",)  # they change what the optimizer sees
 
 
@@ -41,6 +43,9 @@ def numbers(config: DictConfig) -> dict[str, Any]:
         trainer["matmul_precision"] = plain["trainer"]["matmul_precision"]
     callbacks = {name: keys for name, keys in plain["callbacks"].items() if name in GRADIENT_CALLBACKS}
     flat = dict(_flat({key: plain.get(key) for key in RUN_KEYS} | {"trainer": trainer, "callbacks": callbacks}))
+    flat |= {key: plain[key] for key in START if plain.get(key) is not None}
+    if flat.get(LAYER_DECAY) in (None, 1):
+        flat.pop(LAYER_DECAY, None)
     return {key: value for key, value in flat.items() if key not in (*ELSEWHERE, *ONCE)}
 
 

@@ -27,10 +27,12 @@ from normlab.runner.batch_sizes import batch_sizes, check_batches, check_evaluat
 from normlab.runner.data import TrainerData, build_data
 from normlab.runner.network import make_network
 from normlab.runner.predictions import Inputs, read_inputs
+from normlab.runner.starting import freeze_part
 from normlab.runner.trainer import make_trainer, steps_per_call
 from normlab.runner.units import check_shardable
 from normlab.tasks.base import Task
 from normlab.tasks.classify import Classify
+from normlab.tasks.freezing import FrozenPart
 from normlab.tasks.losses import Loss
 from normlab.tasks.multilabel import Multilabel
 from normlab.tasks.regress import Regress
@@ -92,8 +94,12 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
     norm = make(config, "norm")
     network = make_network(config, data, norm)
     norm_inputs = check_forward(network, data.input_shape, data.out_features)
+    # What is thawed later is checked as it will then be trained.
+    frozen = freeze_part(config, network) if config.thaw_at is None else None
     if config.action == "fit":
         _check_training(config, network, norm_inputs, batch_sizes(data.train_dataloader(), processes), processes)
+    if config.thaw_at is not None:
+        frozen = freeze_part(config, network)
     if config.action in ("fit", "validate"):
         check_evaluation(network, norm_inputs, shares(batch_sizes(data.val_dataloader(), processes), processes))
     if config.action in ("fit", "test") and is_overridden("test_dataloader", data):
@@ -106,7 +112,7 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
     if config.compile:
         _compile(network)
 
-    task = _task(config, network, data)
+    task = _task(config, network, data, None if config.thaw_at is None else frozen)
     score = config.score or task.score
     task.check_score(score)
     every = None if config.save_every is None else parse_interval(config.save_every)
@@ -118,7 +124,7 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
     if config.action == "fit" and config.data.get("mix") is not None and isinstance(task, Classify):
         task.check_mixing()
     loaders = TrainerData(data, config, inputs and inputs.loader)
-    trainer = make_trainer(config, folder, record, network, processes, context.callbacks)
+    trainer = make_trainer(config, folder, record, task, processes, context.callbacks)
     if _uses_channels_last(config, network, trainer.strategy.root_device.type):
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     # Lightning converts only after it has loaded a checkpoint; under 64-true half of the digits would be lost.
@@ -151,10 +157,13 @@ def _takes_joint_statistics(layer: nn.Module) -> bool:
     return declared is not None and declared.synchronisable and declared.samples == 1
 
 
-def _task(config: DictConfig, network: nn.Module, data: Any) -> Task:
+def _task(config: DictConfig, network: nn.Module, data: Any, thawing: FrozenPart | None) -> Task:
+    optimizer, layer_decay = _optimizer(config)
     shared = {
         "network": network,
-        "optimizer": make_partial(config.optimizer, "optimizer"),
+        "optimizer": optimizer,
+        "layer_decay": layer_decay,
+        "thawing": thawing,
         "scheduler": _schedule(config),
         "steps_per_execution": steps_per_call(config),
         "metrics": _metrics(config),
@@ -172,6 +181,13 @@ def _task(config: DictConfig, network: nn.Module, data: Any) -> Task:
     else:
         mean, std = data.target_statistics()
     return Regress(**shared, target_mean=mean, target_std=std)
+
+
+def _optimizer(config: DictConfig) -> tuple[Any, float | None]:
+    """The optimizer as a partial, and what stands under it that is ours."""
+    plain: Any = OmegaConf.to_container(config.optimizer, resolve=True)
+    layer_decay = plain.pop("layer_decay", None)
+    return make_partial(DictConfig(plain), "optimizer"), layer_decay
 
 
 def _metrics(config: DictConfig) -> list[Any] | None:

@@ -29,6 +29,7 @@ from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning
 from normlab.runner.actions import Outcome, act, progress
 from normlab.runner.allocator import set_allocator
 from normlab.runner.build import Context, Parts, build
+from normlab.runner.starting import load_init
 from normlab.streams import keep_going
 
 
@@ -106,6 +107,7 @@ def work(config: DictConfig, folder: Path, checkpoint: Path | None, scratch: Pat
             signs.trainer = parts.trainer
             if checkpoint is not None:
                 load_weights(parts.task, checkpoint)
+            load_init(config, parts.task.network, folder, {}, says=False)
             return act(config.action, parts, folder)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -60,6 +60,7 @@ class Recorded:
             "tags": [str(tag) for tag in config.tags],
             "overrides": list(config.overrides),
             **({"input": config.input} if config.action == "predict" else {}),
+            **({"init": self.earlier["init"]} if "init" in self.earlier else {}),
             "config_hash": config_hash(config),
             "error": None,
         }
@@ -68,11 +69,17 @@ class Recorded:
         writing.write_result(self.out, self.result)
         return self
 
+    def begun(self, init: dict[str, str] | None) -> None:
+        """Records the weights that a training started from. init: their file and its content sum."""
+        if init is not None:
+            self.result["init"] = init
+
     def built(self, parts: Parts, progress: Callable[[], dict[str, Any]]) -> None:
         """Records the built parts. progress: tells how far the run has come."""
         self.progress = progress
         network = parts.task.network
         parameters = sum(parameter.numel() for parameter in network.parameters())
+        trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
         self.result |= {
             "score_name": parts.record.score,
             "score_mode": parts.record.mode,
@@ -84,7 +91,8 @@ class Recorded:
         name, device, processes = type(network).__name__, parts.trainer.strategy.root_device, parts.trainer.world_size
         where = f"{processes} processes, {device.type}" if processes > 1 else device
         self._tell_weights(parts)
-        log.info(f"{name}, {parameters:,} parameters, on {where}, in {place.shown(self.out)}")
+        frozen = f" ({trained:,} trained, the others frozen)" if trained < parameters else ""
+        log.info(f"{name}, {parameters:,} parameters{frozen}, on {where}, in {place.shown(self.out)}")
 
     def _tell_weights(self, parts: Parts) -> None:
         weighted = self.result["action"] == "fit" and getattr(parts.task, "class_weights", None) is not None

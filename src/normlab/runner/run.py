@@ -34,6 +34,7 @@ from normlab.runner.actions import Outcome, act, progress
 from normlab.runner.allocator import set_allocator
 from normlab.runner.build import Context, Parts, build
 from normlab.runner.result import Recorded
+from normlab.runner.starting import load_init
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -128,6 +129,7 @@ def _run(config: DictConfig, folder: str | Path | None, context: Context, start:
             if isinstance(parts.data, DataModule):
                 check_same_data(out, parts.data.fingerprint, accepted=config.data.get("changed") == "ok")
             prepare_resuming(out, parts.task)
+        recorded.begun(load_init(config, parts.task.network, out, recorded.earlier))
         writing.write_config(out, config)
         if config.action == "fit" and isinstance(parts.data, DataModule):
             parts.data.save(out)
@@ -179,6 +181,7 @@ def _follow(
         if checkpoint is not None:
             load_weights(parts.task, checkpoint)
         start.ready(config)
+        load_init(config, parts.task.network, out, {}, says=False)
         outcome = act(config.action, parts, out)
     return Result(path, outcome.score, outcome.metrics, parts.task)
 

@@ -22,6 +22,7 @@ from normlab.callbacks.progress import TrainingProgress
 from normlab.callbacks.record import Record
 from normlab.callbacks.same_config import SameConfig
 from normlab.callbacks.tags import Tags
+from normlab.callbacks.thaw import Thaw
 from normlab.config.cutting import check_several, cuts
 from normlab.config.instantiate import make_node, offer
 from normlab.distributed import devices
@@ -33,6 +34,7 @@ from normlab.norms.common.declaration import declaration
 from normlab.norms.common.synchronise import Synchronise
 from normlab.sweeps.pruning import Pruning
 from normlab.sweeps.study import handed_over
+from normlab.tasks.base import Task
 
 # Hooks that Lightning calls for each batch or step; one call for many batches would call them only once.
 PER_BATCH = (
@@ -66,7 +68,7 @@ def make_trainer(
     config: DictConfig,
     folder: Path,
     record: Record,
-    network: nn.Module,
+    task: Task,
     processes: int,
     callbacks: Sequence[Callback] = (),
 ) -> Trainer:
@@ -75,7 +77,8 @@ def make_trainer(
     callbacks: those that are not configured, which are called before the others. Raises ConfigError.
     """
     stop_probing()
-    core: list[Callback] = [ModeGuard(), EpochSeed(config.seed), TrainingProgress()]
+    network, modes = task.network, ModeGuard()
+    core: list[Callback] = [modes, EpochSeed(config.seed), TrainingProgress()]
     added: list[Callback] = []
     loggers: list[Any] = []
     every_step = int("lr_monitor" in config.callbacks)  # only lr_monitor logs steps; our own metrics are an epoch's
@@ -89,6 +92,8 @@ def make_trainer(
         added = [offer(node, f"callbacks.{name}", following) for name, node in config.callbacks.items()]
         loggers = [offer(node, f"logger.{name}", {"save_dir": folder}) for name, node in config.logger.items()]
         core.append(record)
+        if task.thawing is not None:
+            core.append(Thaw(task.thawing, config.thaw_at, modes))
         if handed_over(folder) and not config.extend:
             added.append(Pruning(record))
     if config.action == "lr_find":

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from normlab.norms.common.declaration import declaration
-
-CONTAINERS = (nn.Sequential, nn.ModuleList)  # these exact types; a subclass is one block
+from normlab.tasks.depth import CONTAINERS
 
 
 def check_shardable(network: nn.Module) -> None:

@@ -10,13 +10,14 @@ from torch.optim import Optimizer
 from normlab.distributed.shards import is_cut
 from normlab.norms.domain import set_domain
 from normlab.tasks.execution import execute, total_steps
+from normlab.tasks.freezing import FrozenPart
 from normlab.tasks.guard import Guard, Policy
 from normlab.tasks.losses import Loss, try_loss
 from normlab.tasks.measured import Measured
 from normlab.tasks.meter import Meter
 from normlab.tasks.metrics import Entry
 from normlab.tasks.nonfinite import check_loss, explain
-from normlab.tasks.optimizers import parameter_groups, try_optimizer
+from normlab.tasks.optimizers import parameter_groups, rate, try_optimizer
 from normlab.tasks.schedulers import Schedule, try_schedule
 
 
@@ -31,7 +32,7 @@ class Task(Measured):
     loss of NaN or inf does: weights and statistics stay as before it, and `raise` ends the run, `stop` ends training
     as if it were done, `skip` goes on without the batch. As under GradScaler, the whole step that it was accumulated
     for is left out, and the schedule takes the step; metrics are those of the other batches. In validation and test
-    such a loss always ends the run.
+    such a loss always ends the run. layer_decay, thawing: as in `parameter_groups`.
     Raises ValueError for an unknown metric, FloatingPointError for what is not finite.
     """
 
@@ -44,10 +45,13 @@ class Task(Measured):
         criterion: Loss | None = None,
         steps_per_execution: int = 1,
         nonfinite: Policy = "raise",
+        layer_decay: float | None = None,
+        thawing: FrozenPart | None = None,
     ):
         super().__init__(network, metrics)
         self.guard = Guard(network, nonfinite, self.place)
         self.make_optimizer = optimizer
+        self.layer_decay, self.thawing = layer_decay, thawing
         self.schedule = scheduler if isinstance(scheduler, Schedule) else Schedule(scheduler)
         if self.schedule.looks and self.schedule.monitor is None:
             self.schedule.monitor = self.score
@@ -165,10 +169,10 @@ class Task(Measured):
         """Raises ValueError for a loss, an optimizer or a schedule that cannot be made, or not be used here."""
         if self.criterion is not None:
             try_loss(self.criterion, *self.trial())
-        try_schedule(self.schedule, try_optimizer(self.make_optimizer, self.network), self.direction)
+        try_schedule(self.schedule, try_optimizer(self.make_optimizer, self._groups()), self.direction)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.make_optimizer(parameter_groups(self.network))
+        optimizer = self.make_optimizer(self._groups())
         scheduler = self.schedule.build(optimizer, total_steps(self), self.direction)
         if scheduler is None:
             return optimizer
@@ -176,6 +180,9 @@ class Task(Measured):
         if self.automatic_optimization:
             plan["reduce_on_plateau"] = False  # `_step_schedule` tells it the metric
         return {"optimizer": optimizer, "lr_scheduler": plan}
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return parameter_groups(self.network, None, self.layer_decay, rate(self.make_optimizer), self.thawing)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:  # called by Lightning after each step
         if self.schedule.interval == "step":

@@ -1,7 +1,7 @@
 """The parameters that an optimizer gets, and whether it can be used here."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from torch import nn
@@ -9,22 +9,65 @@ from torch.optim import Optimizer
 
 from normlab.errors import is_library
 from normlab.norms.common.declaration import declaration
+from normlab.tasks.depth import layers
+from normlab.tasks.freezing import FrozenPart
 
 
-def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups; norm parameters and biases are in the second one, without weight decay."""
-    decay: dict[nn.Parameter, None] = {}
-    plain: dict[nn.Parameter, None] = {}
+def parameter_groups(
+    network: nn.Module,
+    weight_decay: float | None = None,
+    layer_decay: float | None = None,
+    lr: float | None = None,
+    thawing: FrozenPart | None = None,
+) -> list[dict[str, Any]]:
+    """The parameters that train, in groups for an optimizer of torch; norm parameters and biases get no weight decay.
+
+    weight_decay: of all others; None leaves it to the optimizer. layer_decay: the rate of a layer is
+    lr · layer_decay^d, where d counts the layers above it as `normlab.tasks.depth.layers` tells them: the head has
+    d = 0. Each layer then has groups of its own, with its name, `lr` and its share of the rate as `lr_scale`. lr: the
+    head's rate, which a layer_decay needs. thawing: a frozen part that will be thawed; its parameters are in the groups
+    from the start. While they have no gradient, torch's optimizers leave them as they are.
+    Raises ValueError where a layer_decay is not above 0 and at most 1, or comes without lr.
+    """
+    later = {*thawing.parameters.values()} if thawing is not None else set()
+    plain: dict[nn.Parameter, bool] = {}  # whether a parameter gets no weight decay
     for module in network.modules():
         for parameter in module.parameters(recurse=False):
-            if parameter.requires_grad:
-                is_plain = parameter.ndim <= 1 or declaration(module) is not None
-                (plain if is_plain else decay)[parameter] = None
-    groups = [{"params": list(decay)}, {"params": list(plain), "weight_decay": 0.0}]
+            if parameter.requires_grad or parameter in later:
+                plain[parameter] = parameter.ndim <= 1 or declaration(module) is not None
+    decaying = {} if weight_decay is None else {"weight_decay": weight_decay}
+    groups: list[dict[str, Any]] = []
+    for settings, members in _by_layer(network, plain, layer_decay, lr):
+        groups.append({"params": [each for each in members if not plain[each]], **settings, **decaying})
+        undecayed = {"name": f"{settings['name']}/plain"} if settings else {}
+        groups.append(
+            {"params": [each for each in members if plain[each]], **settings, **undecayed, "weight_decay": 0.0}
+        )
     return [group for group in groups if group["params"]]
 
 
-def try_optimizer(make: Callable[..., Any], network: nn.Module) -> Optimizer:
+def _by_layer(
+    network: nn.Module, trained: Collection[nn.Parameter], layer_decay: float | None, lr: float | None
+) -> Iterator[tuple[dict[str, Any], Sequence[nn.Parameter]]]:
+    """The parameters of each layer that are trained, with the layer's settings; all together without a layer_decay."""
+    if layer_decay in (None, 1):
+        yield {}, list(trained)
+        return
+    if not 0 < layer_decay < 1 or lr is None:
+        raise ValueError(f"layer_decay={layer_decay} of lr={lr}: expected a number above 0 and at most 1, and a rate")
+    for above, (name, members) in enumerate(reversed(layers(network).items())):
+        scale = layer_decay**above
+        settings = {"name": name, "lr": lr * scale, "lr_scale": scale}
+        yield settings, [parameter for parameter in members if parameter in trained]
+
+
+def rate(make: Callable[..., Any]) -> float | None:
+    """The learning rate that an optimizer, or a partial of one, is made with; None where it has none."""
+    parameter = inspect.signature(make).parameters.get("lr")
+    return None if parameter is None or parameter.default is parameter.empty else parameter.default
+
+
+def try_optimizer(make: Callable[..., Any], groups: list[dict[str, Any]]) -> Optimizer:
     """An optimizer as training will make it. Raises ValueError for one that cannot be made or used."""
     made = getattr(make, "func", make)
     closure = inspect.signature(getattr(made, "step", lambda: None)).parameters.get("closure")
@@ -34,7 +77,7 @@ def try_optimizer(make: Callable[..., Any], network: nn.Module) -> Optimizer:
             "another, such as optimizer=adamw"
         )
     try:
-        optimizer = make(parameter_groups(network))
+        optimizer = make(groups)
     except (TypeError, ValueError, RuntimeError) as error:
         if not is_library(made):
             raise

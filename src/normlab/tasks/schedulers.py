@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +13,8 @@ from normlab.errors import is_library
 
 # A schedule's state holds its constructor's arguments, and OneCycleLR's also the plan that it makes of them.
 PLAN = ("_schedule_phases",)
+
+RATES = ("max_lr", "base_lr", "min_lr")  # arguments of torch's schedulers that are rates, one or one a group
 
 
 @dataclass
@@ -53,7 +55,24 @@ class Schedule:
         offered: dict[str, Any] = {"total_steps": total_steps} if "total_steps" in self._parameters else {}
         if self.monitor is not None:
             offered["mode"] = direction(self.monitor)
+        offered |= self._rates([group.get("lr_scale", 1.0) for group in optimizer.param_groups])
         return self.make(optimizer, **offered)
+
+    def _rates(self, scales: Sequence[float]) -> dict[str, list[float]]:
+        """The rates among the scheduler's arguments, for each group; empty where all groups have the same.
+
+        Raises ValueError for a rate that torch takes for all groups alike.
+        """
+        given = getattr(self.make, "keywords", {})
+        if all(scale == 1 for scale in scales):
+            return {}
+        if given.get("eta_min"):
+            raise ValueError(
+                f"scheduler.eta_min={given['eta_min']}: it is one rate for all layers, and optimizer.layer_decay gives "
+                "each its own; leave out one of the two"
+            )
+        numbers = {name: given[name] for name in RATES if isinstance(given.get(name), int | float)}
+        return {name: [number * scale for scale in scales] for name, number in numbers.items()}
 
     def progress(self, state: dict[str, Any]) -> dict[str, Any]:
         """The part of a scheduler's state that steps change; the rest is its plan, which the configuration gives."""

@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import nn
 
+from normlab.norms.common.declaration import declaration
+
 
 def head(network: nn.Module) -> nn.Module:
     """The layer that turns a sample's features into outputs; all before it is the backbone.
@@ -26,3 +28,12 @@ def head(network: nn.Module) -> nn.Module:
             "give it a method get_classifier() that answers the module"
         )
     return layers[-1]
+
+
+def outputs(network: nn.Module) -> list[nn.Module]:
+    """The head, and the norm layers that were registered after it, which stand on its outputs. Raises ValueError."""
+    top = head(network)
+    parts = {*top.modules()}
+    modules = [*network.modules()]
+    last = max(place for place, module in enumerate(modules) if module in parts)
+    return [top, *(module for module in modules[last + 1 :] if declaration(module))]
