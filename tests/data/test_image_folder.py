@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.samples import image_folder
+from helpers.samples import image_folder, new_samples
 from hydra.utils import instantiate
 from PIL import Image
 from torchvision import datasets
@@ -423,14 +423,12 @@ def test_new_images_are_read_as_the_training_images_were(in_memory, folder, tmp_
     fresh.restore(tmp_path)
     assert (list(fresh.mean), list(fresh.std), fresh.input_shape) == (data.mean, data.std, (3, 6, 6))
     assert list(fresh.class_names) == ["a", "b", "c"]
-    x, names = fresh.read_input(folder)
+    x, names = new_samples(fresh, folder)
     assert names == sorted(f"{name}/{number:03}.png" for name in "abc" for number in range(20))
-    x = x if isinstance(x, torch.Tensor) else next(x.batches([torch.arange(60)]))
     expected = {image.numpy().tobytes() for image in whole(data)}
     assert {image.numpy().tobytes() for image in x} == expected
-    one, names = fresh.read_input(folder / "b" / "007.png")
+    one, names = new_samples(fresh, folder / "b" / "007.png")
     assert names == ["007.png"]
-    one = one if isinstance(one, torch.Tensor) else next(one.batches([torch.arange(1)]))
     assert torch.equal(one[0], x[27])
     assert fresh.transform()(one).dtype == torch.float32
 
@@ -462,7 +460,7 @@ def test_input_that_does_not_fit_is_refused(folder, tmp_path):
         "text.jpg": "text.jpg cannot be read: no image",
     }.items():
         with pytest.raises(ConfigError, match=message):
-            data.read_input(tmp_path / name)
+            new_samples(data, tmp_path / name)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)

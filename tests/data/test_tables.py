@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers.processes import train
+from helpers.samples import new_samples
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.pipeline import make_pipeline
@@ -300,7 +301,7 @@ def test_a_new_file_needs_the_run_folder_alone(written, tmp_path, categories, ca
     restored = Csv("gone.csv", "answer", categories=categories)
     restored.restore(tmp_path)
     with caplog.at_level(logging.INFO, "normlab"):
-        x, names = restored.read_input(written(new, "new.csv"))
+        x, names = new_samples(restored, written(new, "new.csv"))
     torch.testing.assert_close(x, trained.splits["test"][0], rtol=0, atol=0)
     assert names == [str(n + 1) for n in range(len(places))]
     assert "columns left out: extra (not in the training file)" in caplog.text
@@ -318,15 +319,15 @@ def test_a_new_file_needs_the_run_folder_alone(written, tmp_path, categories, ca
         ),
     ]:
         with pytest.raises(ConfigError, match=message):
-            restored.read_input(written(changed, "new.csv"))
+            new_samples(restored, written(changed, "new.csv"))
 
 
 def test_categories_new_to_the_run_are_told(written, tmp_path, caplog):
     trained = data_of(written(people()))
     with caplog.at_level(logging.WARNING, "normlab"):
-        trained.read_input(written(people(), "same.csv"))
+        new_samples(trained, written(people(), "same.csv"))
         assert "is new to the run" not in caplog.text
-        trained.read_input(written(people().replace({"job": {"cook": "cook "}}), "new.csv"))
+        new_samples(trained, written(people().replace({"job": {"cook": "cook "}}), "new.csv"))
     count = (people()["job"] == "cook").sum()
     assert f"job in {count} of 60 rows is new to the run: 'cook '" in caplog.text
 
@@ -353,10 +354,10 @@ def test_a_new_file_without_a_header_may_lack_the_target(written, tmp_path):
     trained.save(tmp_path)
     trained.restore(tmp_path)
     without = written(frame.drop(columns="answer"), "new.csv", header=False)
-    whole = trained.read_input(written(frame, "all.csv", header=False))[0]
-    assert torch.equal(trained.read_input(without)[0], whole)
+    whole = new_samples(trained, written(frame, "all.csv", header=False))[0]
+    assert torch.equal(new_samples(trained, without)[0], whole)
     with pytest.raises(ConfigError, match="2 columns; without a header, expected the 4 of the training file, or 3"):
-        trained.read_input(written(frame[["age", "job"]], "new.csv", header=False))
+        new_samples(trained, written(frame[["age", "job"]], "new.csv", header=False))
 
 
 # bad input

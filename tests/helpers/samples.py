@@ -47,3 +47,9 @@ def idx_files(root: Path, name: str) -> Path:
             head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
             (raw / f"{part}-{kind}-ubyte").write_bytes(head + array.tobytes())
     return root
+
+
+def new_samples(data, path: Path) -> tuple[torch.Tensor, list[str]]:
+    """All portions of a file or folder of new samples, and their names."""
+    portions = [*data.read_new(path)]
+    return torch.cat([portion.x for portion in portions]), [name for portion in portions for name in portion.names]

@@ -219,7 +219,10 @@ def test_a_limit_of_batches_is_kept(fitted):
 
 
 def test_statistics_of_the_batch_need_batches_of_more_than_one(fitted):
-    typed = ["action=predict", "name=a", TRUST, "input=new.txt", "norm.track_running_stats=false"]
+    points("train.txt")
+    typed = ["name=b", "data._target_=test_predict.Points", "+data.file=train.txt", "norm.track_running_stats=false"]
+    run(compose([*SMALL, *typed]))
+    typed = ["action=predict", "name=b", TRUST, "input=new.txt"]
     with pytest.raises(ConfigError, match=r"evaluation batch holds 1 sample, and bn1 takes statistics of the batch"):
         run(compose([*typed, "+data.batch_size=3"]))
 
@@ -266,8 +269,8 @@ class NoScaling(Points):
         (["action=predict", "name=b", "input=new.txt"], "action=predict: there is no run in outputs/b"),
         (["action=predict", "name=a", TRUST, "ckpt=lst", "input=new.txt"], "ckpt=lst: there is no file lst"),
         (
-            ["action=test", "name=a", TRUST, "input=new.txt"],
-            "input=new.txt with action=test: action=predict name=<run> reads",
+            ["action=validate", "name=a", TRUST, "input=new.txt"],
+            "input=new.txt with action=validate: action=predict name=<run> reads",
         ),
         (["name=c", "input=new.txt"], "input=new.txt with action=fit: action=predict name=<run> reads it"),
         (

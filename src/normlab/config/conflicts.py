@@ -6,12 +6,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from normlab.config.cutting import check_cutting, cuts
-from normlab.config.inputs import checkpoint_path, input_path, reads_data
+from normlab.config.inputs import NEED_A_RUN, READ_INPUT, checkpoint_path, input_path, output_folder, reads_data
 from normlab.config.metrics import measured
 from normlab.config.options import origins
 from normlab.config.starting import check_start
 from normlab.errors import ConfigError
 from normlab.folder.keep import check_keep, check_kept
+from normlab.folder.place import NAME, check_place
+from normlab.folder.reuse import check_result
 
 # What acts on each single step, with the value that turns it off.
 SINGLE_STEP_ONLY = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
@@ -29,6 +31,7 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
     _check_score(config)
     if "lr_monitor" in config.callbacks and not config.logger and config.action == "fit":
         raise ConfigError("callbacks=lr_monitor writes to loggers, and there is none: choose logger=, or leave it out")
+    check_output(config, run_folder)
     _check_input(config, run_folder)
     if config.steps_per_execution > 1:
         _check_single_step_only(config)
@@ -116,20 +119,35 @@ def _check_folder(data: DictConfig) -> None:
         raise ConfigError(f"data.path={data.path}: {reason}")
 
 
+def check_output(config: DictConfig, run_folder: Path) -> None:
+    """Raises ConfigError where an action cannot write, or would write over what another one has left."""
+    if config.out is not None and config.action not in NEED_A_RUN:
+        raise ConfigError(f"out={config.out} with action={config.action}: name= says where that writes")
+    if config.out is not None and not str(config.out):
+        raise ConfigError("out= is empty: expected a folder to write into")
+    folder = output_folder(config, run_folder)
+    check_place(folder, "out=<another folder> writes there" if config.action in NEED_A_RUN else NAME)
+    if config.action in NEED_A_RUN:
+        check_result(folder, config.action, config.input)
+
+
 def _check_input(config: DictConfig, run_folder: Path) -> None:
     path = input_path(config)
     if path is None:
         return
     if not str(config.input):
         raise ConfigError("input= is empty: expected a file or folder of new samples")
-    if config.action != "predict":
-        raise ConfigError(f"input={path} with action={config.action}: action=predict name=<run> reads it")
+    if config.action not in READ_INPUT:
+        raise ConfigError(
+            f"input={path} with action={config.action}: action=predict name=<run> reads it, and action=test where it "
+            "is labelled"
+        )
     if not path.exists():
         raise ConfigError(f"input={path}: there is no such file or folder")
     if not (run_folder / "data.json").is_file():
         raise ConfigError(
             f"input={path}: {run_folder} has no data.json to read new samples by, as of a run on data "
-            "given from Python: leave out input= to predict the test part, or give the samples from Python too"
+            "given from Python: leave out input= to take the test part, or give the samples from Python too"
         )
 
 
@@ -152,8 +170,11 @@ def _check_single_process_only(config: DictConfig) -> None:
     devices = f"trainer.{key}={config.trainer[key]}"
     if config.steps_per_execution > 1:
         raise ConfigError(f"steps_per_execution={config.steps_per_execution} cannot be combined with {devices}; use 1")
-    if config.action == "predict":
-        raise ConfigError(f"action=predict cannot be combined with {devices}: it takes one process, trainer.devices=1")
+    if config.action == "predict" or not reads_data(config):
+        new = "" if config.action == "predict" else f" input={config.input}"
+        raise ConfigError(
+            f"action={config.action}{new} cannot be combined with {devices}: it takes one process, trainer.devices=1"
+        )
     if config.action == "lr_find":
         raise ConfigError(
             f"action=lr_find cannot be combined with {devices}: search with trainer.devices=1 and data.batch_size= of "

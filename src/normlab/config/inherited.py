@@ -6,6 +6,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from normlab.config.inputs import reads_data
 from normlab.config.options import GROUPS, SEVERAL
 from normlab.config.overrides import is_hydras, is_selection, parse
 from normlab.config.source import ConfigSource
@@ -16,8 +17,8 @@ from normlab.errors import ConfigError, show
 def restore(fresh: DictConfig, overrides: Iterable[str], saved: DictConfig) -> DictConfig:
     """A run's saved configuration, changed by the overrides, whose values are those of `fresh`."""
     saved = saved.copy()
-    saved.name, saved.ckpt, saved.trust = fresh.name, fresh.ckpt, fresh.trust
-    if fresh.action == "predict":  # one process does it, however many have trained
+    saved.name, saved.ckpt, saved.trust, saved.escape = fresh.name, fresh.ckpt, fresh.trust, fresh.escape
+    if fresh.action == "predict" or not reads_data(fresh):  # one process does it, however many have trained
         saved.trainer.devices = saved.trainer.num_nodes = 1
     for override in parse(overrides):
         key = override.key_or_group

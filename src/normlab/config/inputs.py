@@ -5,6 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 NEED_A_RUN = ("validate", "test", "predict")  # actions that look at a trained network
+READ_INPUT = ("test", "predict")  # those that take new samples
 
 
 def checkpoint_path(config: DictConfig, run_folder: Path) -> Path | None:
@@ -21,11 +22,25 @@ def named_checkpoint(ckpt: str, run_folder: Path) -> Path:
     return own if ckpt in ("best", "last") or (own.is_file() and not Path(ckpt).is_file()) else Path(ckpt)
 
 
+def output_folder(config: DictConfig, run_folder: Path) -> Path:
+    """Where an action writes: a fit into the run's own folder, the others beside what it holds.
+
+    The score of a labelled file has a folder of its own, so that it does not take the place of the test part's.
+    """
+    if config.action == "fit":
+        return run_folder
+    if config.out is not None:
+        return Path(str(config.out))
+    path = input_path(config)
+    own = (path.resolve().name,) if config.action == "test" and path is not None else ()
+    return run_folder.joinpath(config.action, *own)
+
+
 def input_path(config: DictConfig) -> Path | None:
-    """The new samples to predict; None where the test part is predicted."""
+    """The new samples to predict, or the labelled ones to measure; None where it is the test part."""
     return None if config.input is None else Path(str(config.input))
 
 
 def reads_data(config: DictConfig) -> bool:
-    """Whether an action reads the data set; new samples are predicted with what the run folder keeps of it."""
-    return config.action != "predict" or input_path(config) is None
+    """Whether an action reads the data set; new samples are read by what the run folder keeps of it."""
+    return config.action not in READ_INPUT or input_path(config) is None

@@ -1,15 +1,18 @@
 """Handwritten digits as images.  python train.py data=digits data.size=32 data.channels=3"""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F
 
-from normlab.data.common.base import DataModule
+from normlab.data.common.base import FACTS, DataModule
 from normlab.data.common.batches import Augment, Draws, Source
+from normlab.data.common.portions import Portion
+from normlab.errors import ConfigError
 
 
 class Digits(DataModule):
@@ -23,6 +26,9 @@ class Digits(DataModule):
 
     task = "classify"
     out_features = 10
+    facts: ClassVar[Sequence[str]] = (*FACTS, "mean", "std")
+    mean: float  # of all pixels, from 0 to 1
+    std: float
 
     def __init__(self, size: int | None = 32, channels: int | None = 3, shift: int = 2, **splits: Any):
         super().__init__(**splits)
@@ -32,13 +38,34 @@ class Digits(DataModule):
     def load(self) -> dict[str, tuple[Tensor | Source, Tensor]]:
         bunch: Any = load_digits()
         self.raw = torch.tensor(bunch.images)
-        images = self.raw.float().unsqueeze(1) / 16
-        images = F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True)
-        return {"train": (images.expand(-1, self.channels, -1, -1).contiguous(), torch.tensor(bunch.target))}
+        return {"train": (self._images(bunch.images), torch.tensor(bunch.target))}
 
     def preprocess(self, train: Tensor) -> Callable[[Tensor], Tensor]:
         std, mean = torch.std_mean(train, correction=0)
-        return lambda x: (x - mean) / std
+        self.mean, self.std = mean.item(), std.item()
+        return self._standardise
+
+    def take_new(self, given: Any) -> Portion:
+        """Images (N, 8, 8), or rows of them (N, 64), with the values from 0 to 16 that scikit-learn's set has."""
+        pixels = np.asarray(given)
+        if pixels.dtype.kind not in "uif" or pixels.shape[1:] not in ((64,), (8, 8)):
+            raise ConfigError(
+                f"X has the shape {pixels.shape} and values of type {pixels.dtype}; expected numbers from 0 to 16, "
+                "(samples, 64) or (samples, 8, 8), as sklearn.datasets.load_digits gives them"
+            )
+        if not np.isfinite(pixels).all():
+            raise ConfigError("X has values that are NaN or inf, for which this data has no rule")
+        images = self._standardise(self._images(pixels.reshape(-1, 8, 8)))
+        return Portion(images, [str(number + 1) for number in range(len(images))])
+
+    def _images(self, pixels: np.ndarray) -> Tensor:
+        """Images (N, channels, size, size), from 0 to 1, of pixels (N, 8, 8) from 0 to 16."""
+        images = torch.tensor(pixels, dtype=torch.float32).unsqueeze(1) / 16
+        images = F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True)
+        return images.expand(-1, self.channels, -1, -1).contiguous()
+
+    def _standardise(self, x: Tensor) -> Tensor:
+        return (x - torch.tensor(self.mean)) / torch.tensor(self.std)
 
     def augmentation(self) -> Augment | None:
         return Shift(len(self.splits["train"][0]), self.shift, self.seed) if self.shift else None

@@ -17,6 +17,8 @@ from normlab.errors import ConfigError, WriteError
 
 ROOT = Path("outputs")
 
+NAME = "choose another name="
+
 LONGEST = 255  # bytes of a folder's name, on the file systems in use
 
 
@@ -53,16 +55,16 @@ def failing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def check_place(path: Path) -> None:
-    """Raises ConfigError where a folder cannot be made or written in."""
+def check_place(path: Path, remedy: str = NAME) -> None:
+    """Raises ConfigError where a folder cannot be made or written in. remedy: what to do then."""
     if any(len(os.fsencode(part)) > LONGEST for part in path.parts):
         raise ConfigError(f"{str(path)[:40]}… is too long: a folder's name has at most {LONGEST} bytes")
     there = next(place for place in (path, *path.parents) if os.path.lexists(place) or place == place.parent)
     if not there.is_dir():
-        raise ConfigError(f"{shown(path)} cannot be made: {shown(there)} is no folder; choose another name=")
+        raise ConfigError(f"{shown(path)} cannot be made: {shown(there)} is no folder; {remedy}")
     effective = os.access in os.supports_effective_ids
     if not os.access(there, os.W_OK | os.X_OK, effective_ids=effective):
-        raise ConfigError(f"{shown(path)} cannot be written: {shown(there)} is read-only; choose another name=")
+        raise ConfigError(f"{shown(path)} cannot be written: {shown(there)} is read-only; {remedy}")
 
 
 def shown(path: Path) -> Path:

@@ -89,6 +89,27 @@ def tell_finished(path: Path, result: dict[str, Any]) -> None:
         print(f"{shown(path)} is finished{score}. To train on: extend=true with more trainer.max_epochs")
 
 
+def check_result(path: Path, action: str, of: str | None) -> None:
+    """Raises ConfigError where an action that looks at a run would write over something else.
+
+    of: the new samples that it reads; None for the test part.
+    """
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    there = read_result(path)
+    if not there:
+        inside = [entry.name for entry in path.iterdir() if entry.name not in UNTRAINED and not entry.is_dir()]
+        if inside:
+            raise ConfigError(f"{shown(path)} exists and holds no result of action={action}; choose another out=")
+        return
+    if there.get("action") != action:
+        raise ConfigError(f"{shown(path)} holds the result of action={there.get('action')}; choose another out=")
+    if action == "test" and there.get("input") != of:
+        raise ConfigError(
+            f"{shown(path)} holds the score of {there.get('input') or 'the test part'}; out=<another folder> keeps both"
+        )
+
+
 def check_action(path: Path, action: str) -> None:
     """Raises ConfigError where `path` holds no run to look at."""
     if not holds_run(path):

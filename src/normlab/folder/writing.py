@@ -5,8 +5,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -64,20 +64,36 @@ def write_with(file: Path, write: Callable[[BinaryIO], object], sync: bool = Tru
     sync: what was written is on the disk when this returns; without it, a power cut may leave a damaged file. Raises
     WriteError where the disk is full or broken; the earlier file is then as it was.
     """
+    with failing(file), replacing(file, sync) as part:
+        write(part)
+
+
+@contextmanager
+def replacing(file: Path, sync: bool = True) -> Iterator[BinaryIO]:
+    """As `write_with`, for what is written bit by bit: an open file, which takes the place of `file` at the end.
+
+    Where an error ends it, the earlier file is as it was. What is written to the open file raises OSError.
+    """
     part = file.with_name(f".{file.name}.part")
     with failing(file):
+        opened = part.open("wb")
+    try:
         try:
-            with part.open("wb") as opened:
-                write(opened)
-                if sync:
+            yield opened
+            if sync:
+                with failing(file):
                     _sync(opened)
+        finally:
+            with failing(file):
+                opened.close()
+        with failing(file):
             os.replace(part, file)
-        except BaseException:
-            with suppress(OSError):
-                part.unlink()  # on a full disk result.json then finds room to say so
-            raise
-        if sync:
-            sync_folder(file.parent)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()  # on a full disk result.json then finds room to say so
+        raise
+    if sync:
+        sync_folder(file.parent)
 
 
 def append_line(file: Path, line: str, sync: bool = True) -> None:

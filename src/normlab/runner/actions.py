@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch.tuner.tuning import Tuner
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -19,32 +18,32 @@ from normlab.data.common.targets import class_names, target_columns
 from normlab.distributed.peers import Peers
 from normlab.errors import ConfigError, DamagedError
 from normlab.folder.checkpoints import epochs_ended, load_weights, read
-from normlab.folder.place import shown
-from normlab.folder.writing import write_text, write_with
+from normlab.folder.place import failing, shown
+from normlab.folder.writing import replacing, write_text, write_with
 from normlab.logs import console
+from normlab.runner.answers import Answers, Written
 from normlab.runner.build import Parts
-from normlab.runner.predictions import check_finite, csv_table, frame, summary
+from normlab.runner.predictions import csv_table
 from normlab.sweeps.pruning import Pruning
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Outcome:
-    """The result of an action: its score, if it has one, its metrics, and its predictions, a row for each sample.
+    """The result of an action: its score, if it has one, its metrics, and where its predictions are, a row a sample.
 
     pruned: whether a search has ended the fit early. majority: the share of the most frequent class in the parts that
-    were measured, val or test, which always guessing it would score; empty where there are no classes.
+    were measured, val or test, which always guessing it would score; empty where there are no classes. samples: how
+    many were measured, where that is told only now.
     """
 
     score: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
-    predictions: "DataFrame | None" = None
+    predictions: Written | None = None
     pruned: bool = False
     majority: dict[str, float] = field(default_factory=dict)
+    samples: dict[str, int] = field(default_factory=dict)
 
 
 def act(action: str, parts: Parts, folder: Path) -> Outcome:
@@ -82,10 +81,13 @@ def validate(parts: Parts, folder: Path) -> Outcome:
 
 
 def test(parts: Parts, folder: Path) -> Outcome:
-    """Measures a checkpoint on the test split."""
-    metrics = dict(parts.trainer.test(parts.task, datamodule=parts.loaders, verbose=False)[0])
+    """Measures a checkpoint on the test split, or on new samples that are labelled."""
+    inputs = parts.inputs
+    source: dict[str, Any] = {"datamodule": parts.loaders} if inputs is None else {"dataloaders": inputs.loader}
+    metrics = dict(parts.trainer.test(parts.task, verbose=False, **source)[0])
     _write_tables(parts, folder)
-    return Outcome(None, metrics, majority=parts.task.majority)
+    samples = {} if inputs is None else {"test": inputs.loader.samples}
+    return Outcome(None, metrics, majority=parts.task.majority, samples=samples)
 
 
 def _write_tables(parts: Parts, folder: Path) -> None:
@@ -103,24 +105,28 @@ def _write_tables(parts: Parts, folder: Path) -> None:
 
 def predict(parts: Parts, folder: Path) -> Outcome:
     """Writes what the network says of new samples, or of the test part, to predictions.csv."""
-    inputs, data = parts.inputs, parts.data
+    inputs, data, trainer = parts.inputs, parts.data, parts.trainer
     assert inputs is not None
     # Batches of own data go through its hooks; ours may have been restored from the folder and cannot be set up.
     ours = isinstance(data, DataModule)
     source: dict[str, Any] = {"dataloaders": inputs.loader} if ours else {"datamodule": parts.loaders}
-    batches: Any = parts.trainer.predict(parts.task, **source)
-    if not batches:
-        raise ConfigError("action=predict: the data gives no samples")
-    answers = torch.cat([answer for answer, _, _ in batches])
-    given = [target for _, target, _ in batches if target is not None]  # own data may have samples alone
-    targets = torch.cat(given) if inputs.has_targets and given else None
-    check_finite(answers, inputs.names, next(filter(None, (cause for _, _, cause in batches)), ""))
-    columns = target_columns(data)
-    table = frame(answers, targets, inputs, columns)
     file = folder / "predictions.csv"
-    write_text(file, table.to_csv(index=False))
-    log.info(f"{len(table)} rows in {shown(file)}: {summary(table, columns)}")
-    return Outcome(None, {}, table)
+    with replacing(file) as part:
+
+        def write(text: str) -> None:
+            with failing(file):
+                part.write(text.encode("utf-8", "backslashreplace"))
+
+        answers = Answers(inputs, target_columns(data), write, parts.escape)
+        trainer.callbacks.append(answers)  # pyright: ignore[reportAttributeAccessIssue]
+        trainer.predict(parts.task, return_predictions=False, **source)
+        answers.flush()
+        if not answers.rows:
+            raise ConfigError("action=predict: the data gives no samples")
+        answers.check_finite()
+    said = "; ".join(summary.words() for summary in answers.summaries)
+    log.info(f"{answers.rows} rows in {shown(file)}: {said}")
+    return Outcome(None, {}, Written(file, answers.types))
 
 
 def lr_find(parts: Parts, folder: Path) -> Outcome:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from normlab.callbacks.record import Record
 from normlab.config.cutting import cuts
-from normlab.config.inputs import input_path
+from normlab.config.inputs import input_path, reads_data
 from normlab.config.instantiate import check_given, locate, make, make_partial
 from normlab.config.interval import parse_interval
 from normlab.config.options import options, read_option
@@ -25,8 +25,8 @@ from normlab.norms.common.probe import check_forward
 from normlab.norms.common.synchronise import Synchronise
 from normlab.runner.batch_sizes import batch_sizes, check_batches, check_evaluation, shares
 from normlab.runner.data import TrainerData, build_data
+from normlab.runner.inputs import Inputs, looking, read_inputs
 from normlab.runner.network import make_network
-from normlab.runner.predictions import Inputs, read_inputs
 from normlab.runner.starting import freeze_part
 from normlab.runner.trainer import make_trainer, steps_per_call
 from normlab.runner.units import check_shardable
@@ -52,7 +52,8 @@ class Parts:
     loaders: LightningDataModule  # the data as the trainer takes it
     trainer: Trainer
     record: Record
-    inputs: Inputs | None = None  # what action=predict predicts
+    inputs: Inputs | None = None  # what action=predict predicts, or the labelled samples that action=test measures
+    escape: bool = False  # whether predictions.csv is safe to open in a spreadsheet
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class Context:
 
     data: a data module in place of the configured one. callbacks: those that are not configured. rank: which of several
     processes this is. shares_data: whether the next run in this process may take the data that this one has set up.
-    interrupts: what signals ask of the run.
+    interrupts: what signals ask of the run. run_folder: where the fit lies that an action looks at; None: above the
+    action's own folder.
     """
 
     data: LightningDataModule | None = None
@@ -69,6 +71,7 @@ class Context:
     rank: int = 0
     shares_data: bool = False
     interrupts: Interrupts = field(default_factory=Interrupts)
+    run_folder: Path | None = None
 
 
 def build(config: DictConfig, folder: Path, context: Context | None = None) -> Parts:
@@ -87,8 +90,9 @@ def build(config: DictConfig, folder: Path, context: Context | None = None) -> P
 def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
     seed_everything(config.seed, verbose=False)
     torch.set_float32_matmul_precision(config.trainer.matmul_precision)
-    processes = devices.count(config)
-    data = build_data(config, folder, context.data, context.rank, processes, context.shares_data)
+    processes, path = devices.count(config), input_path(config)
+    run_folder = context.run_folder or folder.parent
+    data = build_data(config, run_folder, context.data, context.rank, processes, context.shares_data)
     _check_input_dims(config, data.input_shape)
 
     norm = make(config, "norm")
@@ -102,12 +106,14 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
         frozen = freeze_part(config, network)
     if config.action in ("fit", "validate"):
         check_evaluation(network, norm_inputs, shares(batch_sizes(data.val_dataloader(), processes), processes))
-    if config.action in ("fit", "test") and is_overridden("test_dataloader", data):
+    if config.action in ("fit", "test") and path is None and is_overridden("test_dataloader", data):
         check_evaluation(network, norm_inputs, shares(batch_sizes(data.test_dataloader(), processes), processes))
     if cuts(config) and processes > 1:
         check_shardable(network)
-    inputs = read_inputs(data, input_path(config)) if config.action == "predict" else None
-    if inputs is not None:
+    inputs = None
+    if config.action == "predict" or path is not None:
+        look = looking(network, norm_inputs, data.input_shape, f"input={path}")
+        inputs = read_inputs(data, path, look, labelled=config.action == "test")
         check_evaluation(network, norm_inputs, batch_sizes(inputs.loader))
     if config.compile:
         _compile(network)
@@ -129,7 +135,7 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     # Lightning converts only after it has loaded a checkpoint; under 64-true half of the digits would be lost.
     trainer.precision_plugin.convert_module(task)
-    return Parts(task, data, loaders, trainer, record, inputs)
+    return Parts(task, data, loaders, trainer, record, inputs, config.escape)
 
 
 def _check_training(
@@ -176,7 +182,7 @@ def _task(config: DictConfig, network: nn.Module, data: Any, thawing: FrozenPart
         return Multilabel(**shared, num_labels=data.out_features, class_weights=_class_weights(config, data))
     if config.task.class_weights is not None:
         raise ConfigError(f"task.class_weights={config.task.class_weights}: this data has no classes")
-    if config.action == "predict":  # the checkpoint has them
+    if config.action == "predict" or not reads_data(config):  # the checkpoint has them
         mean, std = torch.zeros(data.out_features), torch.ones(data.out_features)
     else:
         mean, std = data.target_statistics()

@@ -34,7 +34,7 @@ MEASURED = {"fit": ("val", "test"), "validate": ("val",), "test": ("test",)}
 def build_data(
     config: DictConfig, folder: Path, data: Any = None, rank: int = 0, processes: int = 1, shares: bool = False
 ) -> Any:
-    """The data, set up for the action: loaded and split, or, for new samples, restored from the run folder.
+    """The data, set up for the action: loaded and split, or, for new samples, restored from the run's `folder`.
 
     shares: whether the next run in this process may take what this one has set up. Raises ConfigError.
     """
@@ -47,7 +47,7 @@ def build_data(
     if isinstance(data, DataModule):
         data.seed, data.rank, data.processes = config.seed, rank, processes
         if not reads_data(config):
-            data.restore(folder.parent)
+            data.restore(folder)
             return data
     elif not isinstance(data, LightningDataModule):
         raise ConfigError(f"data._target_={config.data._target_} is no LightningDataModule")
@@ -63,7 +63,7 @@ def build_data(
         load()
     if not isinstance(data, DataModule):
         data = adopt(data, MEASURED.get(config.action, ()))
-    if config.action == "test" and not is_overridden("test_dataloader", data):
+    if config.action == "test" and reads_data(config) and not is_overridden("test_dataloader", data):
         raise ConfigError("action=test: this data has no test part")
     return data
 
@@ -78,7 +78,7 @@ class TrainerData(Wrapped):
 
     def __init__(self, data: LightningDataModule, config: DictConfig, inputs: Any = None):
         super().__init__(data)
-        if config.trainer.overfit_batches:
+        if config.trainer.overfit_batches and reads_data(config):
             fixed = Fixed(data.train_dataloader(), config.trainer.overfit_batches)
             self.train_dataloader = self.val_dataloader = lambda: fixed
         if (size := steps_per_call(config)) > 1:

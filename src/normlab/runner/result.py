@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig
 
+from normlab.config.inputs import READ_INPUT
 from normlab.errors import ChangedError, ConfigError, DamagedError, WriteError
 from normlab.folder import files, keep, place, reuse, writing
 from normlab.folder.identity import config_hash
@@ -59,7 +60,7 @@ class Recorded:
             "world_size": self.earlier.get("world_size", 1),
             "tags": [str(tag) for tag in config.tags],
             "overrides": list(config.overrides),
-            **({"input": config.input} if config.action == "predict" else {}),
+            **({"input": config.input} if config.action in READ_INPUT else {}),
             **({"init": self.earlier["init"]} if "init" in self.earlier else {}),
             "config_hash": config_hash(config),
             "error": None,
@@ -107,6 +108,7 @@ class Recorded:
         status = "pruned" if outcome.pruned else "finished"
         self.result |= {"status": status, "score": outcome.score, "metrics": outcome.metrics}
         self.result["majority"] = outcome.majority
+        self.result["samples"] |= outcome.samples
         self.kept = {}  # the result of an earlier start is no longer the folder's
         if checkpoint is not None:
             words = [f"{checkpoint.name}: {_measured(outcome)}".removesuffix(": ")]

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ import torch
 from lightning import Callback, LightningDataModule
 from omegaconf import DictConfig
 
-from normlab.config.inputs import checkpoint_path
+from normlab.config.conflicts import check_output
+from normlab.config.inputs import checkpoint_path, output_folder
 from normlab.config.rules import check_all
 from normlab.config.unread import check_read
 from normlab.data.common.base import DataModule
@@ -32,6 +34,7 @@ from normlab.folder.same_data import check_same_data
 from normlab.logs import closing_wandb, is_quiet, logging_to, no_logging, quiet_lightning, quietly
 from normlab.runner.actions import Outcome, act, progress
 from normlab.runner.allocator import set_allocator
+from normlab.runner.answers import Written
 from normlab.runner.build import Context, Parts, build
 from normlab.runner.result import Recorded
 from normlab.runner.starting import load_init
@@ -44,15 +47,19 @@ if TYPE_CHECKING:
 class Result:
     """The result of a run: its folder, score and metrics, and the task with the weights that were measured last.
 
-    `task` is None where an earlier start had finished the run, and of action=stats. `predictions` are those of
-    action=predict, a row a sample, as predictions.csv holds them.
+    `task` is None where an earlier start had finished the run, and of action=stats.
     """
 
     folder: Path
     score: float | None
     metrics: dict[str, float]
     task: torch.nn.Module | None
-    predictions: "DataFrame | None" = None
+    written: Written | None = None
+
+    @cached_property
+    def predictions(self) -> "DataFrame | None":
+        """The predictions of action=predict, a row a sample, as predictions.csv holds them; read when first asked."""
+        return self.written and self.written.read()
 
 
 @unmasked()
@@ -99,15 +106,15 @@ def run_job(config: DictConfig, folder: str | Path) -> Result:
 def _run(config: DictConfig, folder: str | Path | None, context: Context, start: Start) -> Result:
     path = Path(folder) if folder is not None else place.resolve(config.name, config.action, config.ckpt)
     checkpoint = checkpoint_path(config, path)
-    out = path / config.action
+    out = output_folder(config, path)
+    context = replace(context, run_folder=path)
     here = world.current()
-    place.check_place(path if config.action == "fit" else out)
+    check_output(config, path)
     if config.action == "fit":
         reuse.check_fit(path, config)
         if (result := reuse.finished(path, config)) is not None:
             reuse.tell_finished(path, result)
             return Result(path, result["score"], result["metrics"], None)
-        out = path
     else:
         check_files(out)
     if config.action == "stats":

@@ -2,7 +2,7 @@
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from normlab.data.common.batches import Augment, Batches, EpochOrder, Mix, Source
 from normlab.data.common.fingerprint import Fingerprint, digest, of_training
 from normlab.data.common.labels import check_both, check_targets, count_classes
+from normlab.data.common.portions import Portion
 from normlab.data.common.sent import Sent
 from normlab.data.common.splits import Splitter, cut, taken, with_noise
 from normlab.data.common.targets import class_names, target_columns
@@ -68,6 +69,7 @@ class DataModule(LightningDataModule):
         self.rank, self.processes = 0, 1
         self.room: int | None = None  # bytes of the GPU that splits may still take; None: nobody has asked yet
         self.splits: dict[str, tuple[Any, Tensor]] = {}
+        self.counts: list[Any] | None = None  # of the training part's classes, as a run folder keeps them
         self.sample_names: dict[str, list[str]] = {}  # for each part, where its samples have names
 
     @abstractmethod
@@ -158,11 +160,14 @@ class DataModule(LightningDataModule):
 
     def class_counts(self) -> Tensor:
         """How many samples of each class the training part has, (classes,), or of labels (columns, 2)."""
+        if self.counts is not None:
+            return torch.tensor(self.counts)
         return count_classes(self.splits["train"][1], self.out_features)
 
     def save(self, folder: Path) -> None:
         """Writes data.json into a run folder, by which `restore` can read new samples without the data set."""
-        facts = {key: getattr(self, key) for key in self.facts}
+        counts = None if self.task == "regress" else self.class_counts().tolist()
+        facts = {key: getattr(self, key) for key in self.facts} | {"class_counts": counts}
         write_text(folder / "data.json", json.dumps(facts, indent=2) + "\n")
 
     def restore(self, folder: Path) -> None:
@@ -170,19 +175,38 @@ class DataModule(LightningDataModule):
 
         Raises DamagedError.
         """
-        facts = read_facts(folder / "data.json", self.facts)
+        facts = read_facts(folder / "data.json", (*self.facts, "class_counts"))
         for key in self.facts:
             setattr(self, key, tuple(facts[key]) if isinstance(facts[key], list) else facts[key])
+        self.counts = facts["class_counts"]
 
     def read_input(self, path: Path) -> tuple[Tensor | Source, list[str]]:
         """New samples from a file or folder, in the form that `splits` has, and the name of each.
 
-        Raises ConfigError where they cannot be read.
+        A set that reads larger files than memory, or labelled ones, writes `read_new` instead. Raises ConfigError where
+        they cannot be read.
         """
         raise ConfigError(f"input={path}: {type(self).__name__} reads no files; without input= its test part is taken")
 
-    def kept(self, part: str, names: Sequence[str]) -> dict[str, list[Any]]:
-        """The columns that predictions carry, with a value a sample. part: test, or `input` after `read_input`."""
+    def read_new(self, path: Path, labelled: bool = False) -> Iterator[Portion]:
+        """As `read_input`, a portion at a time, and with their targets where they are `labelled`.
+
+        Raises ConfigError where they cannot be read, and for targets that the run does not know.
+        """
+        x, names = self.read_input(path)
+        if labelled:
+            raise ConfigError(f"input={path}: {type(self).__name__} reads no labelled files; action=predict reads it")
+        yield Portion(x, names)
+
+    def take_new(self, given: Any) -> Portion:
+        """New samples from Python, an array or what else the data set is made of, in the units of its files.
+
+        Raises ConfigError where they cannot be taken.
+        """
+        raise ConfigError(f"{type(self).__name__} takes no arrays: give the path of a file that it reads")
+
+    def kept(self, names: Sequence[str]) -> dict[str, list[Any]]:
+        """The columns that predictions of the test part carry, with a value a sample. names: those of the samples."""
         return {}
 
     def train_dataloader(self) -> Batches:

@@ -1,7 +1,7 @@
 """What every set of images shares: pixels kept as bytes, and random changes of whole batches."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,15 +11,18 @@ from torch import Tensor
 
 from normlab.data.common.base import FACTS, DataModule
 from normlab.data.common.batches import Augment, Mix, Source
+from normlab.data.common.portions import Portion
 from normlab.data.images.augment import Crop, Cutmix, Cutout, Flip, Mixup, chain
 from normlab.data.images.decoding import shaped
-from normlab.data.images.files import find_images
+from normlab.data.images.files import find_images, find_labelled
 from normlab.data.images.gather import Handling, channel_sums, gather
+from normlab.data.images.given import as_images
 from normlab.data.images.streamed import Files
 from normlab.distributed import devices
 from normlab.errors import ConfigError
 
 CHUNK = 1024  # images that are summed or resized at a time
+PORTION = 2**26  # bytes of new images that are read at once
 
 
 class Images(DataModule):
@@ -93,19 +96,40 @@ class Images(DataModule):
             return Cutmix(samples, self.out_features, self.mix_alpha, self.input_shape[1:], self.seed)
         return None
 
-    def read_input(self, path: Path) -> tuple[Tensor | Source, list[str]]:
-        """One image file, or all under a folder, with their names in it; in the shape of the training images."""
+    def read_new(self, path: Path, labelled: bool = False) -> Iterator[Portion]:
+        """One image file, or all under a folder, with their names in it; in the shape of the training images.
+
+        Labelled ones lie in a folder of each class.
+        """
         if not path.exists():
             raise ConfigError(f"input={path}: no such file or folder")
-        root, names = find_images(path)
-        images, survey = gather(root, names, self.handling(channels=self.input_shape[0]))
+        root, names, labels = find_labelled(path, self.class_names) if labelled else (*find_images(path), None)
+        how = replace(self.handling(channels=self.input_shape[0]), in_memory=True)
+        at_once = max(self.batch_size, PORTION // math.prod(self.input_shape))
+        for start in range(0, len(names), at_once):
+            images, survey = gather(root, names[start : start + at_once], how)
+            assert isinstance(images, Tensor)
+            self._check_size(images, f"input={path}")
+            places = [start + place for place in survey.readable]
+            y = None if labels is None else torch.tensor([labels[place] for place in places])
+            yield Portion(images, [names[place] for place in places], y)
+
+    def take_new(self, given: Any) -> Portion:
+        """Pictures of Pillow's, or an array uint8 of images: (N, C, H, W), (N, H, W, C), or (N, H, W) of grey ones.
+
+        A single picture is a list of one. Rows (N, C·H·W) are images in the shape that the network takes.
+        """
+        images = as_images(given, self.input_shape, self.size)
+        self._check_size(images, "X")
+        return Portion(images, [str(number + 1) for number in range(len(images))])
+
+    def _check_size(self, images: Tensor, where: str) -> None:
         (height, width), (wanted_height, wanted_width) = images.shape[2:], self.input_shape[1:]
         if (height, width) != (wanted_height, wanted_width):
             raise ConfigError(
-                f"input={path}: images of {width}×{height} pixels; the network was trained on "
+                f"{where}: images of {width}×{height} pixels; the network was trained on "
                 f"{wanted_width}×{wanted_height}: resize them"
             )
-        return images, [names[place] for place in survey.readable]
 
     def handling(self, channels: int | None) -> Handling:
         """How files are read in this process, which may be one of several on this machine."""

@@ -40,9 +40,7 @@ def decode(stored: bytes) -> Tensor:
     """
     try:
         with Image.open(io.BytesIO(stored)) as opened:
-            opened.load()
-            turned = opened.getexif().get(ORIENTATION, 1) != 1
-            pixels = _pixels(ImageOps.exif_transpose(opened) if turned else opened)
+            return pixels_of(opened)
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -51,6 +49,13 @@ def decode(stored: bytes) -> Tensor:
         raise ImageError(_line(error.strerror or error)) from error
     except Exception as error:  # a decoder may answer damaged bytes with anything
         raise ImageError(_line(error)) from error
+
+
+def pixels_of(picture: Image.Image) -> Tensor:
+    """As `decode`, of an opened picture. Raises what its decoder raises."""
+    picture.load()
+    turned = picture.getexif().get(ORIENTATION, 1) != 1
+    pixels = _pixels(ImageOps.exif_transpose(picture) if turned else picture)
     return torch.from_numpy(np.atleast_3d(pixels).transpose(2, 0, 1).copy())
 
 

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +84,32 @@ def find_images(path: Path) -> tuple[Path, list[str]]:
         raise ConfigError(f"{path} holds no images; they end in {' '.join(SUFFIXES)}")
     _tell(path, ignored)
     return path, names
+
+
+def find_labelled(path: Path, classes: Sequence[str]) -> tuple[Path, list[str], list[int]]:
+    """The images in `<path>/<class>/…`, by their names under `path`, and the numbers of their classes.
+
+    Raises ConfigError for a folder that is none of the classes, and where no image lies in one.
+    """
+    known = [str(name) for name in classes]
+    named = f"folders of the classes that the run knows: {_few(known)}"
+    if not path.is_dir():
+        raise ConfigError(f"input={path}: a single image has no class; expected a folder with {named}")
+    if unknown := sorted({*_folders(str(path))} - {*known}):
+        raise ConfigError(f"input={path}: the run knows no class {_few(unknown)}; expected {named}")
+    ignored: Counter[str] = Counter()
+    start = len(os.path.join(path, ""))
+    pairs = [
+        (file[start:], number)
+        for number, name in enumerate(known)
+        for file in _images(os.path.join(path, name), ignored, (_place(str(path)),))
+    ]
+    if not pairs:
+        raise ConfigError(f"input={path} holds no images in {named}")
+    if outside := sum(not entry.name.startswith(".") and not _is_folder(entry) for entry in _entries(str(path))):
+        log.warning(f"{path}: left out, beside the folders of classes: {outside} files")
+    _tell(path, ignored)
+    return path, [name for name, _ in pairs], [number for _, number in pairs]
 
 
 def _tell(root: Path, ignored: Counter[str]) -> None:

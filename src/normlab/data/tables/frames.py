@@ -3,27 +3,32 @@
 import json
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 from pandas.core.util.hashing import hash_pandas_object
 from torch import Tensor, nn
 
 from normlab.data.common.base import DataModule
 from normlab.data.common.fingerprint import Fingerprint, of_columns
+from normlab.data.common.portions import Portion, as_rows
 from normlab.data.tables.columns import Columns, find_columns
 from normlab.data.tables.embeddings import Embeddings
 from normlab.data.tables.header import FILES, check_keys, column_names
-from normlab.data.tables.messages import describe, tell_unknown, tell_unused
+from normlab.data.tables.messages import describe, tell_unused
+from normlab.data.tables.new_rows import NewRows, check_kept, numbered
 from normlab.data.tables.preprocessing import Preprocessing, fit
-from normlab.data.tables.target import Target, find_target
+from normlab.data.tables.target import Target, Taught, find_target
 from normlab.data.tables.values import Frame
 from normlab.errors import ConfigError, Problems
 from normlab.folder.files import damaged, read_facts
 from normlab.folder.writing import write_text
 
 log = logging.getLogger(__name__)
+
+CELLS = 2**19  # of new samples that are read at once
 
 
 class Rows:
@@ -127,8 +132,10 @@ class FrameTable(DataModule):
         problems.check()
         assert target is not None
         self._state(target)
-        self.sample_names = {part: _numbered(frame) for part, (frame, _) in frames.items()}
-        self.files = {part: self._kept_of(frame, where) for part, (frame, where) in frames.items()}
+        self.sample_names = {part: numbered(frame) for part, (frame, _) in frames.items()}
+        for file, place in frames.values():
+            check_kept(self.keep, file, place)
+        self.files = {part: file[self.keep] for part, (file, _) in frames.items()}
         log.info(describe(frame, where, columns, target))
         return taken
 
@@ -182,31 +189,68 @@ class FrameTable(DataModule):
         except (LookupError, TypeError) as error:
             raise damaged(file) from error
 
-    def read_input(self, path: Path) -> tuple[Tensor, list[str]]:
-        """Rows are called by their numbers, from 1. The target may be missing, and the order of columns is free."""
+    def read_new(self, path: Path, labelled: bool = False) -> Iterator[Portion]:
+        """Rows are called by their numbers, from 1. The order of columns is free, and others are left out."""
         where = f"input={path}"
+        rows = NewRows(where, self._learned(), self.preprocessing)
+        if labelled:
+            rows.target = self._target()
+        else:
+            rows.keep = self.keep
+        for frame in self.portions(path, where, max(self.batch_size, CELLS // len(self.columns))):
+            if frame.index[0] == 0:
+                tell_unused(frame, self.columns, where)
+            yield rows.portion(frame)
+        rows.tell()
+
+    def take_new(self, given: Any) -> Portion:
+        """A frame, or an array of the columns `feature_names` in their order; cells as they stand in a file."""
+        if not isinstance(given, pd.DataFrame):
+            given = pd.DataFrame(as_rows(given, self.feature_names), columns=self.feature_names)
+        frame = given.set_axis(given.columns.map(str), axis=1).reset_index(drop=True)
+        if twice := [*frame.columns[frame.columns.duplicated()]]:
+            raise ConfigError(f"X: columns with the same name: {', '.join(twice[:5])}")
+        rows = NewRows("X", self._learned(), self.preprocessing)
+        portion = rows.portion(self.given(frame))
+        rows.tell()
+        return portion
+
+    def portions(self, path: Path, where: str, rows: int) -> Iterator[Frame]:
+        """The table in a file, in portions of at most `rows` rows, which are numbered through from 0.
+
+        Raises ConfigError, which begins with `where`.
+        """
         problems = Problems()
         frame = self.read(path, where, problems)
         problems.check()
-        tell_unused(frame, self.columns, where)
-        fitted = self.preprocessing
-        columns = Columns([c.name for c in fitted.numbers], [c.name for c in fitted.categories], self.decimal)
-        rows = columns.take(frame, where, "leave the cell empty")
-        for column in fitted.categories:
-            tell_unknown(rows[column.name], column.values, where)
-        self.files["input"] = self._kept_of(frame, where)
-        return fitted.apply(rows, where), _numbered(frame)
+        yield frame
 
-    def kept(self, part: str, names: Sequence[str]) -> dict[str, list[Any]]:
-        file = self.files.get(part, self.files.get("train"))  # a test part without a file is cut out of the first
+    def given(self, frame: Frame) -> Frame:
+        """A frame from Python, with gaps where a file of such cells would have some."""
+        return frame
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The columns that the network learned from, in the order of the training file."""
+        learned = self._learned()
+        return [name for name in self.columns if name in (*learned.numeric, *learned.categorical)]
+
+    def _learned(self) -> Columns:
+        fitted = self.preprocessing
+        return Columns([c.name for c in fitted.numbers], [c.name for c in fitted.categories], self.decimal)
+
+    def _target(self) -> Target:
+        """What the run has learned, by the facts that its folder keeps."""
+        classes = [self.class_names] if self.task == "classify" else self.class_names or [()] * len(self.targets)
+        pairs = zip(self.targets, classes, strict=True)
+        return Target(self.task, [Taught(name, [*map(str, of)], "", self.decimal) for name, of in pairs])
+
+    def kept(self, names: Sequence[str]) -> dict[str, list[Any]]:
+        """`names` are those of the test part."""
+        file = self.files.get("test", self.files.get("train"))  # a test part without a file is cut out of the first
         assert file is not None
         places = [int(name) - 1 for name in names]
         return {name: file[name].iloc[places].tolist() for name in self.keep}
-
-    def _kept_of(self, frame: Frame, where: str) -> Frame:
-        if lacking := [name for name in self.keep if name not in frame]:
-            raise ConfigError(f"{where}: these columns of data.keep are missing: {', '.join(lacking)}")
-        return frame[self.keep]
 
 
 def _taken(columns: Columns, target: Target | None, frame: Frame, where: str, problems: Problems) -> tuple[Any, Any]:
@@ -217,8 +261,3 @@ def _taken(columns: Columns, target: Target | None, frame: Frame, where: str, pr
     with problems.gather():
         wanted = None if target is None else target.take(frame, where)
     return rows, wanted
-
-
-def _numbered(frame: Frame) -> list[str]:
-    """Rows are called by their numbers, from 1."""
-    return [str(number + 1) for number in range(len(frame))]

@@ -1,6 +1,7 @@
 """What the log says of a table."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 
 from normlab.data.tables.columns import Columns
@@ -8,6 +9,8 @@ from normlab.data.tables.target import Target, Taught
 from normlab.data.tables.values import Column, Frame, quoted
 
 log = logging.getLogger(__name__)
+
+SHOWN = 5  # categories of a column that a message shows
 
 
 def tell_unused(frame: Frame, known: Sequence[str], where: str) -> None:
@@ -17,15 +20,29 @@ def tell_unused(frame: Frame, known: Sequence[str], where: str) -> None:
         log.info(f"{where}: columns left out: {', '.join(others)} (not in the training file)")
 
 
-def tell_unknown(column: Column, known: Sequence[str], where: str) -> None:
-    """Says which categories training has not seen."""
-    unknown = column[~column.isin(known)]
-    if len(unknown):
-        listed = ", ".join(map(quoted, unknown.unique()[:5]))
-        more = ", …" if unknown.nunique() > 5 else ""
-        log.warning(
-            f"{where}: {column.name} in {len(unknown):,} of {len(column):,} rows is new to the run: {listed}{more}"
-        )
+class Unknown:
+    """Categories that training has not seen, gathered over the portions of a file."""
+
+    def __init__(self) -> None:
+        self.rows: Counter[str] = Counter()  # of each column
+        self.unknown: Counter[str] = Counter()
+        self.first: dict[str, dict[str, None]] = {}  # a few of the categories, in the order of the rows
+
+    def add(self, column: Column, known: Sequence[str]) -> None:
+        others = column[~column.isin(known)]
+        self.rows[column.name] += len(column)
+        self.unknown[column.name] += len(others)
+        first = self.first.setdefault(column.name, {})
+        for value in others.unique()[: SHOWN + 1]:
+            if len(first) <= SHOWN:
+                first[value] = None
+
+    def tell(self, where: str) -> None:
+        for name, first in self.first.items():
+            if first:
+                listed = ", ".join(map(quoted, [*first][:SHOWN])) + (", …" if len(first) > SHOWN else "")
+                counted = f"{self.unknown[name]:,} of {self.rows[name]:,} rows"
+                log.warning(f"{where}: {name} in {counted} is new to the run: {listed}")
 
 
 def describe(frame: Frame, where: str, columns: Columns, target: Target) -> str:

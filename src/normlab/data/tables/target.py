@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from normlab.data.tables.values import (
+    CODE,
     FEW,
     MOSTLY,
     Column,
@@ -22,6 +24,7 @@ from normlab.data.tables.values import (
 )
 from normlab.errors import ConfigError, Problems
 
+KNOWN = 10  # classes that a message shows
 LARGEST = 1e15  # its square is still to be summed in float32
 
 
@@ -43,12 +46,24 @@ class Taught:
         if not self.classes:
             values = finite_numbers(column, where, self.decimal, LARGEST, "choose another data.target")
             return torch.tensor(values.to_numpy(), dtype=torch.float32)
-        labels = _labels(column, where, self.decimal)
-        codes = pd.Index(self.classes, dtype="object").get_indexer(labels)
+        codes = self._codes(column, where)
         if (codes < 0).any():
-            row, value = first(labels, codes < 0)
-            raise ConfigError(f"{where}: class {value} of {self.name} in {row} is not in the training file")
+            row, value = first(texts(column, where), codes < 0)
+            known = ", ".join(self.classes[:KNOWN]) + (", …" if len(self.classes) > KNOWN else "")
+            raise ConfigError(
+                f"{where}: class {value} of {self.name} in {row} is not in the training file, whose classes are {known}"
+            )
         return torch.tensor(codes, dtype=torch.int64)
+
+    def _codes(self, column: Column, where: str) -> np.ndarray:
+        """The numbers of the classes, -1 for a value that is none.
+
+        A number may be written in another way than in the training file, as 1.0 for 1, but for codes such as 01.
+        """
+        classes, written = pd.Index(self.classes, dtype="object"), texts(column, where)
+        plain = texts(numbers(column, self.decimal), where).mask(written.str.fullmatch(CODE), written)
+        codes = classes.get_indexer(written)
+        return np.where(codes < 0, classes.get_indexer(plain), codes)
 
 
 @dataclass(frozen=True)
