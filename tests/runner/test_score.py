@@ -37,8 +37,10 @@ def fit(target: str, *typed: str) -> None:
     Path("train.csv").unlink()
 
 
-def answered(file: str) -> pd.DataFrame:
-    return run(compose(["action=predict", "name=a", f"input={file}"])).predictions
+def answered(file: str | None = None) -> pd.DataFrame:
+    table = run(compose(["action=predict", "name=a", *([] if file is None else [f"input={file}"])])).predictions
+    assert table is not None
+    return table
 
 
 def scored(file: str, *typed: str) -> dict:
@@ -72,7 +74,7 @@ def test_the_loss_weighs_classes_as_the_training_part_did():
     fit("kind", "task.class_weights=balanced")
     people(90).to_csv("train.csv", index=False)
     of_part = run(compose(["action=test", "name=a"])).metrics
-    numbers = [int(number) - 1 for number in run(compose(["action=predict", "name=a"])).predictions["sample"]]
+    numbers = [int(number) - 1 for number in answered()["sample"]]
     people(90).iloc[numbers].to_csv("same.csv", index=False)
     assert scored("same.csv")["metrics"] == pytest.approx(of_part)
 
@@ -104,7 +106,7 @@ def test_a_folder_of_classes_is_scored():
     keys = ["data=image_folder", f"data.path={photos}", "data.flip=false"]
     run(compose([*SMALL, *keys]))
     metrics = run(compose(["action=test", "name=a"])).metrics
-    test = run(compose(["action=predict", "name=a"])).predictions
+    test = answered()
     shutil.rmtree("photos")
     image_folder(Path("all"))
     for file in test["sample"]:
@@ -151,8 +153,10 @@ def test_what_cannot_be_scored_is_refused_in_a_line():
     for frame, message in (
         (
             wrong,
-            "input=new.csv: class 'ancient' of kind in row 4 and 1 more (8) is not in the training file, whose classes "
-            "are old, young",
+            (
+                "input=new.csv: class 'ancient' of kind in row 4 and 1 more (8) is not in the training file, whose "
+                "classes are old, young"
+            ),
         ),
         (new.drop(columns="kind"), "input=new.csv: the target column kind is missing"),
         (new.drop(columns=["age", "job"]), "input=new.csv: these columns are missing: age, job"),
