@@ -19,6 +19,7 @@ from normlab.callbacks.record import Record
 from normlab.errors import ConfigError, DamagedError
 from normlab.folder.checkpoints import load_weights, read
 from normlab.folder.files import known_result
+from normlab.runner.actions import saved_progress
 from normlab.sweeps.grid import earlier
 
 WINE = ["model=net", "data=wine", "logger=none", "trainer.max_epochs=5"]
@@ -384,3 +385,15 @@ def test_one_damaged_job_of_a_sweep_stops_no_other(tmp_path):
     assert list(statuses.values()) == [None, "finished", "finished"]
     summary = (folder / "summary.md").read_text()
     assert "result.json is empty, cut off or of another program" in summary
+
+
+def test_how_far_a_run_came_is_read_without_its_weights(whole, tmp_path):
+    """A large checkpoint takes seconds to compare with its checksums, and Ctrl-C is not to wait for that."""
+    file = Path(shutil.copy(whole / "finished" / "checkpoints" / "last.ckpt", tmp_path))
+    weight = next(iter(torch.load(file, weights_only=True)["state_dict"].values()))
+    stored = file.read_bytes()
+    place = stored.index(weight.numpy().tobytes())
+    file.write_bytes(stored[:place] + b"\0\0\0\0" + stored[place + 4 :])
+    with pytest.raises(DamagedError, match="was changed"):
+        read(file)
+    assert saved_progress(tmp_path)["epochs"] == 5

@@ -18,6 +18,7 @@ from normlab.config.inputs import NEED_A_RUN, named_checkpoint
 from normlab.config.names import check_name, check_option
 from normlab.config.options import GROUPS, run_keys
 from normlab.config.overrides import as_typed, is_hydras, is_selection, lines_of, parse, typed_value
+from normlab.config.replaying import check_beside, replayed_folder
 from normlab.config.rules import added_rules, check_all, check_typed, rule
 from normlab.config.source import OURS, ConfigSource
 from normlab.config.starting import check_typed_keys
@@ -76,6 +77,8 @@ def check_replay(path: Path, overrides: Sequence[str], source: ConfigSource = OU
     source: whose options may name parts that the run has.
     Raises ConfigError where its configuration names what a run folder may not, or has Hydra do more than run it.
     """
+    if (replay := typed_value(parse(overrides), "replay")) is not None:
+        raise ConfigError(f"replay={replay} with --config-path: each repeats a run; leave out one of them")
     saved = files.read_config(path)
     if not writing.has_own_header(path):
         raise ConfigError(f"{place.shown(path)} is not replayed: its defaults or hydra parts are not those of a run")
@@ -95,23 +98,27 @@ def compose_job(overrides: Sequence[str], source: ConfigSource = OURS) -> Compos
     action, name = typed_value(parsed, "action", "fit"), typed_value(parsed, "name")
     check_value("action", action, "fit", rule("action", None))
     check_typed_keys(parsed, action)
+    replayed = _replayed(parsed)
     run_folder = place.resolve(name, action, _checkpoint(parsed))
+    if replayed is not None and run_folder.absolute() == replayed.absolute():
+        raise ConfigError(f"name={name} is the run that replay={replayed} repeats: choose another name=")
     _check_place(run_folder, action)
     goes_on = action != "fit" or (name is not None and typed_value(parsed, "extend", False))
-    saved = files.read_config(run_folder) if goes_on and files.holds_run(run_folder) else None
+    made_in = replayed or (run_folder if goes_on and files.holds_run(run_folder) else None)
+    saved = None if made_in is None else files.read_config(made_in)
     made_with, kept = ([], {}) if saved is None else inherited(saved, parsed, source)
     config, hydra = _apply(made_with + parsed, source, kept)
     config.overrides = [line for line in overrides if not is_of_sweep(line)]
     keep_typed(config)
     check_read(config)
     check_all(config, added_rules(hydra.runtime.choices, made_with + parsed, source))
-    if saved is None:
+    if saved is None or made_in is None:
         check_config(config, run_folder)
         return Composed(config, hydra)
-    reading = _reading(run_folder, saved, parsed, config.trust, source)
+    reading = _reading(made_in, saved, parsed, config.trust, source)
     reading.check_names()
     if missing := missing_keys(saved):
-        raise files.damaged(run_folder / "config.yaml", f"lacks {missing[0]}, and so is of an earlier normlab")
+        raise files.damaged(made_in / "config.yaml", f"lacks {missing[0]}, and so is of an earlier normlab")
     config = restore(config, overrides, saved)
     check_config(config, run_folder)
     reading.check_classes()  # last, since it may import torch
@@ -189,6 +196,16 @@ def _check_place(run_folder: Path, action: str) -> None:
     """Raises ConfigError where an action cannot write, or has no run to look at."""
     if action in NEED_A_RUN:
         reuse.check_action(run_folder, action)
+
+
+def _replayed(parsed: list[Override]) -> Path | None:
+    """The folder of the run that replay= repeats; None without it. Raises ConfigError."""
+    replay = typed_value(parsed, "replay")
+    if replay is None:
+        return None
+    folder = replayed_folder(replay)
+    check_beside(parsed, folder)
+    return folder
 
 
 def _reading(

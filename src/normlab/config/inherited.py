@@ -12,12 +12,16 @@ from normlab.config.overrides import is_hydras, is_selection, parse
 from normlab.config.source import ConfigSource
 from normlab.config.unread import PARTS
 from normlab.errors import ConfigError, show
+from normlab.folder.identity import ONCE
 
 
 def restore(fresh: DictConfig, overrides: Iterable[str], saved: DictConfig) -> DictConfig:
     """A run's saved configuration, changed by the overrides, whose values are those of `fresh`."""
     saved = saved.copy()
-    saved.name, saved.ckpt, saved.trust, saved.escape = fresh.name, fresh.ckpt, fresh.trust, fresh.escape
+    saved.name, saved.ckpt, saved.trust = fresh.name, fresh.ckpt, fresh.trust
+    saved.escape, saved.replay = fresh.escape, fresh.replay
+    if fresh.replay is not None:  # what told the other folder, and what was done there later
+        saved.extend, saved.overrides = False, [line for line in saved.overrides if not _is_of_folder(line)]
     if fresh.action == "predict" or not reads_data(fresh):  # one process does it, however many have trained
         saved.trainer.devices = saved.trainer.num_nodes = 1
     for override in parse(overrides):
@@ -57,6 +61,10 @@ def keep_typed(config: DictConfig) -> None:
 def is_of_sweep(line: str) -> bool:
     """Whether a line says how jobs are chosen or started, and nothing of the job itself."""
     return line.startswith("sweep=") or is_hydras(parse([line])[0])
+
+
+def _is_of_folder(line: str) -> bool:
+    return parse([line])[0].key_or_group in ("name", "extend", *ONCE)
 
 
 def _joined(earlier: Iterable[str], later: Iterable[str]) -> list[str]:

@@ -11,7 +11,14 @@ from hydra.errors import HydraException
 from normlab.config.options import GROUPS
 from normlab.errors import ConfigError
 
-TEXT = ("name", "ckpt", "input", "data.path", "data.root")  # keys whose values stay as they are typed: 1_0, 1e3, true
+TEXT = (
+    "name",
+    "ckpt",
+    "input",
+    "replay",
+    "data.path",
+    "data.root",
+)  # keys whose values stay as they are typed: 1_0, 1e3, true
 
 
 def parse(lines: Iterable[str], loader: ConfigLoader | None = None) -> list[Override]:

@@ -46,6 +46,8 @@ def check_sweep(overrides: Sequence[str], source: ConfigSource = OURS) -> Sweep:
         raise ConfigError(f"sweep={space['sweep']}: one search at a time")
     if "action" in space or typed_value(parse(fixed), "action", "fit") != "fit":
         raise ConfigError("action= with -m: only fits are swept; look at one run at a time")
+    if "replay" in space or typed_value(parse(fixed), "replay") is not None:
+        raise ConfigError("replay= with -m: one run is repeated at a time; leave out -m")
     searches = is_search(engines.sweeper)
     if searches:
         check_search(engines, space)

@@ -20,10 +20,10 @@ class PickledError(DamagedError):
     """A file holds more than tensors and plain values."""
 
 
-def read(path: Path, mmap: bool = False) -> dict[str, Any]:
+def read(path: Path, mmap: bool = False, sums: bool = True) -> dict[str, Any]:
     """Reads a checkpoint as `load_plain` does. Raises DamagedError for any other file."""
     try:
-        loaded = load_plain(path, mmap)
+        loaded = load_plain(path, mmap, sums)
     except DamagedError as error:
         raise no_checkpoint(path, str(error)) from error
     if not isinstance(loaded, dict) or not _are_tensors(loaded.get("state_dict")):
@@ -31,16 +31,17 @@ def read(path: Path, mmap: bool = False) -> dict[str, Any]:
     return loaded
 
 
-def load_plain(path: Path, mmap: bool = False) -> Any:
+def load_plain(path: Path, mmap: bool = False, sums: bool = True) -> Any:
     """Reads what `torch.save` has written, onto the CPU. Raises DamagedError with the reason for any other file.
 
     Every record is first compared with its checksum, which torch does not do; that takes a second a gigabyte. Files
     from before torch 1.6 have no checksums and are taken as they are. mmap: tensors stay on disk until they are used.
+    sums: false leaves the checksums out, for a reader of all but the tensors.
     """
     archive = False
     try:
         archive = zipfile.is_zipfile(path)
-        changed = _changed_record(path) if archive else None
+        changed = _changed_record(path, sums) if archive else None
         loaded = {} if changed else torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and archive)
     except Exception as error:  # the file may hold anything, and its readers raise anything
         if archive and isinstance(error, pickle.UnpicklingError):
@@ -81,11 +82,14 @@ def check_network(expected: Mapping[str, Tensor], saved: Mapping[str, Tensor], p
         raise ConfigError("\n".join([f"{path} belongs to another network:", *lines, *more]))
 
 
-def _changed_record(archive: Path) -> str | None:
-    """A record that differs from its checksum, or that is marked as a folder, which torch would skip; None for none."""
+def _changed_record(archive: Path, sums: bool) -> str | None:
+    """A record that differs from its checksum, or that is marked as a folder, which torch would skip; None for none.
+
+    sums: whether checksums are looked at.
+    """
     with zipfile.ZipFile(archive) as records:
         folders = (record.filename for record in records.infolist() if record.external_attr & DOS_FOLDER)
-        return next(folders, None) or records.testzip()
+        return next(folders, None) or (records.testzip() if sums else None)
 
 
 def _are_tensors(weights: Any) -> bool:

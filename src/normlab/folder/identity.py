@@ -23,7 +23,7 @@ REPLICATES = ("seed", "data.split_seed", "data.fold")  # runs that differ in the
 LENGTH = "trainer.max_epochs"  # extend=true may raise it
 LAYER_DECAY = "optimizer.layer_decay"
 ELSEWHERE = ("data.root", "data.in_memory", "data.workers", "data.on_device")  # where files lie, and how they are read
-ONCE = ("data.changed",)  # what holds for a single start, and is not kept
+ONCE = ("data.changed", "replay")  # what holds for a single start, and is not kept
 START = ("init", "freeze", "thaw_at")  # they count where they are set
 GRADIENT_CALLBACKS = ("agc",)  # they change what the optimizer sees
 

@@ -22,23 +22,36 @@ KINDS = {"targets": "target", "columns": "column", "files": "file", "folders": "
 OTHER = {"files": "has other bytes", "folders": "has other files, or other bytes in them"}
 
 
-def check_same_data(folder: Path, fingerprint: Mapping[str, Any], accepted: bool) -> None:
+def check_same_data(folder: Path, fingerprint: Mapping[str, Any], accepted: bool, replayed: Path | None = None) -> None:
     """Keeps the fingerprint of a run's training data in its folder.
 
-    accepted: whether the run may go on with other data than it was begun on. Raises ChangedError, which says what
-    changed, where it may not. A run that has none yet, as one that has saved nothing, gets this one.
+    accepted: whether the run may go on with other data than it was begun on. replayed: the folder of a run that this
+    one repeats, whose data it is to have. Raises ChangedError, which says what changed, where it may not. A run that
+    has none yet, as one that has saved nothing, gets this one.
     """
     file = folder / FILE
-    if file.is_file() and has_trained(folder):
-        lines = changes(_read(file), fingerprint)
+    begun = folder if has_trained(folder) else replayed
+    if begun is not None and (begun / FILE).is_file():
+        lines = changes(_read(begun / FILE), fingerprint)
         if lines and not accepted:
+            anew = "" if begun == replayed else "; to begin anew, choose another name="
             raise ChangedError(
-                f"the training data is not what {shown(folder)} was begun on: {listed(lines)}. To go on all the same: "
-                "data.changed=ok; to begin anew, choose another name="
+                f"the training data is not what {shown(begun)} was begun on: {listed(lines)}. To go on all the same: "
+                f"data.changed=ok{anew}"
             )
         if lines:
             log.warning(f"going on with training data that changed: {listed(lines)}")
     write_text(file, json.dumps(fingerprint, indent=0) + "\n")
+
+
+def data_changes(there: Path, here: Path) -> list[str]:
+    """How the training data of one run folder differs from that of another, as far as both tell it.
+
+    Raises DamagedError.
+    """
+    if not all((folder / FILE).is_file() for folder in (there, here)):
+        return []
+    return [f"the data: {line}" for line in changes(_read(there / FILE), _read(here / FILE))]
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -176,7 +176,7 @@ def saved_progress(checkpoints: Path) -> dict[str, Any]:
     """As `progress`, for a fit that was killed: how far its newest checkpoint came."""
     for which in ("within_epoch", "last"):
         with suppress(DamagedError):  # the checkpoint is damaged, or there is none
-            saved = read(checkpoints / f"{which}.ckpt", mmap=True)
+            saved = read(checkpoints / f"{which}.ckpt", mmap=True, sums=False)
             batches = saved["within_epoch"]["batches"] if "within_epoch" in saved else 0
             best = saved["callbacks"]["Record"]["best"]
             return _progress(epochs_ended(saved), batches, saved["global_step"], saved["skipped"], best)

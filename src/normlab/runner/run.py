@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from normlab.config.conflicts import check_output
 from normlab.config.inputs import checkpoint_path, output_folder
+from normlab.config.replaying import replayed_folder
 from normlab.config.rules import check_all
 from normlab.config.unread import check_read
 from normlab.data.common.base import DataModule
@@ -36,6 +37,7 @@ from normlab.runner.actions import Outcome, act, progress
 from normlab.runner.allocator import set_allocator
 from normlab.runner.answers import Written
 from normlab.runner.build import Context, Parts, build
+from normlab.runner.replayed import compare
 from normlab.runner.result import Recorded
 from normlab.runner.starting import load_init
 
@@ -108,6 +110,7 @@ def _run(config: DictConfig, folder: str | Path | None, context: Context, start:
     checkpoint = checkpoint_path(config, path)
     out = output_folder(config, path)
     context = replace(context, run_folder=path)
+    replayed = replayed_folder(config.replay) if config.action == "fit" and config.replay is not None else None
     here = world.current()
     check_output(config, path)
     if config.action == "fit":
@@ -134,7 +137,8 @@ def _run(config: DictConfig, folder: str | Path | None, context: Context, start:
         if config.action == "fit":
             _check_world(recorded.earlier, parts)
             if isinstance(parts.data, DataModule):
-                check_same_data(out, parts.data.fingerprint, accepted=config.data.get("changed") == "ok")
+                accepted = config.data.get("changed") == "ok"
+                check_same_data(out, parts.data.fingerprint, accepted, replayed)
             prepare_resuming(out, parts.task)
         recorded.begun(load_init(config, parts.task.network, out, recorded.earlier))
         writing.write_config(out, config)
@@ -160,6 +164,8 @@ def _run(config: DictConfig, folder: str | Path | None, context: Context, start:
             with _keyboard_interrupt(), closing_wandb():
                 outcome = act(config.action, parts, out)
         recorded.done(outcome, checkpoint)
+        if replayed is not None:
+            recorded.result["replay"] = compare(replayed, out, recorded.result, config)
     return Result(path, outcome.score, outcome.metrics, parts.task, outcome.predictions)
 
 
@@ -224,5 +230,6 @@ def _devices(parts: Parts) -> dict[str, Any]:
         "gpus": gpus,
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "threads": cores,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "matmul_precision": torch.get_float32_matmul_precision(),
     }
