@@ -29,6 +29,7 @@ from normlab.distributed.interrupts import interruptible
 from normlab.errors import ConfigError, JobError, PeerError, SweepError, is_of_disk, unmasked
 from normlab.folder import place, reuse
 from normlab.report.after import report_sweep
+from normlab.runner.exports import check_format
 from normlab.sweeps import plugins
 from normlab.sweeps.jobs import CheckedJobs
 
@@ -102,6 +103,7 @@ def _run_once(composed: Composed) -> int:
     """Runs what was composed, in the surroundings that Hydra gives a job: its folder, environment and callbacks."""
     config = composed.config
     world.check(config)
+    check_format(config)
     if config.action == "fit" and config.name is not None:
         path = place.resolve(config.name)
         if (result := reuse.finished(path, config)) is not None:

@@ -170,8 +170,8 @@ def _check_single_process_only(config: DictConfig) -> None:
     devices = f"trainer.{key}={config.trainer[key]}"
     if config.steps_per_execution > 1:
         raise ConfigError(f"steps_per_execution={config.steps_per_execution} cannot be combined with {devices}; use 1")
-    if config.action == "predict" or not reads_data(config):
-        new = "" if config.action == "predict" else f" input={config.input}"
+    if config.action in ("predict", "export") or not reads_data(config):
+        new = "" if config.action in ("predict", "export") else f" input={config.input}"
         raise ConfigError(
             f"action={config.action}{new} cannot be combined with {devices}: it takes one process, trainer.devices=1"
         )

@@ -22,7 +22,7 @@ def restore(fresh: DictConfig, overrides: Iterable[str], saved: DictConfig) -> D
     saved.escape, saved.replay = fresh.escape, fresh.replay
     if fresh.replay is not None:  # what told the other folder, and what was done there later
         saved.extend, saved.overrides = False, [line for line in saved.overrides if not _is_of_folder(line)]
-    if fresh.action == "predict" or not reads_data(fresh):  # one process does it, however many have trained
+    if fresh.action in ("predict", "export") or not reads_data(fresh):  # one process does it, however many have trained
         saved.trainer.devices = saved.trainer.num_nodes = 1
     for override in parse(overrides):
         key = override.key_or_group

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-NEED_A_RUN = ("validate", "test", "predict")  # actions that look at a trained network
+NEED_A_RUN = ("validate", "test", "predict", "export")  # actions that look at a trained network
 READ_INPUT = ("test", "predict")  # those that take new samples
 
 

@@ -67,6 +67,9 @@ class Digits(DataModule):
     def _standardise(self, x: Tensor) -> Tensor:
         return (x - torch.tensor(self.mean)) / torch.tensor(self.std)
 
+    def raw_facts(self) -> dict[str, Any]:
+        return {"samples": "pixels of the enlarged image, from 0 (paper) to 1 (ink)"}
+
     def augmentation(self) -> Augment | None:
         return Shift(len(self.splits["train"][0]), self.shift, self.seed) if self.shift else None
 

@@ -1,4 +1,4 @@
-"""The actions of a run: fit, validate, test, predict, and the search for a learning rate."""
+"""The actions of a run: fit, validate, test, predict, export, and the search for a learning rate."""
 
 import io
 import logging
@@ -23,6 +23,7 @@ from normlab.folder.writing import replacing, write_text, write_with
 from normlab.logs import console
 from normlab.runner.answers import Answers, Written
 from normlab.runner.build import Parts
+from normlab.runner.export import write_export
 from normlab.runner.predictions import csv_table
 from normlab.sweeps.pruning import Pruning
 
@@ -129,6 +130,12 @@ def predict(parts: Parts, folder: Path) -> Outcome:
     return Outcome(None, {}, Written(file, answers.types))
 
 
+def export(parts: Parts, folder: Path) -> Outcome:
+    """Writes a checkpoint's network to a file that needs no normlab, and tries that file in a process of its own."""
+    assert parts.wanted is not None
+    return Outcome(None, write_export(parts.wanted, parts.task, parts.data, folder))
+
+
 def lr_find(parts: Parts, folder: Path) -> Outcome:
     """Raises the learning rate step by step until the loss grows; draws the curve and suggests a rate.
 
@@ -213,4 +220,11 @@ def _quiet_unless_terminal() -> Iterator[None]:
         yield
 
 
-ACTIONS = {"fit": fit, "validate": validate, "test": test, "predict": predict, "lr_find": lr_find}
+ACTIONS = {
+    "fit": fit,
+    "validate": validate,
+    "test": test,
+    "predict": predict,
+    "export": export,
+    "lr_find": lr_find,
+}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from normlab.callbacks.record import Record
 from normlab.config.cutting import cuts
-from normlab.config.inputs import input_path, reads_data
+from normlab.config.inputs import checkpoint_path, input_path, reads_data
 from normlab.config.instantiate import check_given, locate, make, make_partial
 from normlab.config.interval import parse_interval
 from normlab.config.options import options, read_option
@@ -25,6 +25,8 @@ from normlab.norms.common.probe import check_forward
 from normlab.norms.common.synchronise import Synchronise
 from normlab.runner.batch_sizes import batch_sizes, check_batches, check_evaluation, shares
 from normlab.runner.data import TrainerData, build_data
+from normlab.runner.exports.common.graph import check_evaluates_samples
+from normlab.runner.exports.common.wanted import Wanted
 from normlab.runner.inputs import Inputs, looking, read_inputs
 from normlab.runner.network import make_network
 from normlab.runner.starting import freeze_part
@@ -54,6 +56,7 @@ class Parts:
     record: Record
     inputs: Inputs | None = None  # what action=predict predicts, or the labelled samples that action=test measures
     escape: bool = False  # whether predictions.csv is safe to open in a spreadsheet
+    wanted: Wanted | None = None  # what action=export writes
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,9 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
         look = looking(network, norm_inputs, data.input_shape, f"input={path}")
         inputs = read_inputs(data, path, look, labelled=config.action == "test")
         check_evaluation(network, norm_inputs, batch_sizes(inputs.loader))
-    if config.compile:
+    if config.action == "export":
+        check_evaluates_samples(network)
+    elif config.compile:
         _compile(network)
 
     task = _task(config, network, data, None if config.thaw_at is None else frozen)
@@ -135,7 +140,15 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     # Lightning converts only after it has loaded a checkpoint; under 64-true half of the digits would be lost.
     trainer.precision_plugin.convert_module(task)
-    return Parts(task, data, loaders, trainer, record, inputs, config.escape)
+    return Parts(task, data, loaders, trainer, record, inputs, config.escape, _wanted(config, run_folder))
+
+
+def _wanted(config: DictConfig, run_folder: Path) -> Wanted | None:
+    if config.action != "export":
+        return None
+    checkpoint = checkpoint_path(config, run_folder)
+    assert checkpoint is not None
+    return Wanted(config.format, config.int8, checkpoint)
 
 
 def _check_training(

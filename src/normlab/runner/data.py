@@ -24,6 +24,7 @@ STAGES = {
     "validate": ("fit", "validate"),
     "test": ("fit", "test"),
     "predict": ("fit", "test", "predict"),
+    "export": ("fit", "test"),
     "stats": ("fit", "test"),
 }
 
@@ -49,6 +50,7 @@ def build_data(
         if not reads_data(config):
             data.restore(folder)
             return data
+        data.keeps_raw = config.action == "export"
     elif not isinstance(data, LightningDataModule):
         raise ConfigError(f"data._target_={config.data._target_} is no LightningDataModule")
 

@@ -37,6 +37,7 @@ from normlab.runner.actions import Outcome, act, progress
 from normlab.runner.allocator import set_allocator
 from normlab.runner.answers import Written
 from normlab.runner.build import Context, Parts, build
+from normlab.runner.exports import check_format
 from normlab.runner.replayed import compare
 from normlab.runner.result import Recorded
 from normlab.runner.starting import load_init
@@ -106,6 +107,7 @@ def run_job(config: DictConfig, folder: str | Path) -> Result:
 
 
 def _run(config: DictConfig, folder: str | Path | None, context: Context, start: Start) -> Result:
+    check_format(config)
     path = Path(folder) if folder is not None else place.resolve(config.name, config.action, config.ckpt)
     checkpoint = checkpoint_path(config, path)
     out = output_folder(config, path)

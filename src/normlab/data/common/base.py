@@ -67,6 +67,8 @@ class DataModule(LightningDataModule):
         self.folds, self.fold, self.subset, self.label_noise = folds, fold, subset, label_noise
         self.seed = 0  # the run's seed; build_data sets it, and the next two
         self.rank, self.processes = 0, 1
+        self.keeps_raw = False  # whether parts keep their samples as they were before `preprocess`, for action=export
+        self.unprepared: dict[str, Any] = {}
         self.room: int | None = None  # bytes of the GPU that splits may still take; None: nobody has asked yet
         self.splits: dict[str, tuple[Any, Tensor]] = {}
         self.counts: list[Any] | None = None  # of the training part's classes, as a run folder keeps them
@@ -98,6 +100,27 @@ class DataModule(LightningDataModule):
     def transform(self) -> Callable[[Tensor], Tensor] | None:
         """A function that is applied to every batch of every part."""
         return None
+
+    def entry(self) -> Callable[[Tensor], Tensor]:
+        """What is done to raw samples before the network, in arithmetic of tensors, for a file that has it inside."""
+        prepare, transform = self.prepare, self.transform()
+        return prepare if transform is None else lambda x: transform(prepare(x))
+
+    def raw_samples(self, part: str, places: Tensor) -> Tensor:
+        """The samples at these places of a part as `entry` takes them, where `keeps_raw` was set before `setup`."""
+        raw = self.unprepared[part]
+        return raw[places] if isinstance(raw, Tensor) else next(iter(raw.batches([places])))
+
+    def entry_facts(self) -> dict[str, Any]:
+        """`entry` in plain values; here, of one that multiplies and shifts: numbers, by channel or by feature."""
+        with torch.no_grad():
+            shift, other = (self.entry()(torch.full((1, *self.input_shape), value))[0] for value in (0.0, 1.0))
+        scale, shift = ((values.flatten(1)[:, 0] if values.ndim > 1 else values) for values in (other - shift, shift))
+        return {"formula": "scale * x + shift", "scale": scale.tolist(), "shift": shift.tolist()}
+
+    def raw_facts(self) -> dict[str, Any]:
+        """What a raw sample is, in plain values, for whoever makes one without normlab."""
+        return {"samples": "as the data set has them"}
 
     def augmentation(self) -> Augment | None:
         """A function that changes training batches before `transform`."""
@@ -137,6 +160,8 @@ class DataModule(LightningDataModule):
                     f"the {name} part has a single sample, and r2 needs two: add some, or cut larger parts"
                 )
         transform = self.preprocess(parts["train"][0])
+        if self.keeps_raw:
+            self.unprepared, self.prepare = {name: x for name, (x, _) in parts.items()}, transform
         self.splits = {name: (transform(x), y) for name, (x, y) in parts.items()}
         if self.on_device is True and not all(isinstance(x, Tensor) for x, _ in self.splits.values()):
             raise ConfigError(

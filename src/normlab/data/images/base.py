@@ -77,6 +77,10 @@ class Images(DataModule):
     def transform(self) -> "Standardise":
         return Standardise(self.mean, self.std)
 
+    def raw_facts(self) -> dict[str, Any]:
+        colours = {1: "grey", 3: "red, green, blue"}.get(self.input_shape[0], "channels")
+        return {"samples": f"pixels from 0 to 255, {colours}, as they are in a decoded file"}
+
     def augmentation(self) -> Augment | None:
         samples, changes = len(self.splits["train"][1]), []
         if self.crop is not None:

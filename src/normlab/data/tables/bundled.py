@@ -36,6 +36,9 @@ class BundledTable(DataModule):
     def digests(self, samples: Tensor, places: Tensor) -> Fingerprint:
         return of_columns(zip(self.feature_names, samples.T, strict=True))
 
+    def raw_facts(self) -> dict[str, Any]:
+        return {"samples": "a number for each column", "columns": [{"name": name} for name in self.feature_names]}
+
     def preprocess(self, train: Tensor) -> Callable[[Tensor], Tensor]:
         std, mean = torch.std_mean(train, dim=0, correction=0)
         std = torch.where(std > 0, std, 1.0)  # a constant column becomes 0, not NaN

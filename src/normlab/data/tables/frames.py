@@ -5,7 +5,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pandas as pd
 from pandas.core.util.hashing import hash_pandas_object
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from normlab.data.common.base import DataModule
 from normlab.data.common.fingerprint import Fingerprint, of_columns
 from normlab.data.common.portions import Portion, as_rows
+from normlab.data.tables.coded import Decoder, coded, coded_facts
 from normlab.data.tables.columns import Columns, find_columns
 from normlab.data.tables.embeddings import Embeddings
 from normlab.data.tables.header import FILES, check_keys, column_names
@@ -166,6 +167,18 @@ class FrameTable(DataModule):
             raise ConfigError(f"{train.where}: no column is left to learn from")
         self.input_shape = (self.preprocessing.width,)
         return lambda rows: self.preprocessing.apply(rows.frame, rows.where)
+
+    def entry(self) -> Callable[[Tensor], Tensor]:
+        return Decoder(self.preprocessing)
+
+    def raw_samples(self, part: str, places: Tensor) -> Tensor:
+        return coded(self.preprocessing, cast(Rows, self.unprepared[part])[places].frame)
+
+    def entry_facts(self) -> dict[str, Any]:
+        return self.preprocessing.to_json()
+
+    def raw_facts(self) -> dict[str, Any]:
+        return coded_facts(self.preprocessing)
 
     def encoder(self) -> nn.Module | None:
         fitted = self.preprocessing
