@@ -10,7 +10,7 @@ from helpers.cases import ROOT
 
 PACKAGE = ROOT / "src" / "normlab"
 # From the top floor down, as CONTRIBUTING.md lists them.
-FLOORS = ["app", "runner", "report", "sweeps", "callbacks", "tasks", "config", "data", "models", "norms", "folder"]
+FLOORS = ["app", "report", "runner", "sweeps", "callbacks", "tasks", "config", "data", "models", "norms", "folder"]
 FLOORS += ["distributed", "logs", "streams", "errors"]
 NOT_ROOMS = ("__init__", "__main__")
 LAST = 15  # more top-level entries than this nobody keeps in mind

@@ -1,6 +1,6 @@
 """The report of a sweep, or of any runs: which configuration won, by how much, and how sure that is. No torch in it.
 
-python -m normlab.report <folder>… [--out FOLDER]
+python -m normlab.report <folder>… [--out FOLDER]; the folder of one run gets a page of its own, see single/.
 """
 
 import os
@@ -52,7 +52,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path | None = None) -
     comparisons = compare(runs)
     place = Path(os.path.commonpath([path.absolute() for path in paths])) if out is None else Path(out)
     known = facts.facts(paths, comparisons)
-    html = page(comparisons, known, paths)
+    html = page(comparisons, known, paths, place)
     place.mkdir(parents=True, exist_ok=True)
     rows = pd.concat([tables.table(comparison) for comparison in comparisons])
     writing.write_text(place / "summary.csv", rows.to_csv(index=False, float_format="%.6g", lineterminator="\n"))

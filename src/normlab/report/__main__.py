@@ -1,27 +1,52 @@
-"""python -m normlab.report <folder>… [--out FOLDER]"""
+"""python -m normlab.report <folder>… [--out FOLDER] [--runs] [--trust PACKAGE]"""
 
 import argparse
 import sys
+from pathlib import Path
 
 from normlab.errors import ConfigError
 from normlab.report import write_report
+from normlab.report.runs import find_runs, is_run
+from normlab.report.single import write_run_page
 from normlab.streams import keep_going
 
 
 def main() -> None:
     """Exit codes: 0 written, 2 refused."""
     keep_going()
-    parser = argparse.ArgumentParser("python -m normlab.report", description="Compares the runs in some folders.")
-    parser.add_argument(
-        "folders", nargs="+", metavar="folder", help="of a sweep, or of runs; looked through with all below"
+    parser = argparse.ArgumentParser(
+        "python -m normlab.report", description="Writes a page about one run, or compares all runs in some folders."
     )
-    parser.add_argument("--out", help="where to write; without it the sweep's folder")
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        metavar="folder",
+        help="of one run; or of a sweep, or of runs, looked through with all below",
+    )
+    parser.add_argument("--out", help="the folder to write into; without it the run's or the sweep's own")
+    parser.add_argument(
+        "--runs", action="store_true", help="writes a page about each run too, which the report links to"
+    )
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="PACKAGE", help="whose parts a run folder may name; as trust="
+    )
     arguments = parser.parse_args()
     try:
-        print(write_report(arguments.folders, arguments.out))
+        _write(arguments)
     except (ConfigError, OSError) as error:
         print(f"refused: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _write(arguments: argparse.Namespace) -> None:
+    folders = [Path(folder) for folder in arguments.folders]
+    if len(folders) == 1 and is_run(folders[0]):
+        print(write_run_page(folders[0], arguments.out, arguments.trust))
+        return
+    if arguments.runs:
+        for run in find_runs(folders):
+            print(write_run_page(run.folder, trusted=arguments.trust).file)
+    print(write_report(folders, arguments.out))
 
 
 if __name__ == "__main__":

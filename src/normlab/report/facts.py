@@ -92,17 +92,18 @@ def _machine(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
     if not starts:
         return
     yield "date", str(min(str(entry.get("time", ""))[:16].replace("T", " ") for entry in starts))
-    seen = Counter(_described(entry) for entry in starts)
-    described, _ = seen.most_common(1)[0]
+    seen = Counter(described(entry) for entry in starts)
+    most, _ = seen.most_common(1)[0]
     others = f"; {len(seen) - 1} other environments among the runs" if len(seen) > 1 else ""
-    yield "environment", described + others
+    yield "environment", most + others
     commits = {(entry.get("git") or {}).get("commit", "")[:10] for entry in starts} - {""}
     dirty = any((entry.get("git") or {}).get("dirty") for entry in starts)
     if commits:
         yield "commit", ", ".join(sorted(commits)) + (" (with changes)" if dirty else "")
 
 
-def _described(entry: dict[str, Any]) -> str:
+def described(entry: dict[str, Any]) -> str:
+    """The versions and the device of a start, as environment.json has it."""
     packages = entry.get("packages") or {}
     versions = [f"{name} {packages[name]}" for name in ("normlab", "torch", "lightning") if name in packages]
     gpus = entry.get("gpus") or []

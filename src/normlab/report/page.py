@@ -1,61 +1,51 @@
 """report.html: a single file that a browser shows without a network."""
 
-import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import vl_convert
-from jinja2 import Environment, FileSystemLoader
+from urllib.parse import quote
 
 from normlab.report import wording
 from normlab.report.answer import answer
-from normlab.report.charts import COLOURED, DASHES, PALETTE, Spec, drawn, scores
+from normlab.report.charts import COLOURED, DASHES, PALETTE, drawn, scores
 from normlab.report.compare import Comparison
 from normlab.report.curves import curves
 from normlab.report.effects import effects
+from normlab.report.render import Page
+from normlab.report.runs import Run
 from normlab.report.settings import label, shortened, spelled
 from normlab.report.study_charts import study_charts
 
 ROWS = 100  # the most that a table shows; summary.csv has all
 
 
-def page(comparisons: Sequence[Comparison], facts: Sequence[tuple[str, str]], searches: Sequence[Path]) -> str:
-    """The page's HTML. facts: (name, value) about the runs; searches: the folders of sweeps, which may hold a study."""
-    charts: list[Spec] = []
+def page(
+    comparisons: Sequence[Comparison], facts: Sequence[tuple[str, str]], searches: Sequence[Path], place: Path
+) -> str:
+    """The page's HTML, as it is to lie in the folder `place`.
 
-    def place(chart: Spec | None) -> int | None:
-        """Puts a chart on the page, and returns its number there."""
-        if chart is None:
-            return None
-        charts.append(chart)
-        return len(charts) - 1
-
-    sections = [_section(comparison, place) for comparison in comparisons]
+    facts: (name, value) about the runs. searches: the folders of sweeps, which may hold a study.
+    """
+    made = Page()
+    sections = [_section(comparison, made.place, place) for comparison in comparisons]
     studies, missing = [], []
     for folder in searches:
         charts_of_study, left_out = study_charts(folder)
-        studies += [(title, caption, place(chart)) for title, caption, chart in charts_of_study]
+        studies += [(title, caption, made.place(chart)) for title, caption, chart in charts_of_study]
         missing += [left_out] if left_out else []
-    here = Path(__file__).parent
-    environment = Environment(loader=FileSystemLoader(here), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("page.html").render(
-        sections=sections,
-        facts=facts,
-        studies=studies,
-        missing=missing,
-        style=(here / "page.css").read_text(),
-        library=vl_convert.javascript_bundle(),  # pyright: ignore[reportCallIssue]  # its stub asks for more than it does
-        charts=json.dumps(charts, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c"),
-    )
+    title = sections[0]["headline"]
+    return made.html("page.html", title, sections=sections, facts=facts, studies=studies, missing=missing)
 
 
-def _section(comparison: Comparison, place: Any) -> dict[str, Any]:
-    """What the template says about one data set."""
+def _section(comparison: Comparison, place: Any, folder: Path) -> dict[str, Any]:
+    """What the template says about one data set. folder: where the page is to lie."""
     best, places = comparison.best, wording.decimals(comparison)
     tests = comparison.tests[:2]
     shown = comparison.configurations[:COLOURED]
-    rows = [_row(comparison, c, places, tests) for c in comparison.configurations[:ROWS]]
+    rows = [
+        _row(comparison, c, places, tests) | {"pages": _pages(c.runs, folder)} for c in comparison.configurations[:ROWS]
+    ]
     return {
         "data": spelled(comparison.data) if comparison.data else None,
         "headline": wording.headline(comparison),
@@ -67,6 +57,7 @@ def _section(comparison: Comparison, place: Any) -> dict[str, Any]:
         "keys": comparison.keys,
         "tests": tests,
         "rows": rows,
+        "paged": any(row["pages"] for row in rows),
         "repeated": any("±" in row["score"] for row in rows),
         "hidden": max(0, len(comparison.configurations) - ROWS),
         "scores": place(scores(comparison)) if best else None,
@@ -107,6 +98,13 @@ def _row(comparison: Comparison, configuration: Any, places: int, tests: list[st
         "seconds": wording.number(configuration.seconds, 1),
         "parameters": wording.NOTHING if configuration.parameters is None else f"{configuration.parameters:,}",
     }
+
+
+def _pages(runs: Sequence[Run], folder: Path) -> list[tuple[str, str]]:
+    """The name of each run that has a page of its own, and where that lies as seen from a folder."""
+    files = [(run.folder.name, run.folder.absolute() / "report.html") for run in runs]
+    there = [(name, file) for name, file in files if file.is_file() and file.parent != folder.absolute()]
+    return [(name, quote(os.path.relpath(file, folder.absolute()))) for name, file in there]
 
 
 def _dash(dash: list[int]) -> str:

@@ -18,6 +18,7 @@ from normlab.folder.files import FORMAT
 from normlab.folder.identity import REPLICATES
 
 ENDS = ("finished", "failed", "refused", "interrupted", "pruned")
+OF_A_RUN = ("result.json", "config.yaml")
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
 
 
@@ -73,7 +74,7 @@ def find_runs(folders: Iterable[Path], comparable: bool = True) -> list[Run]:
         if not top.is_dir():
             raise ConfigError(f"{top}: no such folder; give the folder of a sweep, or folders of runs")
         paths = sorted(_run_folders(top), key=in_order)
-        runs = {path.resolve(): run for path in paths if (run := _read(path)) is not None}
+        runs = {path.resolve(): run for path in paths if (run := read_run(path)) is not None}
         if not runs:
             raise ConfigError(f"{top} holds no run: expected folders with a result.json, as python train.py -m leaves")
         by_path |= runs
@@ -111,11 +112,16 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder is one run's, or an action's, and no sweep's."""
+    return any((folder / name).is_file() for name in OF_A_RUN)
+
+
 def _run_folders(top: Path) -> Iterator[Path]:
     """The folders with a result.json or a config.yaml; what lies in a run folder, such as test/, is no run itself."""
     for path, below, files in os.walk(top):
         below[:] = [name for name in below if not name.startswith(".")]
-        if {"result.json", "config.yaml"} & set(files):
+        if {*OF_A_RUN} & set(files):
             below.clear()
             yield Path(path)
 
@@ -125,8 +131,8 @@ def in_order(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in path.parts]
 
 
-def _read(path: Path) -> Run | None:
-    """The run in a folder; None where it is not a fit."""
+def read_run(path: Path) -> Run | None:
+    """The run in a folder; None where it is not a fit. Raises ConfigError for a run of a newer version."""
     content, config = read_json(path / "result.json"), read_yaml(path / "config.yaml")
     result = content if isinstance(content, dict) else {}
     if (version := _number(result.get("format"))) is not None and version > FORMAT:

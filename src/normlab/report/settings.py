@@ -45,6 +45,12 @@ def common(runs: Sequence[Run], swept: Sequence[str]) -> Settings:
     return {key: value for key, value in sorted(first.intersection(*others)) if _is_setting(key) and key not in swept}
 
 
+def option(run: Run, group: str) -> str:
+    """The option of a group that a run was made with, such as `batch` of norm."""
+    typed = _typed(run).get(group) if run.overrides else None
+    return typed or (_option(group, run.config.get(group)) if not run.overrides else _defaults().get(group, ""))
+
+
 def label(settings: Settings) -> str:
     """A configuration in few words: `group · mynet · lr=0.1`; the options of groups go without their group."""
     words = [

@@ -84,6 +84,25 @@ class Preprocessing:
         blocks = [block.astype(np.float32, copy=False) for block in (*numbers, *indicators, *categories)]
         return torch.from_numpy(np.concatenate(blocks, axis=1))
 
+    def cells(self, features: np.ndarray) -> list[tuple[str, str]]:
+        """The name and the cell of each column, from the features (width,) of a row: what `apply` was given.
+
+        A missing cell is empty, and a category that the training part lacks is "?".
+        """
+        indicators = iter(features[len(self.numbers) : self.plain])
+        row = []
+        for number, value in zip(self.numbers, features, strict=False):
+            missing = number.indicated and bool(next(indicators))
+            row.append((number.name, "" if missing else f"{value * number.std + number.mean:.5g}"))
+        start = self.plain
+        for column in self.categories:
+            width = 1 if self.embed else len(column.values)
+            code = int(features[start]) - 1 if self.embed else int(features[start : start + width].argmax())
+            known = code >= 0 if self.embed else bool(features[start : start + width].any())
+            row.append((column.name, column.values[code] if known else "?"))
+            start += width
+        return row
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

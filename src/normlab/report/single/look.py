@@ -1,0 +1,109 @@
+"""Looks at a run once more: loads its best checkpoint and its data, and has the network answer the test part."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from torch import nn
+
+from normlab.config.compose import saved
+from normlab.config.instantiate import make
+from normlab.data.common.base import DataModule
+from normlab.data.common.given import was_given
+from normlab.data.common.targets import target_columns
+from normlab.errors import ConfigError
+from normlab.folder import same_data
+from normlab.folder.checkpoints import load_weights, read
+from normlab.folder.files import read_facts
+from normlab.folder.place import shown
+from normlab.logs import no_logging, quiet_lightning
+from normlab.report.single import layers
+from normlab.report.single.answers import Answers, Look
+from normlab.report.single.watch import Watch, sample
+from normlab.runner.build import build
+from normlab.runner.data import TrainerData
+from normlab.runner.network import make_network
+
+ACTIONS = {"test": "test", "val": "validate"}
+
+
+def look(folder: Path, checkpoint: Path, part: str, trusted: Sequence[str] = ()) -> Look:
+    """What the weights of a checkpoint say and hold. part: test or val. Writes nothing.
+
+    What cannot be had is left out and named. trusted: as `trust=`. Raises DamagedError where the checkpoint is none.
+    """
+    state = read(checkpoint)["state_dict"]
+    seen = Look()
+    with no_logging():
+        quiet_lightning()
+        network: nn.Module | None = None
+        try:
+            config = saved(folder, trusted)
+        except ConfigError as error:
+            seen.missing.append(f"No sample was looked at: {error}")
+        else:
+            network = _answered(seen, config, folder, checkpoint, part) or _alone(seen, config, folder, state)
+    seen.layers, seen.weights = layers.of_checkpoint(state) if network is None else layers.of_network(network)
+    return seen
+
+
+def _answered(seen: Look, config: DictConfig, folder: Path, checkpoint: Path, part: str) -> nn.Module | None:
+    """The network, once it has answered all samples; None where it could not."""
+    if was_given(config):
+        seen.missing.append("No sample was looked at: the data of this run was given from Python, which keeps none.")
+        return None
+    try:
+        task, seen.answers = _answers(config, folder, checkpoint, part)
+    except Exception as error:  # the data is a person's own, and may be gone in any way
+        kind = "" if isinstance(error, ConfigError | FloatingPointError) else f"{type(error).__name__}: "
+        seen.missing.append(f"No sample was looked at: {kind}{' '.join(str(error).split())}")
+        return None
+    return task.network
+
+
+def _answers(config: DictConfig, folder: Path, checkpoint: Path, part: str) -> tuple[Any, Answers]:
+    config.action, config.compile = ACTIONS[part], False
+    config.trainer.devices, config.trainer.num_nodes, config.trainer.accelerator = 1, 1, "auto"
+    parts = build(config, folder / config.action)
+    data: Any = parts.data
+    task = parts.task
+    load_weights(task, checkpoint)
+    ours = isinstance(data, DataModule)
+    if ours:
+        _check_same(folder, data)
+    loader = data.test_dataloader() if part == "test" else data.val_dataloader()
+    watch = Watch(getattr(task, "target_std", None))
+    parts.trainer.callbacks.append(watch)  # pyright: ignore[reportAttributeAccessIssue]
+    # Batches of own data go through its hooks.
+    source: dict[str, Any] = {"dataloaders": loader} if ours else {"datamodule": TrainerData(data, config, loader)}
+    parts.trainer.predict(task, return_predictions=False, **source)
+    truth, said = watch.all()
+    names = data.sample_names.get(part) if ours else None
+    worst = [sample(data, x, loss, place, names) for loss, place, x in watch.worst()]
+    return task, Answers(part, data.task, target_columns(data), truth, said, worst)
+
+
+def _check_same(folder: Path, data: DataModule) -> None:
+    """Raises ConfigError for other data than the run was trained on: what it was tested on may be trained on here."""
+    file = folder / same_data.FILE
+    changes = same_data.changes(read_facts(file), data.fingerprint) if file.is_file() else []
+    if changes:
+        raise ConfigError(f"the data is not what the run was trained on: {same_data.listed(changes)}.")
+
+
+def _alone(seen: Look, config: DictConfig, folder: Path, state: Any) -> nn.Module | None:
+    """The network with its weights, built by what the run folder keeps of the data; None where that does not do."""
+    try:
+        data = make(config, "data")
+        assert isinstance(data, DataModule)
+        data.restore(folder)
+        network = make_network(config, data, make(config, "norm"))
+        own = {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")}
+        network.load_state_dict(own)
+    except Exception:
+        seen.missing.append(
+            f"The network could not be built without its data: layers are told by their names in {shown(folder)}."
+        )
+        return None
+    return network
