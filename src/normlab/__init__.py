@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from normlab.norms.common.fold import fold
     from normlab.norms.common.replace import replace_norms
     from normlab.report.frame import runs
+    from normlab.runner.loaded import load
     from normlab.runner.run import run
     from normlab.tasks.classify import Classify
     from normlab.tasks.freezing import freeze
@@ -37,6 +38,7 @@ __all__ = [
     "declaration",
     "fold",
     "freeze",
+    "load",
     "parameter_groups",
     "replace_norms",
     "run",
@@ -55,6 +57,7 @@ HOMES = {
     "declaration": "norms.common.declaration",
     "fold": "norms.common.fold",
     "freeze": "tasks.freezing",
+    "load": "runner.loaded",
     "parameter_groups": "tasks.optimizers",
     "replace_norms": "norms.common.replace",
     "run": "runner.run",

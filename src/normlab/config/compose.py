@@ -1,6 +1,6 @@
 """Composing a configuration, and refusing one that cannot work before torch is imported or a folder is made."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -138,6 +138,21 @@ def compose_job(overrides: Sequence[str], source: ConfigSource = OURS) -> Compos
     check_config(config, run_folder)
     reading.check_classes()  # last, since it may import torch
     return Composed(config, hydra)
+
+
+def of_run(folder: Path, trusted: Collection[str]) -> DictConfig:
+    """The configuration that a run was made with, for a look at its network.
+
+    trusted: packages whose parts it may name. Raises ConfigError for one that names others, and DamagedError.
+    """
+    saved = files.read_config(folder)
+    reading = _reading(folder, saved, [], [*_apply([], OURS)[0].trust, *trusted], OURS)
+    reading.check_names()
+    if missing := missing_keys(saved):
+        raise files.damaged(folder / "config.yaml", f"lacks {missing[0]}, and so is of an earlier normlab")
+    check_all(saved)
+    reading.check_classes()
+    return saved
 
 
 def check_folder(config: DictConfig, number: int | None = None, data_follows: bool = False) -> None:

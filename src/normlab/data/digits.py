@@ -45,6 +45,10 @@ class Digits(DataModule):
         self.mean, self.std = mean.item(), std.item()
         return self._standardise
 
+    @property
+    def values_in(self) -> int:
+        return 64
+
     def take_new(self, given: Any) -> Portion:
         """Images (N, 8, 8), or rows of them (N, 64), with the values from 0 to 16 that scikit-learn's set has."""
         pixels = np.asarray(given)

@@ -123,7 +123,7 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
     elif config.compile:
         _compile(network)
 
-    task = _task(config, network, data, None if config.thaw_at is None else frozen)
+    task = make_task(config, network, data, None if config.thaw_at is None else frozen)
     score = config.score or task.score
     task.check_score(score)
     every = None if config.save_every is None else parse_interval(config.save_every)
@@ -136,7 +136,7 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
         task.check_mixing()
     loaders = TrainerData(data, config, inputs and inputs.loader)
     trainer = make_trainer(config, folder, record, task, processes, context.callbacks)
-    if _uses_channels_last(config, network, trainer.strategy.root_device.type):
+    if uses_channels_last(config, network, trainer.strategy.root_device.type):
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     # Lightning converts only after it has loaded a checkpoint; under 64-true half of the digits would be lost.
     trainer.precision_plugin.convert_module(task)
@@ -176,7 +176,7 @@ def _takes_joint_statistics(layer: nn.Module) -> bool:
     return declared is not None and declared.synchronisable and declared.samples == 1
 
 
-def _task(config: DictConfig, network: nn.Module, data: Any, thawing: FrozenPart | None) -> Task:
+def make_task(config: DictConfig, network: nn.Module, data: Any, thawing: FrozenPart | None) -> Task:
     optimizer, layer_decay = _optimizer(config)
     shared = {
         "network": network,
@@ -276,7 +276,7 @@ def _compile(network: nn.Module) -> None:
     network.compile()
 
 
-def _uses_channels_last(config: DictConfig, network: nn.Module, device: str) -> bool:
+def uses_channels_last(config: DictConfig, network: nn.Module, device: str) -> bool:
     """Whether the layout is channels_last; `auto` takes it for convolutions in 16 bits, if no norm copies then."""
     if config.channels_last != "auto":
         return config.channels_last

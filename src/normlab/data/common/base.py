@@ -1,6 +1,7 @@
 """The base of every data set: facts, keys, deterministic splits and loaders."""
 
 import json
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -229,6 +230,11 @@ class DataModule(LightningDataModule):
         Raises ConfigError where they cannot be taken.
         """
         raise ConfigError(f"{type(self).__name__} takes no arrays: give the path of a file that it reads")
+
+    @property
+    def values_in(self) -> int:
+        """How many values a sample has that `take_new` takes as a row."""
+        return math.prod(self.input_shape)
 
     def kept(self, names: Sequence[str]) -> dict[str, list[Any]]:
         """The columns that predictions of the test part carry, with a value a sample. names: those of the samples."""

@@ -27,7 +27,8 @@ def as_images(given: Any, wanted: Sequence[int], size: int | None) -> Tensor:
         raise ConfigError(f"X has values of type {pixels.dtype}; {EXPECTED}")
     if pixels.ndim == 2 and pixels.shape[1] == math.prod(wanted):
         pixels = pixels.reshape(-1, *wanted)
-    x = torch.from_numpy(np.array(pixels))  # a copy, since torch would warn of an array that is read-only
+    # A copy, since torch would warn of an array that is read-only. In this order convolutions compute as for files.
+    x = torch.from_numpy(np.array(pixels, order="C"))
     if x.shape[1:] == torch.Size(wanted):
         return x
     if x.ndim == 3:
