@@ -106,11 +106,11 @@ def hostile_places(config, typed):
 def assert_refused(config, path, target, action):
     written(put(config, path, target if path[-1:] == ("_target_",) else {"_target_": target, **HOSTILE[target]}))
     with pytest.raises(ConfigError, match=rf"outputs/a/config\.yaml.*({target}|whole one)"):
-        run(compose([f"action={action}", "name=a"]))
+        run(compose(["replay=a", "name=b"] if action == "replay" else [f"action={action}", "name=a"]))
     assert not Path(MARK).exists()
 
 
-ACTIONS = ("test", "validate", "predict", "stats", "lr_find")
+ACTIONS = ("test", "validate", "predict", "stats", "lr_find", "replay")
 
 
 @pytest.mark.parametrize("part", [40, pytest.param(1, marks=pytest.mark.endurance)], ids=["a fortieth", "all"])

@@ -138,6 +138,21 @@ def test_what_changed_in_a_table_is_named(kind, change):
     assert changes(before, told(*source)) == lines
 
 
+def test_what_changed_in_several_targets_is_named():
+    frame = table().assign(rent=1.5, price=range(60))
+    frame["rent"] *= frame["size"]
+    source = ["data=csv", "data.path=table.csv", "data.target=[price,rent]"]
+    write(frame)
+    before, changed = told(*source), first_row(source=source)
+    unseen = first_row("val", source)
+    frame.loc[unseen, "price"] = 99
+    write(frame)
+    assert changes(before, told(*source)) == []
+    frame.loc[changed, "price"] = 99
+    write(frame)
+    assert changes(before, told(*source)) == ["target price has other values"]
+
+
 def test_a_table_that_says_the_same_is_the_same():
     write(table())
     before = told(*CSV)

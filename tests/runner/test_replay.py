@@ -15,7 +15,7 @@ from lightning import Callback
 from omegaconf import OmegaConf
 
 from normlab import compose, run
-from normlab.config.compose import check_replay
+from normlab.config.compose import check, check_replay
 from normlab.config.sweep import check_sweep
 from normlab.errors import ConfigError
 from normlab.models.net import Net
@@ -230,6 +230,11 @@ def test_data_that_was_moved_is_the_same_data():
     assert (replay["same"], replay["environment"]) == (True, ["data.path: table.csv there, moved.csv here"])
 
 
+def test_what_a_folder_says_of_its_action_makes_no_other_one():
+    text("action: fit", "action: test")()
+    assert compose(["replay=a"]).action == "fit"
+
+
 def stopped(status):
     return lambda: edit("result.json", lambda result: result.update(status=status))
 
@@ -302,6 +307,19 @@ def test_a_sweep_and_another_way_to_repeat_are_refused():
             check_sweep(lines)
     with pytest.raises(ConfigError, match=r"^replay=b with --config-path: each repeats a run"):
         check_replay(Path("outputs/a"), ["replay=b"])
+
+
+def test_a_run_on_data_from_python_is_repeated_with_it_and_refused_on_the_command_line():
+    x = torch.arange(80.0).reshape(40, 2).sin()
+    data = [(x[part], (x[part, 0] > 0).long()) for part in (slice(20), slice(20, 40))]
+    run(compose(["model=net", "logger=none", "trainer.max_epochs=1", "name=own"]), data=data)
+    run(compose(["replay=own", "name=again"]), data=data)
+    assert result_of(Path("outputs/again"))["replay"]["same"] is True
+    with pytest.raises(
+        ConfigError, match=r"^replay=own: the data of that run was given from Python.*compose\("
+    ) as refusal:
+        check(["replay=own"])
+    assert "\n" not in str(refusal.value)
 
 
 def test_a_class_that_was_trusted_and_is_gone_is_one_line():

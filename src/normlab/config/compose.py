@@ -18,7 +18,7 @@ from normlab.config.inputs import NEED_A_RUN, named_checkpoint
 from normlab.config.names import check_name, check_option
 from normlab.config.options import GROUPS, run_keys
 from normlab.config.overrides import as_typed, is_hydras, is_selection, lines_of, parse, typed_value
-from normlab.config.replaying import check_beside, replayed_folder
+from normlab.config.replaying import check_beside, check_data, replayed_folder
 from normlab.config.rules import added_rules, check_all, check_typed, rule
 from normlab.config.source import OURS, ConfigSource
 from normlab.config.starting import check_typed_keys
@@ -67,6 +67,8 @@ def check(overrides: Sequence[str], source: ConfigSource = OURS, data_follows: b
     if (space := typed_value(parse(overrides), "sweep")) is not None:
         raise ConfigError(f"sweep={space}: a search is started with -m")
     composed = compose_job(overrides, source)
+    if not data_follows:
+        check_data(composed.config)
     check_folder(composed.config, data_follows=data_follows)
     return composed
 

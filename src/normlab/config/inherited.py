@@ -20,7 +20,8 @@ def restore(fresh: DictConfig, overrides: Iterable[str], saved: DictConfig) -> D
     saved = saved.copy()
     saved.name, saved.ckpt, saved.trust = fresh.name, fresh.ckpt, fresh.trust
     saved.escape, saved.replay = fresh.escape, fresh.replay
-    if fresh.replay is not None:  # what told the other folder, and what was done there later
+    if fresh.replay is not None:  # what belongs to the other folder, and what was done there later
+        saved.action = fresh.action
         saved.extend, saved.overrides = False, [line for line in saved.overrides if not _is_of_folder(line)]
     if fresh.action in ("predict", "export") or not reads_data(fresh):  # one process does it, however many have trained
         saved.trainer.devices = saved.trainer.num_nodes = 1

@@ -57,9 +57,9 @@ def init_path(init: Any) -> Path:
         if file.suffix == ".safetensors" and importlib.util.find_spec("safetensors") is None:
             raise ConfigError(f"init={init} needs safetensors, which is not installed: pip install safetensors")
         return file
-    folder = next((each for each in (place.ROOT / init, file) if files.holds_run(each)), None)
+    folder = files.find_run(init)
     if folder is None:
-        near = did_you_mean(init, _runs())
+        near = did_you_mean(init, files.run_names())
         raise ConfigError(f"init={init}: there is no such file, and no run of that name in {place.ROOT}{near}")
     files.read_result(folder)  # a run of a later version means something else by its files
     best = folder / "checkpoints" / "best.ckpt"
@@ -67,12 +67,6 @@ def init_path(init: Any) -> Path:
         check_kept(best, files.read_config(folder).keep, f"init={init}")
         raise ConfigError(f"init={init}: {place.shown(folder)} has no checkpoint yet; let its fit end an epoch")
     return best
-
-
-def _runs() -> list[str]:
-    """The names of the runs in the outputs folder, those of sweeps included."""
-    found = [*place.ROOT.glob("*/config.yaml"), *place.ROOT.glob("*/*/config.yaml")]
-    return [file.parent.relative_to(place.ROOT).as_posix() for file in found]
 
 
 def _check_freezing(config: DictConfig) -> None:

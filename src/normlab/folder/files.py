@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from normlab.errors import ConfigError, DamagedError
-from normlab.folder.place import shown
+from normlab.folder.place import ROOT, shown
 
 PARTS = {"task", "model", "norm", "data", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger"}
 
@@ -46,6 +46,17 @@ NEEDED = {"status", "score", "overrides"}
 
 def holds_run(path: Path) -> bool:
     return (path / "config.yaml").is_file()
+
+
+def find_run(named: str) -> Path | None:
+    """The folder of a run by its name, or else by its path; None where neither holds one."""
+    return next(filter(holds_run, (ROOT / named, Path(named))), None)
+
+
+def run_names() -> list[str]:
+    """The names of the runs in the outputs folder, those of sweeps included."""
+    found = [*ROOT.glob("*/config.yaml"), *ROOT.glob("*/*/config.yaml")]
+    return [file.parent.relative_to(ROOT).as_posix() for file in found]
 
 
 def read_config(path: Path) -> DictConfig:
