@@ -51,7 +51,7 @@ def test_tags_reach_the_result_the_loggers_and_the_report(tmp_path):
         ]
         run(compose(typed), folder=tmp_path / name)
     assert json.loads((tmp_path / "a" / "result.json").read_text())["tags"] == ["draft", "wide"]
-    hyperparameters = yaml.safe_load((tmp_path / "a" / "csv" / "version_0" / "hparams.yaml").read_text())
+    hyperparameters = yaml.safe_load((tmp_path / "a" / "csv" / "hparams.yaml").read_text())
     assert hyperparameters == {"tags": "draft, wide"}
     told = dict(facts.facts([tmp_path], compare(find_runs([tmp_path]))))
     assert told["tags"] == "draft, wide (1 of 2)"

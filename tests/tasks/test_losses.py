@@ -132,7 +132,7 @@ def test_a_table_is_written_beside_the_result(tmp_path):
     counts = torch.tensor([[int(count) for count in row[1:]] for row in table])
     right = counts.trace().item() / json.loads((tmp_path / "result.json").read_text())["samples"]["test"]
     assert right == pytest.approx(result.metrics["test/acc"])
-    assert (tmp_path / "csv" / "version_0" / "metrics.csv").is_file()
+    assert (tmp_path / "csv" / "metrics.csv").is_file()
     assert_keeps_the_best(tmp_path, 2)
     run(compose([*overrides, *chosen, "trainer.max_epochs=8", "extend=true"]), folder=tmp_path)
     assert_keeps_the_best(tmp_path, 2)
