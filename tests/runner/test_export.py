@@ -1,6 +1,7 @@
 """action=export: the file answers as the checkpoint does, where normlab cannot be imported; or it is refused."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,11 +12,12 @@ import onnx
 import pandas as pd
 import pytest
 import torch
-from helpers.cases import options, rest_slow
+from helpers.cases import ROOT, options, rest_slow
 from helpers.networks import SHAPE, built
 from helpers.samples import image_folder
 from PIL import Image
 from safetensors.torch import load_file
+from sklearn.datasets import load_wine
 from torch import nn
 
 from normlab import compose, run
@@ -146,6 +148,21 @@ def test_numbers_come_in_their_own_units(place):
     assert facts["output"]["columns"] == [""]
     assert facts["figures"]["export/difference"] <= 1e-5
     assert predictions.mean() > 100  # diabetes's target is far from standardised
+
+
+def test_the_server_of_the_docs_answers_as_predict_does(place):
+    client = pytest.importorskip("fastapi.testclient")
+    page = (ROOT / "docs" / "export.md").read_text()
+    train, serve = (block for block in re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S) if "wine" in block)
+    exec(train, {})
+    served: dict = {}
+    exec(serve, served)
+    wine = load_wine()
+    answers = client.TestClient(served["app"]).post("/predict", json=wine.data.tolist()).json()
+    right = [max(each, key=each.get) == wine.target_names[y] for each, y in zip(answers, wine.target, strict=True)]
+    result = json.loads(Path("outputs/wine/result.json").read_text())
+    assert np.mean(right) == pytest.approx(result["metrics"]["test/acc"], abs=0.1)
+    assert all(sum(each.values()) == pytest.approx(1) for each in answers)
 
 
 @pytest.mark.slow

@@ -3,9 +3,8 @@
 A format is a module here with `FILE`, the name of what it writes, `NEEDS`, the packages that it imports beside
 normlab's own, `write(source, path)` and `load(path, threads)`. The latter runs in a process that cannot import normlab,
 and so nothing of normlab, nor of torch, is imported when the module is. `load` gives a function from samples to
-answers,
-arrays of numpy; or, where `WEIGHTS` says that the file holds weights alone, these by name. `COMPILES` says that a C++
-compiler is needed. With `quantize(path, target, samples)` a format can also write integers of 8 bits.
+answers, both arrays of numpy; or, where `WEIGHTS` says that the file holds weights alone, these by name. `COMPILES`
+says that a C++ compiler is needed. With `quantize(path, target, samples)` a format can also write integers of 8 bits.
 """
 
 import importlib.util
