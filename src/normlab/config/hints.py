@@ -11,6 +11,7 @@ KEYS = {
     "epochs": "set trainer.max_epochs=",
     "hparams_search": "choose sweep=, with -m",
     "hydra_logging": "normlab writes train.log itself; leave it out",
+    "layer_decay": "set optimizer.layer_decay=",
     "lr": "set optimizer.lr=",
     "max_epochs": "set trainer.max_epochs=",
     "paths": "set name= for the run folder and data.root= or data.path= for the data",
