@@ -223,6 +223,13 @@ class Odd(Together):
         return odd(self.fc(x))
 
 
+class OneSize(Together):
+    """Is recorded for the batch that it is recorded with."""
+
+    def forward(self, x):
+        return self.fc(x.view(len(x), -1))
+
+
 class ByValue(Together):
     """Goes another way for other values."""
 
@@ -237,6 +244,7 @@ class ByValue(Together):
             ("Counting", r"in evaluation the network still writes into network\.calls"),
             ("Together", r"off the checkpoint's by .* for some size of batch; 1e-05 is allowed"),
             ("Odd", r"cannot be exported: .*test_export[.:]+odd"),
+            ("OneSize", r"for batches of one size alone, as len\(x\)"),
             ("ByValue", r"cannot be exported: .*reads values of its batch \(__bool__\)"),
         ],
         lambda case: case[0] in ("Counting", "ByValue"),

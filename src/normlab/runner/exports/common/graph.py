@@ -38,7 +38,7 @@ class Source:
     @cached_property
     def program(self) -> ExportedProgram:
         """The folded graph, for batches of any size. Raises ConfigError where it cannot be recorded, or writes."""
-        with refusing("the network"), torch.no_grad():
+        with refusing("action=export: the network"), torch.no_grad():
             folded = fold(self.network, self.served.entry(self.sample))
             whole = Served(self.served.entry, folded, self.served.answer).eval()
             program = torch.export.export(whole, (self.sample,), dynamic_shapes=({0: Dim("batch")},))
@@ -68,7 +68,7 @@ def check_evaluates_samples(network: nn.Module) -> None:
             )
 
 
-class refusing:  # noqa: N801  # reads as `with refusing("the network")`
+class refusing:  # noqa: N801  # reads as `with refusing(…)`
     """Turns what torch raises while it records or translates a graph into a ConfigError that names the operator."""
 
     def __init__(self, what: str):
@@ -83,14 +83,18 @@ class refusing:  # noqa: N801  # reads as `with refusing("the network")`
         self.quiet.__exit__(kind, error, trace)
         if not isinstance(error, Exception) or isinstance(error, ConfigError):
             return
-        raise ConfigError(f"action=export: {self.what} cannot be exported: {_reason(error)}") from error
+        raise ConfigError(f"{self.what} cannot be exported: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:
     """The operator that stands in the way, if one is named, and the first line of what is wrong."""
     chain = [*_chain(error)]
     told = "\n".join(str(each) for each in chain)
-    named = re.search(r"OpOverload\(op='([\w:.]+)'", told) or re.search(r"\b(\w+(?:::|\.)\w+\.(?:default|\w+))\b", told)
+    if "Constraints violated (batch)" in told:
+        return "it is for batches of one size alone, as len(x) and x.view(64, -1) make it; x.shape[0] does not"
+    named = re.search(r"OpOverload\(op='([\w:.]+)'", told) or re.search(
+        r"\b((?:aten\.|prims\.|\w+::)\w+(?:\.\w+)?)", told
+    )
     first = next(filter(None, (line.strip() for line in str(chain[-1]).splitlines())), type(error).__name__)
     return f"{named[1]}: {first}" if named and named[1] not in first else first
 
