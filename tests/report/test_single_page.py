@@ -5,6 +5,7 @@ import html as markup
 import io
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,17 +13,39 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from helpers.reports import make_run, make_sweep, page_text, rows
+from lightning import LightningDataModule
 from omegaconf import OmegaConf
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support, r2_score
+from torch.utils.data import DataLoader, TensorDataset
 
 from normlab import compose, run
 from normlab.errors import ConfigError
 from normlab.report import write_report
 from normlab.report.single import write_run_page
 
+
+class Own(LightningDataModule):
+    """A data module of a person's own, whose test part comes in another order each time."""
+
+    def part(self):
+        x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+        return x, (x[:, 0] > 0).long()
+
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(*self.part()), 20)
+
+    def val_dataloader(self):
+        return self.train_dataloader()
+
+    def test_dataloader(self):
+        return DataLoader(TensorDataset(*self.part()), 20, shuffle=True)
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SHORT = ["logger=none", "trainer.max_epochs=2"]
 
 
@@ -85,8 +108,6 @@ def test_the_worst_samples_are_those_with_the_least_probability_of_the_truth(win
 
 
 def test_norm_layers_and_parameters_are_those_of_the_checkpoint(wine):
-    import torch
-
     state = torch.load(wine / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     (layers,) = section(wine, "What the norm layers hold")
     variance = state["network.bn1.running_var"].double()
@@ -212,6 +233,38 @@ def test_data_from_python_leaves_the_weights(tmp_path):
     assert section(tmp_path / "x", "What the norm layers hold")[0][0][2] == "20"
 
 
+@pytest.mark.filterwarnings("ignore:Your `.*_dataloader`:Warning")
+def test_a_data_module_of_ones_own_is_looked_at_where_it_is_trusted(tmp_path):
+    own = [f"data._target_={__name__}.Own", "model=net", "trainer.max_epochs=1"]
+    run(compose([*SHORT, *own]), folder=tmp_path / "x")
+    page = write_run_page(tmp_path / "x")
+    assert f"data._target_={__name__}.Own is neither an option in conf/" in page.missing[0]
+    page = write_run_page(tmp_path / "x", trusted=[__name__])
+    assert page.missing == []
+    (shown,) = section(tmp_path / "x", "The worst samples")
+    x, y = Own().part()
+    assert len(shown) == 12
+    for row in shown:  # the test part is shuffled, and a sample stands beside its own target
+        sample = [float(cell.replace("−", "-")) for cell in row[5:]]
+        place = np.abs(x.numpy() - sample).max(1).argmin()
+        assert np.abs(x.numpy()[place] - sample).max() < 1e-3
+        assert int(row[1]) == int(y[place])
+
+
+@pytest.mark.parametrize("where", ["outputs/w", "elsewhere"])
+def test_the_commands_of_a_page_are_accepted(wine, where, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = shutil.copytree(wine, tmp_path / where)
+    write_run_page(folder)
+    text = (folder / "report.html").read_text()
+    typed = [shlex.split(markup.unescape(each)) for each in re.findall(r"<pre>(python .*?)</pre>", text)]
+    assert len(typed) == (4 if where == "outputs/w" else 3)
+    for python, script, *words in typed:
+        assert (python, script) == ("python", "train.py")
+        found = compose(words[: words.index("input=<file")] if "input=<file" in words else words)
+        assert found.action == "fit" or ("name=w" in words) == (where == "outputs/w")
+
+
 def test_a_run_that_kept_nothing_or_has_not_finished_says_so(tmp_path):
     make_run(tmp_path / "kept", "model=net", "data=wine", "keep=[]", score=0.9, metrics={"test/acc": 0.75})
     page = write_run_page(tmp_path / "kept")
@@ -266,3 +319,26 @@ def test_the_report_of_a_sweep_links_to_the_pages_of_its_runs(tmp_path):
     assert '<a href="../s%20p/0/report.html">0</a>' in (tmp_path / "out" / "report.html").read_text()
     assert rows(sweep)
     assert json.loads((sweep / "0" / "result.json").read_text())["status"] == "finished"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@pytest.mark.parametrize("width", [500, 1200])
+def test_a_browser_draws_every_chart_within_the_width_of_the_page(wine, width, tmp_path):
+    probe = """<script>
+    setTimeout(() => {
+      const charts = [...document.querySelectorAll(".chart")];
+      const drawn = charts.every(each => each.querySelector("svg path[d]"));
+      document.body.dataset.told = JSON.stringify([charts.length, drawn,
+        document.documentElement.scrollWidth <= innerWidth]);
+    }, 1500);
+    </script></body>"""
+    before, _, _ = (wine / "report.html").read_text().rpartition("</body>")
+    file = tmp_path / "page.html"
+    file.write_text(before + probe)
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000"]
+    options += [f"--window-size={width},900", f"--user-data-dir={tmp_path / 'profile'}"]
+    command = [CHROMIUM, *options, "--dump-dom", file.as_uri()]
+    dumped = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    told = re.search(r'data-told="([^"]*)"', dumped).group(1)
+    assert json.loads(told) == [8, True, True]

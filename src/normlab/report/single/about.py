@@ -21,8 +21,9 @@ def facts(story: Story) -> Iterator[tuple[str, str]]:
     yield "run", name(run) or run.folder.absolute().name
     yield "status", run.status
     if story.best is not None:
-        reached = dict(story.score_curve)[story.best]
-        yield "best epoch", f"{story.best}, of 0 to {story.epochs - 1}: {run.score_name} {share(reached)}"
+        reached = dict(story.score_curve).get(story.best)
+        scored = "" if reached is None else f", of 0 to {story.epochs - 1}: {run.score_name} {share(reached)}"
+        yield "best epoch", f"{story.best}{scored}"
     if run.samples:
         yield "samples", ", ".join(f"{count:,} {PARTS.get(part, part)}" for part, count in run.samples.items())
     if (seed := run.config.get("seed")) is not None:

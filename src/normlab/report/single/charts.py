@@ -14,6 +14,7 @@ from normlab.report.single.classes import ClassScore
 PARTS = ("train", "val")
 LINES = {"train": [1, 0], "val": [5, 3]}  # drawn so, beside their colours
 NAMES = alt.Axis(labelLimit=170, domain=False, ticks=False)
+HEIGHT = 240  # of the curves, in pixels
 DOTS = 1500  # the most samples in a chart; the page says where there are more
 
 
@@ -33,8 +34,10 @@ def curve(name: str, curves: dict[str, Curve], best: int | None) -> Spec:
     if best is not None:
         mark = alt.Chart(inline(["epoch", "text"], [(best, "best")]))
         layers = [mark.mark_rule(color=INK, strokeDash=[2, 3]).encode(x=x), *layers]
-        layers.append(mark.mark_text(color=INK, align="right", dx=-4, y=8).encode(x=x, text="text:N"))
-    return spec(alt.layer(*layers), height=240)
+        ends = curves["val"] or curves["train"]
+        place = HEIGHT - 8 if ends[-1][1] > ends[0][1] else 8  # on the side that the curves have left
+        layers.append(mark.mark_text(color=INK, align="right", dx=-4, y=place).encode(x=x, text="text:N"))
+    return spec(alt.layer(*layers), height=HEIGHT)
 
 
 def _ticks(curves: dict[str, Curve]) -> list[int]:

@@ -16,7 +16,6 @@ from normlab.errors import ConfigError
 from normlab.folder import same_data
 from normlab.folder.checkpoints import load_weights, read
 from normlab.folder.files import read_facts
-from normlab.folder.place import shown
 from normlab.logs import no_logging, quiet_lightning
 from normlab.report.single import layers
 from normlab.report.single.answers import Answers, Look
@@ -102,8 +101,6 @@ def _alone(seen: Look, config: DictConfig, folder: Path, state: Any) -> nn.Modul
         own = {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")}
         network.load_state_dict(own)
     except Exception:
-        seen.missing.append(
-            f"The network could not be built without its data: layers are told by their names in {shown(folder)}."
-        )
+        seen.missing.append("The network could not be built without its data: layers are told by their names.")
         return None
     return network

@@ -78,9 +78,9 @@ def _calibration(calibration: Calibration) -> dict[str, Any]:
         for b in calibration.bins
     ]
     return {
-        "error": figure(calibration.error),
-        "chance": figure(calibration.chance),
-        "limit": figure(calibration.limit),
+        "error": f"{calibration.error:.3g}",
+        "chance": f"{calibration.chance:.3g}",
+        "limit": f"{calibration.limit:.3g}",
         "told": told,
         "off": off,
         "rows": rows,

@@ -8,7 +8,7 @@ from normlab.report.curves import thin
 from normlab.report.render import Page
 from normlab.report.runs import read_curve
 from normlab.report.single import about, charts, of_answers, words
-from normlab.report.single.answers import MEAN, SCALE, SHIFT, VARIANCE, NormLayer, Spread
+from normlab.report.single.answers import FAINT, MEAN, SCALE, SHIFT, VARIANCE, NormLayer, Spread
 from normlab.report.single.of_answers import CHARTED, ROWS, Place
 from normlab.report.single.story import PARTS, Story
 from normlab.report.single.words import figure
@@ -87,14 +87,11 @@ def _layers(layers: list[NormLayer], place: Place) -> dict[str, Any] | None:
         ]
         for layer in layers[:ROWS]
     ]
-    faint, constant = (sum(getattr(layer, kind) or 0 for layer in layers) for kind in ("faint", "constant"))
     return {
         "quantities": quantities,
         "figures": figures,
         "rows": rows,
-        "faint": faint if SCALE in quantities else None,
-        "constant": constant if any(layer.constant is not None for layer in layers) else None,
-        "channels": sum(layer.channels for layer in layers),
+        "dead": _dead_in_all(layers),
         "undrawn": len(layers) - len(drawn),
     }
 
@@ -109,6 +106,15 @@ def _dead(layer: NormLayer) -> str:
     counts = [(layer.faint, "γ"), (layer.constant, "variance")]
     said = [f"{count} by {why}" for count, why in counts if count]
     return ", ".join(said) or ("0" if any(count is not None for count, _ in counts) else words.NOTHING)
+
+
+def _dead_in_all(layers: list[NormLayer]) -> str:
+    """A sentence on the channels of all layers that carry nothing."""
+    faint = [layer.faint for layer in layers if layer.faint is not None]
+    constant = [layer.constant for layer in layers if layer.constant is not None]
+    said = [f"{sum(faint)} have |γ| below {FAINT} and carry almost nothing"] if faint else []
+    said += [f"{sum(constant)} have a running variance of at most ε, as their input hardly varies"] if constant else []
+    return f"Of {sum(layer.channels for layer in layers):,} channels {', and '.join(said)}." if said else ""
 
 
 def _weights(story: Story) -> dict[str, Any] | None:

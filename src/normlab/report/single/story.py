@@ -63,7 +63,10 @@ class Story:
 
     @cached_property
     def best(self) -> int | None:
-        """The best epoch, from 0; of equal ones the latest."""
+        """The best epoch, from 0, as result.json has it; else of the curve, and of equal ones the latest."""
+        noted = self.result.get("best")
+        if isinstance(noted, dict) and isinstance(noted.get("epoch"), int):
+            return noted["epoch"]
         if not self.score_curve:
             return None
         sign = -1 if self.run.score_mode == "min" else 1

@@ -45,10 +45,11 @@ class Watch(Callback):
         answer, target = answer.cpu(), pl_module.label(target).cpu()  # pyright: ignore[reportCallIssue]
         self.targets.append(target)
         self.answers.append(answer)
-        for place, loss in enumerate(losses(answer, target, self.target_std).tolist()):
-            entry = (loss, -(self.samples + place))
+        loss = losses(answer, target, self.target_std)
+        for place in loss.argsort(descending=True, stable=True)[:MOST].tolist():
+            entry = (float(loss[place]), -(self.samples + place))
             if len(self.heap) == MOST and entry < self.heap[0][:2]:
-                continue
+                break
             kept = (*entry, batch[0][place].detach().cpu())
             (heapq.heappush if len(self.heap) < MOST else heapq.heappushpop)(self.heap, kept)
         self.samples += len(target)
