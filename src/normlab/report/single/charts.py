@@ -14,7 +14,6 @@ from normlab.report.single.classes import ClassScore
 PARTS = ("train", "val")
 LINES = {"train": [1, 0], "val": [5, 3]}  # drawn so, beside their colours
 NAMES = alt.Axis(labelLimit=170, domain=False, ticks=False)
-HEIGHT = 240  # of the curves, in pixels
 DOTS = 1500  # the most samples in a chart; the page says where there are more
 
 
@@ -35,9 +34,10 @@ def curve(name: str, curves: dict[str, Curve], best: int | None) -> Spec:
         mark = alt.Chart(inline(["epoch", "text"], [(best, "best")]))
         layers = [mark.mark_rule(color=INK, strokeDash=[2, 3]).encode(x=x), *layers]
         ends = curves["val"] or curves["train"]
-        place = HEIGHT - 8 if ends[-1][1] > ends[0][1] else 8  # on the side that the curves have left
-        layers.append(mark.mark_text(color=INK, align="right", dx=-4, y=place).encode(x=x, text="text:N"))
-    return spec(alt.layer(*layers), height=HEIGHT)
+        rises = ends[-1][1] > ends[0][1]  # the word stands on the side that the curves have left
+        text = mark.mark_text(color=INK, align="right", dx=-4, dy=-8 if rises else 8)
+        layers.append(text.encode(x=x, y=alt.value("height" if rises else 0), text="text:N"))
+    return spec(alt.layer(*layers), height=240)
 
 
 def _ticks(curves: dict[str, Curve]) -> list[int]:
