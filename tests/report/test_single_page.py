@@ -23,8 +23,8 @@ from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_
 from torch.utils.data import DataLoader, TensorDataset
 
 from normlab import compose, run
-from normlab.errors import ConfigError
 from normlab.report import write_report
+from normlab.report.__main__ import main
 from normlab.report.single import write_run_page
 
 
@@ -294,15 +294,23 @@ def test_somebody_elses_folder_runs_nothing(wine, tmp_path):
     assert "is no checkpoint of normlab" in write_run_page(copy).missing[0]
 
 
-def test_the_command_line(wine, tmp_path):
-    command = [sys.executable, "-m", "normlab.report"]
+def test_the_command_line(tmp_path, monkeypatch, capsys):
+    def typed(*words):
+        monkeypatch.setattr(sys, "argv", ["report", *words])
+        main()
+        return capsys.readouterr().out.splitlines()
+
+    monkeypatch.chdir(tmp_path)
     make_run(tmp_path / "one", "model=net", "data=wine")
-    done = subprocess.run([*command, "one"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[0] == "net with norm=batch on wine reaches test/acc 0.500."
-    assert done.stdout.splitlines()[-1] == "one/report.html"
+    lines = typed("one")
+    assert (lines[0], lines[-1]) == ("net with norm=batch on wine reaches test/acc 0.500.", "one/report.html")
     make_run(tmp_path / "one" / "test", action="test")
-    with pytest.raises(ConfigError, match="give the folder above it"):
-        write_run_page(tmp_path / "one" / "test")
+    with pytest.raises(SystemExit, match="2"):
+        typed("one/test")
+    assert "give the folder above it" in capsys.readouterr().err
+    make_sweep(tmp_path / "s", {"batch": [0.9], "group": [0.8]})
+    assert typed("s", "--runs")[:2] == ["s/0/report.html", "s/1/report.html"]
+    assert '<a href="1/report.html">1</a>' in (tmp_path / "s" / "report.html").read_text()
 
 
 def test_the_report_of_a_sweep_links_to_the_pages_of_its_runs(tmp_path):

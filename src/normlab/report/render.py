@@ -1,6 +1,7 @@
 """A page as one HTML file that a browser shows without a network."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,13 @@ class Page:
         return environment.get_template(template).render(
             title=title,
             style=(here / "page.css").read_text(),
-            library=vl_convert.javascript_bundle() if self.charts else "",  # pyright: ignore[reportCallIssue]  # its stub asks for more than it does
+            library=_library() if self.charts else "",
             charts=json.dumps(self.charts, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c"),
             **values,
         )
+
+
+@cache
+def _library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as JavaScript."""
+    return vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue]  # its stub asks for more than it does
