@@ -54,6 +54,8 @@ SAME = {  # runs of two processes that are those of one
     "adamw": [*WINE, "optimizer=adamw"],
     "accumulated": [*WINE, "trainer.accumulate_grad_batches=2"],
     "checkpointing": ["model=resnet", "model.checkpointing=true", *DIGITS],
+    "frozen": [*WINE, "freeze=backbone"],
+    "rates by layer": [*WINE, "optimizer.layer_decay=0.5"],
     "summary": [*WINE, "callbacks=model_summary"],
 }
 PRECISIONS = ("bf16-mixed", "bf16-true")

@@ -101,12 +101,12 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
     norm = make(config, "norm")
     network = make_network(config, data, norm)
     norm_inputs = check_forward(network, data.input_shape, data.out_features)
-    # What is thawed later is checked as it will then be trained.
-    frozen = freeze_part(config, network) if config.thaw_at is None else None
+    if config.thaw_at is None:
+        freeze_part(config, network)
     if config.action == "fit":
         _check_training(config, network, norm_inputs, batch_sizes(data.train_dataloader(), processes), processes)
-    if config.thaw_at is not None:
-        frozen = freeze_part(config, network)
+    # What is thawed later was checked as it will then be trained.
+    thawing = None if config.thaw_at is None else freeze_part(config, network)
     if config.action in ("fit", "validate"):
         check_evaluation(network, norm_inputs, shares(batch_sizes(data.val_dataloader(), processes), processes))
     if config.action in ("fit", "test") and path is None and is_overridden("test_dataloader", data):
@@ -123,7 +123,7 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
     elif config.compile:
         _compile(network)
 
-    task = make_task(config, network, data, None if config.thaw_at is None else frozen)
+    task = make_task(config, network, data, thawing)
     score = config.score or task.score
     task.check_score(score)
     every = None if config.save_every is None else parse_interval(config.save_every)
