@@ -3,8 +3,8 @@
 import re
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,22 +68,17 @@ def check_evaluates_samples(network: nn.Module) -> None:
             )
 
 
-class refusing:  # noqa: N801  # reads as `with refusing(…)`
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
     """Turns what torch raises while it records or translates a graph into a ConfigError that names the operator."""
-
-    def __init__(self, what: str):
-        self.what = what
-
-    def __enter__(self) -> None:
-        self.quiet = warnings.catch_warnings()
-        self.quiet.__enter__()
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its advice is for who writes exporters
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self.quiet.__exit__(kind, error, trace)
-        if not isinstance(error, Exception) or isinstance(error, ConfigError):
-            return
-        raise ConfigError(f"{self.what} cannot be exported: {_reason(error)}") from error
+        try:
+            yield
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"{what} cannot be exported: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:
