@@ -149,6 +149,11 @@ def _check_input(config: DictConfig, run_folder: Path) -> None:
             f"input={path}: {run_folder} has no data.json to read new samples by, as of a run on data "
             "given from Python: leave out input= to take the test part, or give the samples from Python too"
         )
+    if config.action == "test":
+        from normlab.data.tables.header import check_labelled  # looks into files with the help of this module
+
+        keys: Any = OmegaConf.to_container(config.data, resolve=True)
+        check_labelled(path, keys, run_folder)
 
 
 def _check_single_step_only(config: DictConfig) -> None:

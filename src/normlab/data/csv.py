@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from normlab.data.tables.arrow import is_parquet, parquet_portions
+from normlab.data.tables.arrow import parquet_portions
 from normlab.data.tables.frames import FrameTable
-from normlab.data.tables.text import Layout, count_rows, even_rows, find_layout
+from normlab.data.tables.text import Layout, count_rows, even_rows, find_layout, is_parquet
 from normlab.data.tables.values import Frame
 from normlab.errors import ConfigError, Problems
 

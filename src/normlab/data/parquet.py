@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from normlab.data.tables.arrow import is_parquet, parquet_portions, read_parquet
+from normlab.data.tables.arrow import parquet_portions, read_parquet
 from normlab.data.tables.frames import FrameTable
+from normlab.data.tables.text import is_parquet
 from normlab.data.tables.values import Frame
 from normlab.errors import ConfigError, Problems
 

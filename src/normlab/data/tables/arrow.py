@@ -11,17 +11,6 @@ from normlab.data.tables.text import check_file
 from normlab.data.tables.values import Frame
 from normlab.errors import ConfigError
 
-MAGIC = b"PAR1"  # how a parquet file begins
-
-
-def is_parquet(path: Path) -> bool:
-    """Whether a file begins as parquet files do; False where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False
-
 
 def read_parquet(path: Path, where: str) -> Frame:
     """The whole table, rows numbered from 0. Raises ConfigError, which begins with `where`."""

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from normlab.data.tables.text import check_file, find_layout
+from normlab.data.tables.text import check_file, find_layout, is_parquet
 from normlab.errors import ConfigError, Problems, did_you_mean
+from normlab.folder.files import read_facts
 
 FILES = {"train": "path", "val": "val_path", "test": "test_path"}  # a part, and the key of its file
 PREDICTED = ("target", "prediction")  # columns of predictions.csv, of several targets each with the target's name
@@ -32,6 +33,18 @@ def check_table(data: Mapping[str, Any]) -> None:
         where = f"data.path={data['path']}"
         layout = find_layout(Path(data["path"]), where, data["delimiter"], data["header"])
         check_keys(layout.names, data, where)
+
+
+def check_labelled(path: Path, data: Mapping[str, Any], run_folder: Path) -> None:
+    """Raises ConfigError for a text file without the columns that a run has learned, by its header alone."""
+    facts = run_folder / "table.json"
+    if not data.get("header") or not facts.is_file() or not path.is_file() or is_parquet(path):
+        return
+    where = f"input={path}"
+    names = find_layout(path, where, data["delimiter"], header=True).names
+    targets = column_names(read_facts(facts, ("target",))["target"])
+    if lacking := [name for name in targets if name not in names]:
+        raise ConfigError(f"{where}: the target column {lacking[0]} is missing{_other_columns(lacking[0], names)}")
 
 
 def check_keys(names: Sequence[str], data: Mapping[str, Any], where: str) -> None:

@@ -15,12 +15,14 @@ LONGEST_LINE = 2**24  # characters; more in one line is no table, and is not rea
 SAMPLE = 100  # the delimiter is found by so many rows
 LINES = 5  # how many further lines of a mistake are named
 
+MAGIC = b"PAR1"  # how a parquet file begins
+
 # How files begin that people often take for text.
 OTHERS = {
     b"PK\x03\x04": "a zip archive or an Excel file",
     b"\xd0\xcf\x11\xe0": "an old Excel file",
     b"\x1f\x8b": "compressed",
-    b"PAR1": "a parquet file: choose data=parquet",
+    MAGIC: "a parquet file: choose data=parquet",
     b"\xff\xfe": "text in UTF-16",
     b"\xfe\xff": "text in UTF-16",
 }
@@ -47,6 +49,15 @@ def check_file(path: Path, where: str) -> None:
         raise ConfigError(f"{where}: {error.strerror or error}") from error
     if status.st_size == 0:
         raise ConfigError(f"{where}: the file is empty")
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file begins as parquet files do; False where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
 
 
 def find_layout(path: Path, where: str, delimiter: str | None, header: bool) -> Layout:
