@@ -3,11 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from helpers.cases import options
 from scipy import stats
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix, log_loss, mean_absolute_error, precision_recall_fscore_support, r2_score
+from torch import nn
 
-from normlab.report.single import calibration, intervals
+from normlab import compose
+from normlab.config.instantiate import make
+from normlab.report.single import calibration, intervals, layers
+from normlab.report.single.answers import VARIANCE
 from normlab.report.single.classes import class_scores, confusion, mistakes
 from normlab.report.single.residuals import number_score, r2
 from normlab.report.single.watch import losses
@@ -114,6 +119,35 @@ def test_calibrated_probabilities_are_within_noise_in_95_of_100_test_parts_and_o
         over += calibration.calibrate(confidence, drawn < confidence - 0.2).within_noise
     assert calm / rounds == pytest.approx(0.95, abs=0.035)
     assert over / rounds < 0.2
+
+
+@pytest.mark.parametrize("option", options("norm"))
+def test_the_layers_of_every_norm_are_told(option):
+    norm = make(compose([f"norm={option}"]), "norm")
+    network = nn.Sequential(norm.conv2d(3, 8, kernel_size=3), norm(8, dims=2))
+    told, weights = layers.of_network(network)
+    assert sum(each.count for each in weights) == sum(parameter.numel() for parameter in network.parameters())
+    for layer in told:
+        assert layer.channels >= 8 or layer.quantities == {}
+        assert all(np.isfinite(spread.mean) for spread in layer.quantities.values())
+    saved = {f"network.{name}": value for name, value in network.state_dict().items()}
+    by_names = [layer for layer in layers.of_checkpoint(saved)[0] if VARIANCE in layer.quantities]
+    assert [each.quantities[VARIANCE] for each in by_names] == [
+        each.quantities[VARIANCE] for each in told if VARIANCE in each.quantities
+    ]
+
+
+def test_dead_channels_are_counted():
+    layer = nn.BatchNorm2d(10)
+    with torch.no_grad():
+        layer.weight[:4] = torch.tensor([0.0, -0.009, 0.009, -0.011])
+        layer.running_var[:2] = torch.tensor([0.0, 1e-6])
+    ((told,), _) = layers.of_network(nn.Sequential(layer))
+    assert (told.faint, told.constant, told.channels) == (3, 2, 10)
+    variance = layer.running_var.double()
+    spread = told.quantities[VARIANCE]
+    assert (spread.lowest, spread.highest) == (variance.min(), variance.max())
+    assert (spread.mean, spread.sd) == pytest.approx((float(variance.mean()), float(variance.std(correction=0))))
 
 
 def test_losses_are_torchs_and_scikit_learns():

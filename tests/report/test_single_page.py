@@ -154,8 +154,16 @@ def test_labels_are_told_column_by_column(tmp_path):
     random = np.random.default_rng(0)
     frame = pd.DataFrame(random.normal(size=(120, 3)), columns=["a", "b", "c"])
     frame["hot"], frame["wet"] = np.where(frame.a > 0, "yes", "no"), np.where(frame.b > 0, "yes", "no")
+    frame["who"] = [f"n{number}" for number in range(1, 121)]
     frame.to_csv(tmp_path / "t.csv", index=False)
-    trained(tmp_path / "x", "model=net", "data=csv", f"data.path={tmp_path / 't.csv'}", "data.target=[hot,wet]")
+    trained(
+        tmp_path / "x",
+        "model=net",
+        "data=csv",
+        f"data.path={tmp_path / 't.csv'}",
+        "data.target=[hot,wet]",
+        "data.keep=[who]",
+    )
     table = predictions(tmp_path / "x")
     (shown,) = section(tmp_path / "x", "Scores of each label")
     for row in shown:
@@ -163,6 +171,10 @@ def test_labels_are_told_column_by_column(tmp_path):
         precision, recall, *_ = precision_recall_fscore_support(true, said, labels=["yes"], zero_division=np.nan)
         assert row[:4] == [row[0], "yes", str((true == "yes").sum()), str((said == "yes").sum())]
         assert [row[4], row[6]] == [f"{v[0]:.3f}".replace("nan", "–") for v in (precision, recall)]
+    right = np.stack([table[f"target_{name}"] == table[f"prediction_{name}"] for name in ("hot", "wet")])
+    assert f"{right.sum()} of {right.size} test labels, 2 a sample, are right." in page_text(tmp_path / "x")
+    (worst,) = section(tmp_path / "x", "The worst samples")
+    assert all(row[5] == f"n{row[0]}" for row in worst)
 
 
 def odd_table(folder):
@@ -308,6 +320,10 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         typed("one/test")
     assert "give the folder above it" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="2"):
+        typed("one", "--out", "file")
+    assert "file is no folder; --out <folder> writes the page elsewhere" in capsys.readouterr().err
     make_sweep(tmp_path / "s", {"batch": [0.9], "group": [0.8]})
     assert typed("s", "--runs")[:2] == ["s/0/report.html", "s/1/report.html"]
     assert '<a href="1/report.html">1</a>' in (tmp_path / "s" / "report.html").read_text()

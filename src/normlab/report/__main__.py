@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from normlab.errors import ConfigError
+from normlab.errors import ConfigError, WriteError
 from normlab.report import write_report
 from normlab.report.runs import find_runs, is_run
 from normlab.report.single import write_run_page
@@ -33,7 +33,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         _write(arguments)
-    except (ConfigError, OSError) as error:
+    except (ConfigError, WriteError, OSError) as error:
         print(f"refused: {error}", file=sys.stderr)
         sys.exit(2)
 

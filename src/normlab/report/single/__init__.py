@@ -34,7 +34,7 @@ def write_run_page(folder: str | Path, out: str | Path | None = None, trusted: S
 
     out: the folder to write into; None takes the run's own. trusted: packages whose parts the folder may name, beside
     those of `conf/local`. What cannot be had, such as the data, is left out and named. Raises ConfigError where the
-    folder holds no fit, or one of a newer version.
+    folder holds no fit, or one of a newer version, and where the page cannot be written.
     """
     from normlab.errors import ConfigError
     from normlab.report.runs import read_run
@@ -45,13 +45,15 @@ def write_run_page(folder: str | Path, out: str | Path | None = None, trusted: S
         raise ConfigError(f"{path} holds what an action found, and no run of its own: give the folder above it")
 
     from normlab.folder import writing
+    from normlab.folder.place import check_place
     from normlab.report.single.page import page
     from normlab.report.single.story import Story
     from normlab.report.single.words import headline
 
+    place = path if out is None else Path(out)
+    check_place(place, "--out <folder> writes the page elsewhere")
     seen, checkpoint = _seen(run, trusted)
     story = Story(run, seen, checkpoint)
-    place = path if out is None else Path(out)
     html = page(story)
     place.mkdir(parents=True, exist_ok=True)
     writing.write_text(place / "report.html", html)

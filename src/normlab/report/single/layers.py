@@ -1,6 +1,6 @@
 """What the layers of a network hold: by the network itself, or by the names in its checkpoint."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
@@ -12,11 +12,7 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 def of_network(network: nn.Module) -> tuple[list[NormLayer], list[Weights]]:
     """The norm layers of a network with its weights, and its parameters."""
-    layers = [
-        norm_layer(name, type(module).__name__, _held(module), getattr(module, "eps", None))
-        for name, module in network.named_modules()
-        if declaration(module) is not None and any(True for _ in module.state_dict())
-    ]
+    layers = [norm_layer(name, kind, _held(module), _eps(module)) for name, (kind, module) in _norms(network).items()]
     return layers, [_weights(name, parameter) for name, parameter in network.named_parameters()]
 
 
@@ -47,10 +43,29 @@ def norm_layer(name: str, kind: str, held: Mapping[str, Tensor | None], eps: flo
     )
 
 
+def _norms(network: nn.Module) -> dict[str, tuple[str, nn.Module]]:
+    """The kind of each norm layer and the module that holds its values, by the names of these modules.
+
+    A layer may have several, as one for each domain.
+    """
+    return {
+        f"{name}.{inner}".strip("."): (type(layer).__name__, module)
+        for name, layer in network.named_modules()
+        if declaration(layer) is not None
+        for inner, module in layer.named_modules()
+        if any(value is not None for value in _held(module).values())
+    }
+
+
 def _held(module: nn.Module) -> dict[str, Tensor | None]:
-    own: Iterable[tuple[str, Tensor]] = [*module.named_parameters(), *module.named_buffers()]
-    named = {name.rpartition(".")[2]: value for name, value in own}
-    return {key: named.get(key) for key in QUANTITIES}
+    own = dict([*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)])
+    return {key: own.get(key) for key in QUANTITIES}
+
+
+def _eps(module: nn.Module) -> float | None:
+    """The layer's ε where it is added to the running variance."""
+    eps = getattr(module, "eps", None)
+    return eps if isinstance(eps, float) else None
 
 
 def _weights(name: str, value: Tensor) -> Weights:

@@ -79,7 +79,8 @@ def _answers(config: DictConfig, folder: Path, checkpoint: Path, part: str) -> t
     parts.trainer.predict(task, return_predictions=False, **source)
     truth, said = watch.all()
     names = data.sample_names.get(part) if ours else None
-    worst = [sample(data, x, loss, place, names) for loss, place, x in watch.worst()]
+    kept = data.kept(names) if names is not None and part == "test" else {}
+    worst = [sample(data, x, loss, place, names, kept) for loss, place, x in watch.worst()]
     return task, Answers(part, data.task, target_columns(data), truth, said, worst)
 
 

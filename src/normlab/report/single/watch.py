@@ -2,7 +2,7 @@
 
 import heapq
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,13 +77,20 @@ def losses(answer: Tensor, target: Tensor, target_std: Tensor | None) -> Tensor:
     return F.binary_cross_entropy(answer, target.double(), reduction="none").mean(1)
 
 
-def sample(data: Any, x: Tensor, loss: float, place: int, names: Sequence[str] | None) -> Sample:
-    """A sample as a person can look at it. x: as the network takes it."""
+def sample(
+    data: Any, x: Tensor, loss: float, place: int, names: Sequence[str] | None, kept: Mapping[str, Sequence[Any]]
+) -> Sample:
+    """A sample as a person can look at it.
+
+    x: as the network takes it. names: of all samples; None numbers them from 1. kept: the columns that predictions
+    carry, with a value for each sample.
+    """
     shown: dict[str, Any]
     if x.ndim == 3 and x.shape[0] in (1, 3):
         shown = {"picture": _png(_pixels(data, x))}
     elif x.ndim == 1:
-        shown = {"values": _values(data, x), "prepared": not _has_units(data)}
+        cells = {key: str(values[place]) for key, values in kept.items()} | dict(_values(data, x))
+        shown = {"values": [*cells.items()], "prepared": not _has_units(data)}
     else:
         shown = {"other": f"a sample of shape {tuple(x.shape)}"}
     return Sample(place, str(place + 1) if names is None else str(names[place]), loss, **shown)

@@ -43,23 +43,31 @@ def lead(story: Story) -> list[str]:
         return sentences
     if story.run.status != "finished":
         sentences.append(f"Its best epoch so far {_score(story)}.")
-    if answers.task == "classify":
-        right, count = int((answers.predicted == answers.truth).sum()), len(answers.truth)
-        better = intervals.share(right, count).low > guessing(answers)[0]
-        told = "That is better than guessing" if better else "That cannot be told from guessing"
-        sentences.append(f"{right} of {count} {PARTS[answers.part]} samples are right. {told}.")
     if answers.task == "regress":
-        off = np.abs(answers.said - answers.truth).mean(0)
-        guessed = np.abs(answers.truth - np.median(answers.truth, axis=0)).mean(0)
-        told = [
-            f"{f'{column.name} ' if column.name else ''}by {figure(a)}, where always guessing the median is off by "
-            f"{figure(b)}"
-            for column, a, b in zip(answers.columns, off, guessed, strict=True)
-        ]
-        sentences.append(
-            f"Of {len(answers.truth)} {PARTS[answers.part]} samples it is off on average {'; '.join(told)}."
-        )
+        return [*sentences, _off(answers)]
+    right = answers.predicted == answers.truth
+    value, guess = _right(right), guessing(answers)[0]
+    told = "better than" if value.low > guess else "worse than" if value.high < guess else "not told from"
+    what = "samples" if right.ndim == 1 else f"labels, {right.shape[1]} a sample,"
+    sentences.append(
+        f"{right.sum():,} of {right.size:,} {PARTS[answers.part]} {what} are right. That is {told} guessing."
+    )
     return sentences
+
+
+def _off(answers: Answers) -> str:
+    """How far numbers are off, beside always guessing the median."""
+    off = np.abs(answers.said - answers.truth).mean(0)
+    guessed = np.abs(answers.truth - np.median(answers.truth, axis=0)).mean(0)
+
+    def told(values: np.ndarray) -> str:
+        named = zip(values, answers.columns, strict=True)
+        return " and ".join(figure(value) + (f" in {column.name}" if column.name else "") for value, column in named)
+
+    return (
+        f"Of {len(answers.truth):,} {PARTS[answers.part]} samples it is off by {told(off)} on average, where always "
+        f"guessing the median is off by {told(guessed)}."
+    )
 
 
 def fine(story: Story) -> list[str]:
@@ -119,10 +127,14 @@ def _score(story: Story) -> str:
     if answers.task == "regress":
         interval = _interval(r2(answers.truth, answers.said))
         return f"reaches {name} {share(now)}{interval}; always guessing the mean would score 0"
-    right = answers.predicted == answers.truth
-    value = intervals.share(right.sum(), len(right)) if right.ndim == 1 else intervals.mean_of_shares(right.mean(1))
+    value = _right(answers.predicted == answers.truth)
     guess, guessed = guessing(answers)
     return f"reaches {name} {share(now)}{_interval(value)}; always guessing {guessed} would score {share(guess)}"
+
+
+def _right(right: np.ndarray) -> Interval:
+    """The share of right answers, (N,), or of right labels, (N, columns)."""
+    return intervals.share(right.sum(), len(right)) if right.ndim == 1 else intervals.mean_of_shares(right.mean(1))
 
 
 def _measured(answers: Answers) -> tuple[str, float]:
