@@ -23,9 +23,15 @@ from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_
 from torch.utils.data import DataLoader, TensorDataset
 
 from normlab import compose, run
+from normlab.data.common.targets import TargetColumn
 from normlab.report import write_report
 from normlab.report.__main__ import main
+from normlab.report.render import library
+from normlab.report.runs import read_run
 from normlab.report.single import write_run_page
+from normlab.report.single.answers import Answers, Look, Sample
+from normlab.report.single.page import page
+from normlab.report.single.story import Story
 
 
 class Own(LightningDataModule):
@@ -120,8 +126,8 @@ def test_norm_layers_and_parameters_are_those_of_the_checkpoint(wine):
 
 def test_the_same_run_gives_the_same_page_and_nothing_else_is_written(wine, tmp_path):
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in wine.rglob("*") if path.is_file()}
-    page = write_run_page(wine, tmp_path / "out")
-    assert page.file.read_bytes() == (wine / "report.html").read_bytes()
+    written = write_run_page(wine, tmp_path / "out")
+    assert written.file.read_bytes() == (wine / "report.html").read_bytes()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
     assert before == {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in wine.rglob("*") if path.is_file()}
     copy = shutil.copytree(wine, tmp_path / "wine")
@@ -137,9 +143,9 @@ def test_the_page_fetches_nothing(wine):
 
 
 def test_numbers_are_told_by_their_residuals(tmp_path):
-    page = trained(tmp_path / "x", "model=net", "data=diabetes")
+    written = trained(tmp_path / "x", "model=net", "data=diabetes")
     table = predictions(tmp_path / "x")
-    assert f"reaches test/r2 {r2_score(table.target, table.prediction):.3f}".replace("-", "−") in page.headline
+    assert f"reaches test/r2 {r2_score(table.target, table.prediction):.3f}".replace("-", "−") in written.headline
     scores, fifths = section(tmp_path / "x", "Residuals")
     off = table.prediction - table.target
     assert [row[1] for row in scores[1:4]] == [
@@ -205,10 +211,10 @@ def test_odd_names_are_shown_and_do_nothing(tmp_path):
         assert number == ("" if np.isnan(own.iloc[0]) else f"{own.iloc[0]:.5g}")
         assert category == own.iloc[1]
     (tmp_path / "odd.csv").unlink()
-    page = write_run_page(tmp_path / "x")
-    assert len(page.missing) == 1
-    assert "there is no such file" in page.missing[0] or "odd.csv" in page.missing[0]
-    assert "reaches test/acc" in page.headline  # as result.json has it
+    written = write_run_page(tmp_path / "x")
+    assert len(written.missing) == 1
+    assert "there is no such file" in written.missing[0] or "odd.csv" in written.missing[0]
+    assert "reaches test/acc" in written.headline  # as result.json has it
     assert section(tmp_path / "x", "What the norm layers hold")[0][0][1] == "BatchNorm1d"
 
 
@@ -216,8 +222,8 @@ def test_data_that_changed_is_not_looked_at(tmp_path):
     frame = odd_table(tmp_path)
     trained(tmp_path / "x", "model=net", "data=csv", f"data.path={tmp_path / 'odd.csv'}", "data.target=kind")
     pd.concat([frame, frame[:10]]).to_csv(tmp_path / "odd.csv", index=False)
-    page = write_run_page(tmp_path / "x")
-    assert "not what the run was trained on: number of samples 90 → 100" in page.missing[0]
+    written = write_run_page(tmp_path / "x")
+    assert "not what the run was trained on: number of samples 90 → 100" in written.missing[0]
     assert "Scores of each class" not in page_text(tmp_path / "x")
 
 
@@ -238,9 +244,9 @@ def test_images_are_shown_as_they_are(tmp_path):
 def test_data_from_python_leaves_the_weights(tmp_path):
     x = np.random.default_rng(0).normal(size=(90, 4)).astype("float32")
     y = (x.sum(1) > 0).astype("int64")
-    page = trained(tmp_path / "x", "model=net", data=[(x[n : n + 30], y[n : n + 30]) for n in (0, 30, 60)])
-    assert "given from Python" in page.missing[0]
-    assert "net with norm=batch on data given from Python reaches test/acc" in page.headline
+    written = trained(tmp_path / "x", "model=net", data=[(x[n : n + 30], y[n : n + 30]) for n in (0, 30, 60)])
+    assert "given from Python" in written.missing[0]
+    assert "net with norm=batch on data given from Python reaches test/acc" in written.headline
     assert section(tmp_path / "x", "Parameters")[0][0][0] == "fc1.weight"
     assert section(tmp_path / "x", "What the norm layers hold")[0][0][2] == "20"
 
@@ -249,10 +255,10 @@ def test_data_from_python_leaves_the_weights(tmp_path):
 def test_a_data_module_of_ones_own_is_looked_at_where_it_is_trusted(tmp_path):
     own = [f"data._target_={__name__}.Own", "model=net", "trainer.max_epochs=1"]
     run(compose([*SHORT, *own]), folder=tmp_path / "x")
-    page = write_run_page(tmp_path / "x")
-    assert f"data._target_={__name__}.Own is neither an option in conf/" in page.missing[0]
-    page = write_run_page(tmp_path / "x", trusted=[__name__])
-    assert page.missing == []
+    written = write_run_page(tmp_path / "x")
+    assert f"data._target_={__name__}.Own is neither an option in conf/" in written.missing[0]
+    written = write_run_page(tmp_path / "x", trusted=[__name__])
+    assert written.missing == []
     (shown,) = section(tmp_path / "x", "The worst samples")
     x, y = Own().part()
     assert len(shown) == 12
@@ -279,13 +285,13 @@ def test_the_commands_of_a_page_are_accepted(wine, where, tmp_path, monkeypatch)
 
 def test_a_run_that_kept_nothing_or_has_not_finished_says_so(tmp_path):
     make_run(tmp_path / "kept", "model=net", "data=wine", "keep=[]", score=0.9, metrics={"test/acc": 0.75})
-    page = write_run_page(tmp_path / "kept")
-    assert page.headline == "net with norm=batch on wine reaches test/acc 0.750."
-    assert "has no checkpoint (keep=[])" in page.missing[0]
+    written = write_run_page(tmp_path / "kept")
+    assert written.headline == "net with norm=batch on wine reaches test/acc 0.750."
+    assert "has no checkpoint (keep=[])" in written.missing[0]
     failed = {"status": "failed", "error": "E: <b>", "score": None, "metrics": {}}
     make_run(tmp_path / "failed", "model=net", "data=wine", curve=[0.5, 0.7, 0.6], **failed)
-    page = write_run_page(tmp_path / "failed")
-    assert page.headline == "net with norm=batch on wine failed after 3 of 30 epochs: E: <b>."
+    written = write_run_page(tmp_path / "failed")
+    assert written.headline == "net with norm=batch on wine failed after 3 of 30 epochs: E: <b>."
     assert "1, of 0 to 2: val/acc 0.700" in page_text(tmp_path / "failed")
     make_run(tmp_path / "begun", "model=net", "data=wine", status="running", score=None)
     (tmp_path / "begun" / "metrics.csv").unlink()
@@ -299,8 +305,8 @@ def test_somebody_elses_folder_runs_nothing(wine, tmp_path):
     config = OmegaConf.load(copy / "config.yaml")
     config.model._target_ = "os.mkdir"
     OmegaConf.save(config, copy / "config.yaml")
-    page = write_run_page(copy)
-    assert "model._target_=os.mkdir is neither an option in conf/ nor a class of" in page.missing[0]
+    written = write_run_page(copy)
+    assert "model._target_=os.mkdir is neither an option in conf/ nor a class of" in written.missing[0]
     assert section(copy, "Parameters")[0][0][0] == "fc1.weight"
     (copy / "checkpoints" / "best.ckpt").write_bytes(b"PK not a checkpoint")
     assert "is no checkpoint of normlab" in write_run_page(copy).missing[0]
@@ -366,3 +372,23 @@ def test_a_browser_draws_every_chart_within_the_width_of_the_page(wine, width, t
     dumped = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     told = re.search(r'data-told="([^"]*)"', dumped).group(1)
     assert json.loads(told) == [8, True, True]
+
+
+def test_many_classes_are_told_by_their_mistakes_and_an_unfinished_run_by_its_best_epoch(tmp_path):
+    random = np.random.default_rng(0)
+    truth, said = random.integers(0, 300, 900), random.dirichlet(np.ones(300), 900)
+    said[np.arange(900), truth] += 0.01
+    column = TargetColumn("", [f"c{number}" for number in range(300)])
+    worst = [Sample(3, "3", 5.0, other="a sample of shape (1, 2, 3, 4)")]
+    seen = Look(Answers("val", "classify", [column], truth, said / said.sum(1, keepdims=True), worst))
+    folder = make_run(
+        tmp_path / "x", "model=net", status="interrupted", error="by <b>", samples={"train": 9, "val": 900}
+    )
+    text = page(Story(read_run(folder), seen, None))
+    assert "was interrupted after 2 of 30 epochs: by &lt;b&gt;" in text
+    assert "Its best epoch so far reaches val/acc 0." in text
+    assert "The data has no test part" in text
+    assert "With 300 classes, the most frequent mistakes" in text
+    assert "100 more classes are not shown" in text
+    assert "a sample of shape (1, 2, 3, 4)" in text
+    assert len(text.replace(library(), "")) < 300_000

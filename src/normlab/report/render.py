@@ -31,13 +31,13 @@ class Page:
         return environment.get_template(template).render(
             title=title,
             style=(here / "page.css").read_text(),
-            library=_library() if self.charts else "",
+            library=library() if self.charts else "",
             charts=json.dumps(self.charts, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c"),
             **values,
         )
 
 
 @cache
-def _library() -> str:
+def library() -> str:
     """Vega, Vega-Lite and Vega-Embed as JavaScript."""
     return vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue]  # its stub asks for more than it does
