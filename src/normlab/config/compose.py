@@ -73,21 +73,6 @@ def check(overrides: Sequence[str], source: ConfigSource = OURS, data_follows: b
     return composed
 
 
-def saved(path: Path, trusted: Sequence[str] = (), source: ConfigSource = OURS) -> DictConfig:
-    """The configuration of the run in a folder, as it stands there, for a look at what it has made.
-
-    trusted: packages that the person trusts, beside those of `conf/local`. Raises ConfigError where it names what a run
-    folder may not.
-    """
-    config = files.read_config(path)
-    reading = _reading(path, config, [], [*_apply([], source)[0].trust, *trusted], source)
-    reading.check_names()
-    if missing := missing_keys(config):
-        raise files.damaged(path / "config.yaml", f"lacks {missing[0]}, and so is of an earlier normlab")
-    reading.check_classes()
-    return config
-
-
 def check_replay(path: Path, overrides: Sequence[str], source: ConfigSource = OURS) -> ConfigSource:
     """Where the run is composed from that `--config-path <path> --config-name config` names.
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig
 from torch import nn
 
-from normlab.config.compose import saved
-from normlab.config.instantiate import make
+from normlab.config.compose import of_run
 from normlab.data.common.base import DataModule
 from normlab.data.common.given import was_given
 from normlab.data.common.targets import target_columns
@@ -20,9 +20,9 @@ from normlab.logs import no_logging, quiet_lightning
 from normlab.report.single import layers
 from normlab.report.single.answers import Answers, Look
 from normlab.report.single.watch import Watch, sample
+from normlab.runner.answering import Answering
 from normlab.runner.build import build
 from normlab.runner.data import TrainerData
-from normlab.runner.network import make_network
 
 ACTIONS = {"test": "test", "val": "validate"}
 
@@ -38,11 +38,12 @@ def look(folder: Path, checkpoint: Path, part: str, trusted: Sequence[str] = ())
         quiet_lightning()
         network: nn.Module | None = None
         try:
-            config = saved(folder, trusted)
+            config = of_run(folder, trusted)
         except ConfigError as error:
             seen.missing.append(f"No sample was looked at: {error}")
         else:
-            network = _answered(seen, config, folder, checkpoint, part) or _alone(seen, config, folder, state)
+            network = _answered(seen, config, folder, checkpoint, part)
+            network = _alone(seen, config, folder, checkpoint) if network is None else network
     seen.layers, seen.weights = layers.of_checkpoint(state) if network is None else layers.of_network(network)
     return seen
 
@@ -53,7 +54,8 @@ def _answered(seen: Look, config: DictConfig, folder: Path, checkpoint: Path, pa
         seen.missing.append("No sample was looked at: the data of this run was given from Python, which keeps none.")
         return None
     try:
-        task, seen.answers = _answers(config, folder, checkpoint, part)
+        with isolate_rng():
+            task, seen.answers = _answers(config, folder, checkpoint, part)
     except Exception as error:  # the data is a person's own, and may be gone in any way
         kind = "" if isinstance(error, ConfigError | FloatingPointError) else f"{type(error).__name__}: "
         seen.missing.append(f"No sample was looked at: {kind}{' '.join(str(error).split())}")
@@ -92,16 +94,10 @@ def _check_same(folder: Path, data: DataModule) -> None:
         raise ConfigError(f"the data is not what the run was trained on: {same_data.listed(changes)}.")
 
 
-def _alone(seen: Look, config: DictConfig, folder: Path, state: Any) -> nn.Module | None:
+def _alone(seen: Look, config: DictConfig, folder: Path, checkpoint: Path) -> nn.Module | None:
     """The network with its weights, built by what the run folder keeps of the data; None where that does not do."""
     try:
-        data = make(config, "data")
-        assert isinstance(data, DataModule)
-        data.restore(folder)
-        network = make_network(config, data, make(config, "norm"))
-        own = {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")}
-        network.load_state_dict(own)
+        return Answering(config, folder, checkpoint).task.network
     except Exception:
         seen.missing.append("The network could not be built without its data: layers are told by their names.")
         return None
-    return network
