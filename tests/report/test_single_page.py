@@ -257,6 +257,8 @@ def test_a_data_module_of_ones_own_is_looked_at_where_it_is_trusted(tmp_path):
     run(compose([*SHORT, *own]), folder=tmp_path / "x")
     written = write_run_page(tmp_path / "x")
     assert f"data._target_={__name__}.Own is neither an option in conf/" in written.missing[0]
+    assert written.missing[0].endswith("--trust <package>")
+    assert written.headline.startswith("net with norm=batch on Own reaches")
     written = write_run_page(tmp_path / "x", trusted=[__name__])
     assert written.missing == []
     (shown,) = section(tmp_path / "x", "The worst samples")
@@ -392,3 +394,10 @@ def test_many_classes_are_told_by_their_mistakes_and_an_unfinished_run_by_its_be
     assert "100 more classes are not shown" in text
     assert "a sample of shape (1, 2, 3, 4)" in text
     assert len(text.replace(library(), "")) < 300_000
+
+
+def test_the_headline_names_what_an_experiment_has_chosen(tmp_path):
+    folder = make_run(tmp_path / "x", "experiment=small_batch", "seed=3")
+    config = compose(["experiment=small_batch"])
+    names = {group: config[group]._target_.split(".")[-2] for group in ("model", "norm", "data")}
+    assert write_run_page(folder).headline.startswith("{model} with norm={norm} on {data} ".format(**names))

@@ -46,9 +46,11 @@ def common(runs: Sequence[Run], swept: Sequence[str]) -> Settings:
 
 
 def option(run: Run, group: str) -> str:
-    """The option of a group that a run was made with, such as `batch` of norm."""
-    typed = _typed(run).get(group) if run.overrides else None
-    return typed or (_option(group, run.config.get(group)) if not run.overrides else _defaults().get(group, ""))
+    """The option of a group that a run was made with, such as `batch` of norm; of another class, the class's name."""
+    typed, part = _typed(run), run.config.get(group)
+    if group in typed and f"{group}._target_" not in typed:
+        return typed[group]
+    return _option(group, part) if part else _defaults().get(group, "")
 
 
 def label(settings: Settings) -> str:

@@ -40,7 +40,8 @@ def look(folder: Path, checkpoint: Path, part: str, trusted: Sequence[str] = ())
         try:
             config = of_run(folder, trusted)
         except ConfigError as error:
-            seen.missing.append(f"No sample was looked at: {error}")
+            hint = "; for this page --trust <package>" if "trust=[" in str(error) else ""
+            seen.missing.append(f"No sample was looked at: {error}{hint}")
         else:
             network = _answered(seen, config, folder, checkpoint, part)
             network = _alone(seen, config, folder, checkpoint) if network is None else network
