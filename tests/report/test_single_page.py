@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers.reports import make_run, make_sweep, page_text, rows
+from helpers.reports import SCORES, make_run, make_sweep, page_text, rows
 from lightning import LightningDataModule
 from omegaconf import OmegaConf
 from PIL import Image
@@ -338,17 +338,18 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
 
 
 def test_the_report_of_a_sweep_links_to_the_pages_of_its_runs(tmp_path):
-    sweep = make_sweep(tmp_path / "s p")
+    sweep = make_sweep(tmp_path / "outputs" / "s p", SCORES, "name=s")
     write_report([sweep])
     assert "<a href=" not in (sweep / "report.html").read_text()
     make_run(sweep / "a#b", "model=net", "data=wine", "norm=none", "seed=4")
     for name in ("0", "2", "a#b"):
         write_run_page(sweep / name)
+    assert "without one that is: python train.py model=net data=wine norm=batch seed=1 " in page_text(sweep / "0")
     write_report([sweep])
     links = re.findall(r'<a href="([^"]*)">([^<]*)</a>', (sweep / "report.html").read_text())
     assert {*links} == {("a%23b/report.html", "a#b"), ("0/report.html", "0"), ("2/report.html", "2")}
     write_report([sweep], tmp_path / "out")
-    assert '<a href="../s%20p/0/report.html">0</a>' in (tmp_path / "out" / "report.html").read_text()
+    assert '<a href="../outputs/s%20p/0/report.html">0</a>' in (tmp_path / "out" / "report.html").read_text()
     assert rows(sweep)
     assert json.loads((sweep / "0" / "result.json").read_text())["status"] == "finished"
 

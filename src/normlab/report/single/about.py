@@ -41,10 +41,13 @@ def facts(story: Story) -> Iterator[tuple[str, str]]:
 def commands(story: Story) -> Iterator[tuple[str, str]]:
     """(what it does, command): the one that made the run, and those that go on from it."""
     run, own = story.run, name(story.run)
-    if run.overrides:
+    typed = [line for line in run.overrides if line.partition("=")[0] not in ("name", "extend")]
+    named = [line for line in run.overrides if line.startswith("name=")]
+    if own and named and named != [f"name={own}"]:  # the name is the sweep's
+        yield "It was made by a sweep; without one that is", _command(*typed)
+    elif run.overrides:
         yield "It was made by", _command(*run.overrides)
     where = f"name={own}" if own else f"ckpt={run.folder.absolute() / 'checkpoints' / 'best.ckpt'}"
-    typed = [line for line in run.overrides if line.partition("=")[0] not in ("name", "extend")]
     if own and run.status in ("unfinished", "interrupted", "failed"):
         yield "Go on with it", _command(*typed, where)
     elif own and story.planned and story.checkpoint is not None:
