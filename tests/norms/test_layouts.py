@@ -11,7 +11,7 @@ from normlab.config.instantiate import make_node
 from normlab.config.options import read_option
 from normlab.models.mynet import MyNet
 from normlab.norms.common.declaration import declaration
-from normlab.runner.build import _uses_channels_last
+from normlab.runner.build import uses_channels_last
 
 # What torch runs on CUDA for contiguous tensors alone (ATen/native/group_norm.cpp, Normalization.cpp, torch 2.15)
 CONTIGUOUS_KERNELS = {"native_group_norm", "instance_norm"}
@@ -51,9 +51,9 @@ def test_auto_asks_the_norm_and_the_device(option):
     copies = option not in ("batch", "renorm")
     for precision in ("bf16-mixed", "16-mixed", "bf16-true"):
         config = compose([f"norm={option}", f"trainer.precision={precision}"])
-        assert _uses_channels_last(config, network, "cuda") is not copies
-        assert _uses_channels_last(config, network, "cpu")
-    assert not _uses_channels_last(compose([f"norm={option}"]), network, "cuda")
+        assert uses_channels_last(config, network, "cuda") is not copies
+        assert uses_channels_last(config, network, "cpu")
+    assert not uses_channels_last(compose([f"norm={option}"]), network, "cuda")
     for typed in (True, False):
         config = compose([f"norm={option}", "trainer.precision=bf16-mixed", f"channels_last={typed}".lower()])
-        assert _uses_channels_last(config, network, "cuda") is typed
+        assert uses_channels_last(config, network, "cuda") is typed

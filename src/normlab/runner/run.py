@@ -138,7 +138,7 @@ def _run(config: DictConfig, folder: str | Path | None, context: Context, start:
             load_weights(parts.task, checkpoint)
         if config.action == "fit":
             _check_world(recorded.earlier, parts)
-            if isinstance(parts.data, DataModule):
+            if isinstance(parts.data, DataModule) and parts.data.fingerprint is not None:
                 accepted = config.data.get("changed") == "ok"
                 check_same_data(out, parts.data.fingerprint, accepted, replayed)
             prepare_resuming(out, parts.task)

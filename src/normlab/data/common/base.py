@@ -45,7 +45,7 @@ class DataModule(LightningDataModule):
     target_names: Sequence[str] = ()  # of the columns, where the target has several
     facts: ClassVar[Sequence[str]] = FACTS  # attributes that a run folder keeps
     raw: Tensor | None = None  # the training samples as they are stored, where `load` gives them in another form
-    fingerprint: Fingerprint  # what the training part is told by
+    fingerprint: Fingerprint | None = None  # what the training part is told by; None where a subclass cuts it itself
 
     def __init__(
         self,
@@ -145,9 +145,9 @@ class DataModule(LightningDataModule):
         splitter = Splitter(*fractions, self.split_seed, self.folds, self.fold, class_names(self))
         places = cut(loaded["train"][1], splitter, self.subset, [name for name in loaded if name != "train"])
         parts = taken(loaded["train"], places) | {name: pair for name, pair in loaded.items() if name != "train"}
-        self.fingerprint = of_training(self, loaded["train"][1], places["train"])
         stored = parts["train"][0] if self.raw is None else self.raw[places["train"]]
-        self.fingerprint |= self.digests(stored, places["train"])
+        told = of_training(self, loaded["train"][1], places["train"])
+        self.fingerprint = told | self.digests(stored, places["train"])
         self.raw = None
         if names := self.sample_names.get("train"):
             self.sample_names |= {part: [names[place] for place in index.tolist()] for part, index in places.items()}

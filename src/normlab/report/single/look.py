@@ -90,8 +90,9 @@ def _answers(config: DictConfig, folder: Path, checkpoint: Path, part: str) -> t
 def _check_same(folder: Path, data: DataModule) -> None:
     """Raises ConfigError for other data than the run was trained on: what it was tested on may be trained on here."""
     file = folder / same_data.FILE
-    changes = same_data.changes(read_facts(file), data.fingerprint) if file.is_file() else []
-    if changes:
+    if data.fingerprint is None or not file.is_file():
+        return
+    if changes := same_data.changes(read_facts(file), data.fingerprint):
         raise ConfigError(f"the data is not what the run was trained on: {same_data.listed(changes)}.")
 
 
