@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.asking import HOOKS, Ask, asked
+from helpers.cases import rest_slow
 from helpers.folders import assert_same_run, result_of
 from helpers.samples import image_folder
 from lightning import Callback, LightningDataModule
@@ -45,7 +46,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", rest_slow(CASES, lambda case: case[0] in ("plain", "chunks")))
 @pytest.mark.parametrize("hook", HOOKS)
 def test_asked_at_any_moment(tmp_path, case, hook):
     calls = {"on_train_batch_start": 8, "on_train_batch_end": 12, "on_validation_batch_start": 3}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.cases import rest_slow
 from helpers.processes import train
 
 from normlab import compose, run
@@ -213,7 +214,9 @@ def test_every_option_may_stand_in_a_folder():
     assert all(read_option("norm", name)._target_ for name in options("norm"))
 
 
-@pytest.mark.parametrize("part", ["_target_", "hydra", "defaults", "folder"])
+@pytest.mark.parametrize(
+    "part", rest_slow(["_target_", "hydra", "defaults", "folder"], lambda case: case == ("_target_",))
+)
 def test_a_replay_runs_nothing_of_the_folders(place, part):
     run_folder = Path("outputs/a").absolute()
     config = saved()

@@ -348,6 +348,7 @@ def test_each_part_may_be_a_dataset_a_loader_or_arrays(tmp_path, monkeypatch, gi
     assert third.score == second.score
 
 
+@pytest.mark.slow
 def test_what_of_given_data_a_run_is_known_by(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(compose([*SMALL, "name=a", "data.batch_size=16"]), data=datasets(X, Y))

@@ -209,6 +209,7 @@ def test_rows_are_told_by_their_place_in_the_file_and_are_not_preprocessed(tmp_p
         assert frame.iloc[later].equals(frame.iloc[earlier])
 
 
+@pytest.mark.slow
 def test_a_data_module_from_python_stays_as_it_was(tmp_path):
     from normlab.data.wine import Wine
 
@@ -292,6 +293,7 @@ def test_a_thousand_classes_are_told_by_their_ends():
     assert "… 960 more" in text
 
 
+@pytest.mark.slow
 def test_the_run_of_a_name_lends_its_data_and_a_new_name_still_takes_a_fit(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = ["model=net", "logger=none", "trainer=debug", "data=wine", "data.subset=30"]

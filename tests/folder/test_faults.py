@@ -18,7 +18,7 @@ from normlab.errors import WriteError
 from normlab.folder import lock
 
 WINE = ["model=net", "data=wine", "logger=none", "trainer.max_epochs=2"]
-WRITES = 100  # more than the run has
+WRITES = 120  # more than a run makes, so that each is a test
 QUICK = (35, 50, 69)  # those of them that are tried by default: of result.json, and of a first and a later checkpoint
 LOGS = ("train.log", "environment.json", ".lock")  # a start more has lines more
 

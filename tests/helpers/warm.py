@@ -1,7 +1,8 @@
-"""A process that has imported what `train.py` needs, and forks one that runs it for each command it is asked for.
+"""A process that has imported what `train.py` needs, and forks one for each command or function that it is asked for.
 
 A fresh process would import torch and Lightning each time, which takes several seconds. A forked one is as fresh but
-for that: its `__main__` is train.py, and its folder, environment, arguments and output are its own.
+for that: the `__main__` of a command is train.py, and its folder, environment, arguments and output are its own. A fork
+of the process that runs the tests would not be: what earlier tests have left there, such as threads, may break it.
 """
 
 import atexit
@@ -10,29 +11,50 @@ import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from helpers.cases import ROOT
 
 TRAIN = str(ROOT / "train.py")
-SECONDS = 300  # the longest that a command may take
 
 
-def train(overrides: tuple[str, ...], cwd: Path) -> subprocess.CompletedProcess[str]:
+class Forked:
+    """A process that the server has forked; one at a time is there."""
+
+    def __init__(self, **request: Any):
+        self.place = TemporaryDirectory()
+        self.outputs = [f"{self.place.name}/out", f"{self.place.name}/err"]
+        self.server = _server()
+        assert self.server.stdin is not None
+        self.server.stdin.write(json.dumps(request | {"environment": dict(os.environ), "outputs": self.outputs}) + "\n")
+        self.server.stdin.flush()
+        self.pid = self._answer()
+
+    def wait(self) -> "subprocess.CompletedProcess[str]":
+        """Its exit code and what it printed, once it has ended."""
+        code = self._answer()
+        with self.place:
+            said, errors = (Path(file).read_text() for file in self.outputs)
+        return subprocess.CompletedProcess([], code, said, errors)
+
+    def _answer(self) -> int:
+        assert self.server.stdout is not None
+        return int(self.server.stdout.readline())
+
+
+def train(overrides: Sequence[str], cwd: Path) -> "subprocess.CompletedProcess[str]":
     """Runs `python train.py` with these overrides in a folder, as subprocess.run would."""
-    server = _server()
-    assert server.stdin is not None
-    assert server.stdout is not None
-    with TemporaryDirectory() as place:
-        outputs = [f"{place}/out", f"{place}/err"]
-        request = {"arguments": overrides, "cwd": str(cwd), "environment": dict(os.environ), "outputs": outputs}
-        server.stdin.write(json.dumps(request) + "\n")
-        server.stdin.flush()
-        code = int(server.stdout.readline())
-        said, errors = (Path(file).read_text() for file in outputs)
-    return subprocess.CompletedProcess([TRAIN, *overrides], code, said, errors)
+    return Forked(arguments=overrides, cwd=str(cwd)).wait()
+
+
+def call(function: str, *values: Any) -> Forked:
+    """Calls a function of a module, such as helpers.dying.killed_run, with values that JSON takes."""
+    return Forked(function=function, values=values, cwd=os.getcwd())
 
 
 @cache
@@ -47,7 +69,7 @@ def _server() -> "subprocess.Popen[str]":
 
 
 def serve() -> None:
-    """Answers each request with the exit code of the process that it forks for it."""
+    """Answers each request with the number of the process that it forks for it, and then with its exit code."""
     import normlab.app
     import normlab.runner.run  # noqa: F401  # with torch and Lightning
 
@@ -58,12 +80,13 @@ def serve() -> None:
             os.close(answers)
             _become(json.loads(line))
             return
+        os.write(answers, f"{process}\n".encode())
         code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
         os.write(answers, f"{code}\n".encode())
 
 
-def _become(request: dict) -> None:
-    """Runs train.py in this process; its end is that of the process."""
+def _become(request: dict[str, Any]) -> None:
+    """Does in this process what is asked for; its end is that of the process."""
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
@@ -71,6 +94,10 @@ def _become(request: dict) -> None:
         opened = os.open(file, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         os.dup2(opened, number)
         os.close(opened)
+    if "function" in request:
+        module, _, name = request["function"].rpartition(".")
+        getattr(import_module(module), name)(*request["values"])
+        return
     sys.argv = [TRAIN, *request["arguments"]]
     sys.path[0] = str(ROOT)
     runpy.run_path(TRAIN, run_name="__main__")

@@ -114,6 +114,7 @@ def test_a_tables_file_answers_rows_as_predict_does(name, categories, place):
     assert result["metrics"]["export/bytes"] == file.stat().st_size
 
 
+@pytest.mark.slow
 def test_a_file_of_images_takes_them_as_they_are_decoded(place):
     image_folder(place / "photos", images=30)
     image_folder(place / "new", images=6)

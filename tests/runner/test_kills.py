@@ -4,12 +4,11 @@ import os
 import random
 import signal
 import time
-import traceback
+from contextlib import suppress
 
 import pytest
+from helpers import warm
 from helpers.folders import assert_same_run
-
-from normlab import compose, run
 
 TABLE = ["model=net", "data=wine", "data.batch_size=8", "trainer.max_epochs=6"]
 IMAGES = ["model=mynet", "data=digits", "data.size=16", "data.batch_size=128", "trainer.max_epochs=3"]
@@ -18,24 +17,8 @@ SHARES = [(TABLE, 9), (IMAGES, 9), (RANKS, 2)]  # each with its kills of twenty
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 
 
-def started(overrides, folder) -> int:
-    """A process that trains, forked from this one so that it need not import torch."""
-    process = os.fork()
-    if process:
-        return process
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        run(compose(overrides), folder=folder)
-        os._exit(0)
-    except KeyboardInterrupt:
-        os._exit(130)
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-
-
-def ended(process) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+def started(overrides, folder) -> warm.Forked:
+    return warm.call("helpers.dying.run_to_end", overrides, str(folder))
 
 
 def killed_until_done(overrides, folder, kills, chance, seconds) -> list[int]:
@@ -45,9 +28,11 @@ def killed_until_done(overrides, folder, kills, chance, seconds) -> list[int]:
         process = started(overrides, folder)
         if len(ends) < kills:
             time.sleep(chance.uniform(0, seconds))
-            os.kill(process, chance.choice(SIGNALS))
-        ends.append(ended(process))
-        assert ends[-1] in (0, 130, -signal.SIGKILL, -signal.SIGTERM), ends
+            with suppress(ProcessLookupError):  # it is done
+                os.kill(process.pid, chance.choice(SIGNALS))
+        done = process.wait()
+        ends.append(done.returncode)
+        assert ends[-1] in (0, 130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT), (ends, done.stderr)
         if ends[-1] == 0:
             return ends
 
@@ -61,7 +46,7 @@ def test_killed_at_random_moments(tmp_path, times):
     for case, (typed, share) in enumerate(SHARES):
         overrides = [*typed, "logger=none", "save_every=3steps"]
         start = time.monotonic()
-        assert ended(started(overrides, tmp_path / f"{case}")) == 0
+        assert started(overrides, tmp_path / f"{case}").wait().returncode == 0
         seconds = time.monotonic() - start
         kills = 0
         while kills < times * share // 20:

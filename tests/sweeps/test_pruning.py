@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers.cases import ROOT
+from helpers.cases import ROOT, rest_slow
 from helpers.processes import train, wait_for_rows
 from hydra.core.utils import JobReturn, JobStatus
 
@@ -95,6 +95,7 @@ def ended(found) -> list[tuple[str, dict[int, float]]]:
     return [(trial.state.name, trial.intermediate_values) for trial in found.trials]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruner", PRUNERS, ids=lambda pruner: pruner[0])
 def test_trials_end_where_optunas_own_loop_ends_them(pruner, tmp_path):
     wanted = reference(pruner)
@@ -102,7 +103,7 @@ def test_trials_end_where_optunas_own_loop_ends_them(pruner, tmp_path):
     assert 3 <= sum(state == "PRUNED" for state, _ in wanted) < TRIALS
 
 
-@pytest.mark.parametrize("place", ["before it is saved", "saved"])
+@pytest.mark.parametrize("place", rest_slow(["before it is saved", "saved"], lambda case: case == ("saved",)))
 @pytest.mark.parametrize(("pruner", "last"), [(MEDIAN, False), (PRUNERS[2], True)], ids=["median", "halving"])
 def test_a_killed_trial_ends_as_if_it_had_not_been(pruner, last, place, tmp_path):
     """In the middle, or where it was to be pruned, which successive halving says once only."""

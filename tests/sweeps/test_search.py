@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from helpers.cases import rest_slow
 from helpers.processes import train
 from helpers.searches import GRID, RANDOM, SEARCH, SMALL, SPACE, TPE, FakeLauncher, Stop, search, study, told, trials
 from omegaconf import OmegaConf
@@ -55,7 +56,7 @@ def test_two_processes_of_a_job_get_the_values_of_its_trial(tmp_path):
         assert all(torch.allclose(two[key], value, rtol=0, atol=1e-10) for key, value in one.items())
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("n_jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize(
     ("sampler", "typed"),
     [(RANDOM, SPACE), (TPE, SPACE), (GRID, ["optimizer.lr=range(0.1,0.35,0.1)", "model=net,custom_model"])],
@@ -95,6 +96,7 @@ def test_seeds_are_different_searches(tmp_path):
     assert len(set(drawn)) == 12  # no search draws what another drew a trial later
 
 
+@pytest.mark.slow
 def test_tpe_looks_at_scores_and_random_does_not(tmp_path):
     """The score is the learning rate: higher ones are found again, or lower ones with score_mode=min."""
     means = {}
@@ -128,7 +130,10 @@ def test_a_failed_job_is_told_at_the_end_and_counts(tmp_path):
     assert launcher.launched == []
 
 
-@pytest.mark.parametrize(("killed", "n_jobs"), [((0,), 1), ((1, 3), 2), ((0, 1, 4), 3), ((0, 1, 2, 3, 4, 5), 6)])
+KILLED = [((0,), 1), ((1, 3), 2), ((0, 1, 4), 3), ((0, 1, 2, 3, 4, 5), 6)]
+
+
+@pytest.mark.parametrize(("killed", "n_jobs"), rest_slow(KILLED, lambda case: case[1] == 2))
 def test_a_job_whose_process_was_killed_is_run_again(killed, n_jobs, tmp_path):
     settings = {"n_jobs": n_jobs}
     whole = search(tmp_path / "whole", FakeLauncher(), **settings)
@@ -363,6 +368,7 @@ def test_one_run_has_one_value(typed):
     assert str(refusal.value).startswith(typed)
 
 
+@pytest.mark.slow
 def test_a_glob_sweeps_all_options():
     check_sweep(["norm=glob(*)", "model=net", "data=wine"])
     with pytest.raises(ConfigError, match="no value to choose"):

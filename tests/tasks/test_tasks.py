@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers.cases import QUICK
+from helpers.cases import QUICK, rest_slow
 from lightning import Callback
 from sklearn import metrics as sklearn_metrics
 from sklearn.utils import class_weight
@@ -143,20 +143,19 @@ def weights_and_steps(tmp_path, *overrides: str):
     return last["state_dict"], last["global_step"], rows, result
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        [],
-        ["scheduler=cosine", "optimizer=adamw"],
-        ["trainer.limit_train_batches=5"],
-        ["trainer.limit_train_batches=0.5"],
-        ["trainer.max_steps=20"],
-        ["trainer.precision=bf16-mixed"],
-        ["trainer.precision=64-true", "scheduler=none"],
-        ["model=my_model", "data=digits", "data.size=8", "data.batch_size=200", "trainer.precision=bf16-mixed"],
-    ],
-    ids=" ".join,
-)
+MANY_STEPS = [
+    [],
+    ["scheduler=cosine", "optimizer=adamw"],
+    ["trainer.limit_train_batches=5"],
+    ["trainer.limit_train_batches=0.5"],
+    ["trainer.max_steps=20"],
+    ["trainer.precision=bf16-mixed"],
+    ["trainer.precision=64-true", "scheduler=none"],
+    ["model=my_model", "data=digits", "data.size=8", "data.batch_size=200", "trainer.precision=bf16-mixed"],
+]
+
+
+@pytest.mark.parametrize("overrides", rest_slow(MANY_STEPS, lambda case: case[0] in MANY_STEPS[::3]), ids=" ".join)
 def test_many_steps_per_execution_end_on_the_same_bits(tmp_path, overrides):
     one, one_step, one_rows, _ = weights_and_steps(tmp_path, *overrides)
     many, many_step, many_rows, _ = weights_and_steps(tmp_path, *overrides, "steps_per_execution=4")
@@ -167,6 +166,7 @@ def test_many_steps_per_execution_end_on_the_same_bits(tmp_path, overrides):
     assert one_rows == many_rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["channels_last=true", "channels_last=false"])
 def test_the_fused_optimizer_is_the_plain_one(tmp_path, layout):
     """torch's fused kernel takes parameter and gradient for laid out alike, and says nothing where they are not."""

@@ -170,6 +170,8 @@ class Record(WithinEpoch):
             copy_whole(self.path("last"), self.path(name))
 
     def _save(self, trainer: Trainer, which: str, sync: bool) -> None:
+        for logger in trainer.loggers:
+            logger.save()  # a run that goes on from here logs only what comes later
         trainer.save_checkpoint(self.path(which), weights_only=False, storage_options={"sync": sync})
 
     def adopt_last(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:

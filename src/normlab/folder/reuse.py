@@ -15,6 +15,7 @@ from normlab.folder.writing import remove
 
 # What a run leaves that was refused or has not started yet; the next run may take its place.
 UNTRAINED = {"lr_find", "stats", "result.json", "train.log", ".lock", ".owner", "checkpoints", "trial.json"}
+UNTRAINED |= {"fingerprint.json"}
 
 
 def check_fit(path: Path, config: DictConfig, data_follows: bool = False) -> None:
