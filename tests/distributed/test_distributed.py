@@ -187,7 +187,10 @@ def test_a_sweep_on_two_processes(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", ["Ctrl-C", "SIGTERM to all", "SIGTERM to the launcher"])
+@pytest.mark.parametrize(
+    "asked",
+    ["Ctrl-C", *(pytest.param(f"SIGTERM to {whom}", marks=pytest.mark.endurance) for whom in ("all", "the launcher"))],
+)
 def test_who_asks_a_run_to_end_ends_all_its_processes(asked, tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), *TWO, "trainer.max_epochs=10000", "name=a"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

@@ -122,7 +122,7 @@ def test_a_stopped_process_counts_as_killed(tmp_path, whole):
     assert_same(tmp_path / "run", whole)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_process_that_stops_after_the_last_wait_is_not_waited_for(tmp_path, whole):
     with_mischief(tmp_path / "run", "stop at the end")
     log = (tmp_path / "run" / "train.log").read_text()
@@ -141,7 +141,7 @@ class StoppedInData(Wine):
         super().setup(stage)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_process_that_is_stopped_before_all_have_met_counts_as_killed(tmp_path, whole, monkeypatch):
     monkeypatch.setenv("NORMLAB_MARK", str(tmp_path / "mark"))
     config = compose([*TWO, "trainer.timeout=20"])
@@ -178,7 +178,7 @@ def is_alive(process: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells processes that their parent died")
-@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize("stopped", [False, pytest.param(True, marks=pytest.mark.endurance)])
 def test_processes_die_with_their_launcher_and_the_same_command_resumes(tmp_path, stopped):
     command = [*TWO, "trainer.max_epochs=40", "name=a"]
     process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *command], cwd=tmp_path, stdout=subprocess.PIPE)

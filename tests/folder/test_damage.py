@@ -219,7 +219,7 @@ def test_a_checkpoint_of_another_network_is_refused_and_kept(whole, tmp_path):
     assert last.read_bytes() == before
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_one_of_two_processes_sets_a_damaged_checkpoint_aside(tmp_path):
     typed = [*WINE, "trainer=ddp_cpu", "name=a"]
     train(*typed, "trainer.max_epochs=2", cwd=tmp_path)

@@ -264,8 +264,11 @@ def test_two_processes_freeze_and_thaw_as_one(tmp_path, epochs):
         torch.testing.assert_close(two[name], value, rtol=0, atol=1e-10, msg=name)
 
 
+MANY = [pytest.param(norm, marks=pytest.mark.endurance) for norm in ("mabn", "switchable", "whitening")]
+
+
 @pytest.mark.slow  # two processes
-@pytest.mark.parametrize("norm", ["batch", "mabn", "switchable", "whitening"])
+@pytest.mark.parametrize("norm", ["batch", *MANY])
 def test_two_processes_change_no_bit_of_a_frozen_part(tmp_path, monkeypatch, norm):
     monkeypatch.chdir(tmp_path)
     own = ["model=resnet", "data.size=8", "data.channels=1", "logger=none", f"norm={norm}", *SHORT]

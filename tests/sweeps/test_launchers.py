@@ -46,8 +46,11 @@ def basic(tmp_path_factory) -> Path:
     return folder / "outputs" / "s"
 
 
+LONG = [pytest.param(launcher, marks=pytest.mark.endurance) for launcher in ("ray", "submitit_local")]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "ray", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["joblib", *LONG])
 def test_jobs_are_those_of_the_basic_launcher_and_a_refused_one_is_told(launcher, basic, tmp_path):
     typed = [needs(launcher), *SHORT, "norm=batch,instance,group", "name=s"]
     done = train("-m", *typed, cwd=tmp_path, check=1)
@@ -107,7 +110,10 @@ linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks int
     ("launcher", "keys", "error"),
     [
         ("joblib", ["hydra.launcher.n_jobs=2"], "its process was killed, perhaps for want of memory"),
-        ("submitit_local", [], r"local job \d+ ended as \w+; see outputs/s/.submitit/\S+\.err"),
+        pytest.param(
+            *("submitit_local", [], r"local job \d+ ended as \w+; see outputs/s/.submitit/\S+\.err"),
+            marks=pytest.mark.endurance,
+        ),
     ],
 )
 def test_a_killed_process_costs_its_own_job_alone_and_the_same_command_goes_on(launcher, keys, error, tmp_path):
@@ -186,8 +192,8 @@ def test_jobs_end_with_the_sweep_that_was_killed(tmp_path):
     assert statuses(tmp_path / "outputs" / "s") == {"0": "running", "1": "running"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", pytest.param("ray", marks=pytest.mark.endurance)])
+@pytest.mark.endurance
+@pytest.mark.parametrize("launcher", ["joblib", "ray"])
 def test_a_job_may_start_processes_of_its_own(launcher, tmp_path):
     train("-m", needs(launcher), *SHORT, "trainer=ddp_cpu", "seed=1,2", "name=s", cwd=tmp_path)
     sweep = tmp_path / "outputs" / "s"
