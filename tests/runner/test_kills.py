@@ -13,7 +13,7 @@ from helpers.folders import assert_same_run
 TABLE = ["model=net", "data=wine", "data.batch_size=8", "trainer.max_epochs=6"]
 IMAGES = ["model=mynet", "data=digits", "data.size=16", "data.batch_size=128", "trainer.max_epochs=3"]
 RANKS = ["model=net", "data=wine", "data.batch_size=4", "trainer.max_epochs=40", "trainer=ddp_cpu"]
-SHARES = [(TABLE, 9), (IMAGES, 9), (RANKS, 2)]  # each with its kills of twenty
+SHARES = [(TABLE, 9), (IMAGES, 10), (RANKS, 1)]  # each with its kills of twenty
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 
 
