@@ -2,7 +2,7 @@
 
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import MLFlowLogger
@@ -12,9 +12,6 @@ from normlab.callbacks.loggers.going_on import GoesOn
 from normlab.callbacks.loggers.noted import Note
 from normlab.errors import ConfigError
 from normlab.folder.place import shown
-
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
 
 
 class MLflow(GoesOn, MLFlowLogger):
@@ -32,10 +29,10 @@ class MLflow(GoesOn, MLFlowLogger):
     @property
     @override
     @rank_zero_experiment
-    def experiment(self) -> "MlflowClient":
+    def experiment(self) -> Any:  # an MlflowClient
         if self._initialized:
             return self._mlflow_client
-        from mlflow.exceptions import MlflowException
+        from mlflow.exceptions import MlflowException  # pyright: ignore[reportMissingImports]
 
         try:
             client = super().experiment
