@@ -34,3 +34,12 @@ def machine() -> str:
 def table(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def seconds_table(results: dict[str, list[float]], first: str, reference: str, heading: str) -> str:
+    """A row for each competitor: its median seconds, and its ratio to the reference under a heading of its own."""
+    rows = [
+        [name, f"{statistics.median(times):.2f}", f"{ratio(results, name, reference):.2f}"]
+        for name, times in results.items()
+    ]
+    return table([first, "seconds", heading], rows)

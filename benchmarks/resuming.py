@@ -8,14 +8,13 @@ an epoch takes, and which share of a training it takes at the default of one in 
 
 import argparse
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from common import machine, ratio, rounds, table
+from common import machine, rounds, seconds_table
 
 TRAIN = Path(__file__).parent.parent / "train.py"
 UNTIL_STEP = """
@@ -85,11 +84,7 @@ def main() -> None:
         rounds(competitors, 1)
         results = rounds(competitors, count)
     print(f"{machine()}\n")
-    rows = [
-        [name, f"{statistics.median(times):.2f}", f"{ratio(results, name, 'a run that begins'):.2f}"]
-        for name, times in results.items()
-    ]
-    print(table(["to the first step", "seconds", "× a run that begins"], rows))
+    print(seconds_table(results, "to the first step", "a run that begins", "× a run that begins"))
     save = seconds_of_a_save()
     print(
         f"\none save within an epoch: {1000 * save:.0f} ms, {save / 600:.3%} of a training that saves every ten minutes"

@@ -6,14 +6,13 @@ Each measurement is a process of its own; the first of each is thrown away, sinc
 """
 
 import argparse
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from common import machine, ratio, rounds, table
+from common import machine, rounds, seconds_table
 
 TRAIN = Path(__file__).parent.parent / "train.py"
 FIRST_STEP = f"""
@@ -47,11 +46,7 @@ def main() -> None:
     rounds(competitors, 1)
     results = rounds(competitors, count)
     print(f"{machine()}\n")
-    rows = [
-        [name, f"{statistics.median(times):.2f}", f"{ratio(results, name, 'import torch, lightning'):.2f}"]
-        for name, times in results.items()
-    ]
-    print(table(["", "seconds", "× the imports"], rows))
+    print(seconds_table(results, "", "import torch, lightning", "× the imports"))
 
 
 if __name__ == "__main__":
