@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from normlab.folder.files import read_facts
 from normlab.folder.writing import write_text
 
 
@@ -14,7 +15,8 @@ class Note:
         self.file = file
 
     def read(self) -> dict[str, Any]:
-        return json.loads(self.file.read_text()) if self.file.is_file() else {}
+        """What it says, and nothing where there is none yet. Raises DamagedError."""
+        return read_facts(self.file) if self.file.is_file() else {}
 
     def write(self, said: dict[str, Any]) -> None:
         write_text(self.file, json.dumps(said, indent=2) + "\n")
