@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers.cases import QUICK
 from helpers.samples import idx_files, image_folder
+from lightning.pytorch.utilities import rank_zero_only
 from sklearn.datasets import load_iris
 from sklearn.utils import Bunch
 from torch import distributed
@@ -49,6 +50,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         wanted = marker.kwargs.get("devices", 1)
         if torch.cuda.device_count() < wanted:
             pytest.skip(f"needs CUDA devices: {wanted}; `pytest -m gpu` sees {torch.cuda.device_count()}")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fails the test that leaves another environment, folder or rank to the tests after it in this process."""
+
+    def state() -> dict[str, object]:
+        environment = {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"}
+        return environment | {"working folder": os.getcwd(), "rank": rank_zero_only.rank}
+
+    before = state()
+    yield
+    assert state() == before
 
 
 @pytest.fixture
