@@ -25,6 +25,9 @@ from normlab.distributed import collectives
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# Variables that pytest and Lightning set once for a process.
+KEPT = ("PYTEST_CURRENT_TEST", "PL_GLOBAL_SEED", "PL_SEED_WORKERS", "PYTORCH_NVML_BASED_CUDA_CHECK")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Hides the GPUs from all tests but those of `pytest -m gpu`, and lets Ctrl-C be heard.
@@ -57,7 +60,7 @@ def nothing_left_behind() -> Iterator[None]:
     """Fails the test that leaves another environment, folder or rank to the tests after it in this process."""
 
     def state() -> dict[str, object]:
-        environment = {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"}
+        environment = {key: value for key, value in os.environ.items() if key not in KEPT}
         return environment | {"working folder": os.getcwd(), "rank": rank_zero_only.rank}
 
     before = state()

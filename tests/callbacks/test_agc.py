@@ -10,7 +10,7 @@ from timm.utils.agc import adaptive_clip_grad
 from torch import nn
 from torch.utils.data import DataLoader
 
-from normlab.callbacks.agc import AdaptiveGradientClipping, clip, output_layer, unit_norms
+from normlab.callbacks.agc import AdaptiveGradientClipping, clip, unit_norms
 from normlab.errors import ConfigError
 from normlab.norms.nf import NormFree
 
@@ -121,11 +121,11 @@ def test_a_layer_that_is_not_there_is_refused_before_training():
         fit(Task(), AdaptiveGradientClipping(exclude=["fc9"]))
 
 
-def test_the_output_is_the_last_layer_with_a_weight_matrix():
-    assert output_layer(network()) == ["4"]
-    assert output_layer(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2), nn.BatchNorm1d(2))) == ["1"]
-    assert output_layer(nn.Linear(3, 2)) == [""]
-    assert output_layer(nn.ReLU()) == []
+def test_a_network_whose_output_layer_is_not_known_asks_for_names():
+    task = Task()
+    task.network = nn.PReLU()
+    with pytest.raises(ConfigError, match=r"get_classifier.*callbacks.agc.exclude, \[\] for none"):
+        fit(task, AdaptiveGradientClipping())
 
 
 @pytest.mark.parametrize(

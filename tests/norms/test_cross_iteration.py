@@ -182,3 +182,16 @@ def test_what_it_cannot_follow_is_refused():
         option.order("act_norm")
     with pytest.raises(ValueError, match="window=0"):
         CrossIteration(window=0)
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_behind_a_frozen_layer_the_statistics_are_of_all_samples_of_the_window(kind):
+    """Its weight does not move, so the batches of a window are as one large batch, for which there is batch norm."""
+    before, norm = pair(kind, window=3, start=0)
+    before.requires_grad_(False).eval()
+    torch.manual_seed(1)
+    batches = [torch.randn(SHAPES[kind], dtype=torch.float64) for _ in range(5)]
+    for number, batch in enumerate(batches):
+        window = torch.cat(batches[max(0, number - 2) : number + 1])
+        wanted = F.batch_norm(before(window), None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
+        torch.testing.assert_close(norm(before(batch)), wanted[-len(batch) :])

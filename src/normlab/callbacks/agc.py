@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from normlab.errors import ConfigError
+from normlab.models.common.head import head
 
 log = logging.getLogger(__name__)
 
@@ -19,10 +20,10 @@ class AdaptiveGradientClipping(Callback):
     """g ← g min(1, λ max(|w|, ε) / |g|) for each unit, with λ = `clipping`, before each optimizer step.
 
     A unit is a row of a dense layer, a filter of a convolution, or a whole vector such as a bias. Layers named in
-    `exclude` are left alone; None excludes the output layer, as the paper does: the last layer with a weight matrix in
-    the order of the network's definition. The gradient is unscaled, of all accumulated batches, and not yet clipped by
-    `trainer.gradient_clip_val`. It does not help networks with norms, where the scale of the weights has no meaning.
-    Raises ConfigError for a layer that is not there, and where a fused optimizer would get scaled 16-bit gradients.
+    `exclude` are left alone; None excludes the output layer (`normlab.models.common.head`), as the paper does. The
+    gradient is unscaled, of all accumulated batches, and not yet clipped by `trainer.gradient_clip_val`. It does not
+    help networks with norms, where the scale of the weights has no meaning. Raises ConfigError for a layer that is not
+    there, and where a fused optimizer would get scaled 16-bit gradients.
 
     Brock, De, Smith & Simonyan, High-Performance Large-Scale Image Recognition Without Normalization, 2021,
     arXiv:2102.06171.
@@ -40,7 +41,7 @@ class AdaptiveGradientClipping(Callback):
         network = pl_module.network
         assert isinstance(network, nn.Module)
         layers = dict(network.named_modules())
-        names = output_layer(network) if self.exclude is None else self.exclude
+        names = _heads(network) if self.exclude is None else self.exclude
         for name in names:
             if name not in layers:
                 known = ", ".join(name for name in layers if name)
@@ -78,7 +79,13 @@ def unit_norms(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, dim=axes, keepdim=True)
 
 
-def output_layer(network: nn.Module) -> list[str]:
-    """The name of the last module with a weight matrix of its own, in a list that is empty where there is none."""
+def _heads(network: nn.Module) -> list[str]:
+    """The names of the layers that give the outputs; a network may have several heads."""
+    try:
+        parts = {*head(network).modules()}
+    except ValueError as error:
+        raise ConfigError(
+            f"{error}; or name the layers that are not clipped in callbacks.agc.exclude, [] for none"
+        ) from error
     named = network.named_modules()
-    return [name for name, module in named if any(p.ndim > 1 for p in module.parameters(recurse=False))][-1:]
+    return [name for name, module in named if module in parts and any(True for _ in module.parameters(recurse=False))]

@@ -97,7 +97,10 @@ class CrossIterationLayer(RunningNorm):
             mean, var, batches = self._with_the_past(mean, var, source.weight.detach())
             seen = source.input_of(x)
             if seen is not None:
-                self._remember(source, seen, x, *of_batch)
+                self._remember(source, *of_batch, *_slopes(source, seen, x, of_batch[0]))
+            elif not source.training and not source.weight.requires_grad:
+                # Its weight does not move, so no derivative by it is missed, but by the first batches after a thaw.
+                self._remember(source, *of_batch)
             elif not recomputing():  # there the layer before may lie outside, and what is remembered is thrown away
                 raise ValueError(
                     f"norm=cross_iteration: an input that does not come right from {source}, which was made before the "
@@ -126,23 +129,29 @@ class CrossIterationLayer(RunningNorm):
         return pooled, (shares * (variances + (means - pooled).square())).sum(0, keepdim=True), batches
 
     @torch.no_grad()
-    def _remember(self, source: Any, seen: Tensor, x: Tensor, mean: Tensor, var: Tensor) -> None:
+    def _remember(self, source: Any, mean: Tensor, var: Tensor, mean_slope: Any = 0, var_slope: Any = 0) -> None:
         """Puts this batch's statistics, and their derivatives by the weight, in the place of the oldest."""
-        seen = seen.to(mean)
-        values = x.numel() // self.num_features
-        with torch.autocast(x.device.type, enabled=False):
-            mean_slope = source.weight_gradient(seen, torch.full_like(x, 1 / values, dtype=mean.dtype))
-            var_slope = source.weight_gradient(seen, (x - per_channel(mean, x)) * (2 / values))
         newest = {
             "mean": mean[0],
             "var": var[0],
             "weight": source.weight.flatten(1),
-            "mean_slope": mean_slope.flatten(1),
-            "var_slope": var_slope.flatten(1),
+            "mean_slope": mean_slope,
+            "var_slope": var_slope,
         }
         for name, value in newest.items():
             past = self.get_buffer(f"past_{name}")
-            past.copy_(torch.cat([value.unsqueeze(0).to(past), past[:-1]]))
+            past.copy_(torch.cat([torch.as_tensor(value).to(past).expand_as(past[:1]), past[:-1]]))
+
+
+@torch.no_grad()
+def _slopes(source: Any, seen: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """The derivatives (C, fan-in) of the mean and variance of `x` by the weight of `source`, whose input is `seen`."""
+    seen = seen.to(mean)
+    values = x.numel() // mean.shape[1]
+    with torch.autocast(x.device.type, enabled=False):
+        of_mean = source.weight_gradient(seen, torch.full_like(x, 1 / values, dtype=mean.dtype))
+        of_var = source.weight_gradient(seen, (x - per_channel(mean, x)) * (2 / values))
+    return of_mean.flatten(1), of_var.flatten(1)
 
 
 class LastMade:

@@ -24,9 +24,10 @@ from normlab.folder.checkpoints import load_weights
 from normlab.logs import quiet_lightning
 from normlab.models.common.head import head
 from normlab.norms.common.probe import check_forward
-from normlab.runner.build import make_task, uses_channels_last
+from normlab.runner.build import uses_channels_last
 from normlab.runner.inputs import NewBatches, looking
 from normlab.runner.network import make_network
+from normlab.runner.task import make_task
 from normlab.runner.trainer import stop_probing
 
 
