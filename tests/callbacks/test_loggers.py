@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import re
 import time
 from collections import Counter
 
@@ -12,7 +13,8 @@ from helpers.cases import rest_slow
 from helpers.dying import noting
 
 from normlab import compose, run
-from normlab.errors import ConfigError
+from normlab.callbacks.loggers.noted import Note
+from normlab.errors import ConfigError, DamagedError
 
 WINE = ["model=net", "data=wine", "trainer.max_epochs=3", "data.batch_size=20", "callbacks=lr_monitor"]
 WINE += ["callbacks.lr_monitor.logging_interval=step", "trainer.max_epochs=3"]  # 6 batches an epoch
@@ -127,3 +129,11 @@ def test_a_wandb_run_goes_on(tmp_path, monkeypatch, whole):
     logged = Counter((name, row["trainer/global_step"]) for row in rows for name in row)
     logged = {key: count for key, count in logged.items() if key[0] not in ("epoch", "trainer/global_step")}
     assert logged == Counter((name, step) for name, step, _ in events(whole))
+
+
+@pytest.mark.parametrize("damaged", ["", '{"id": "1f', "[]"])
+def test_a_damaged_note_of_a_service_is_named(tmp_path, damaged):
+    file = tmp_path / "wandb_run.json"
+    file.write_text(damaged)
+    with pytest.raises(DamagedError, match=re.escape(str(file))):
+        Note(file).read()
