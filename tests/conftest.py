@@ -25,8 +25,8 @@ from normlab.distributed import collectives
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# Variables that pytest and Lightning set once for a process.
-KEPT = ("PYTEST_CURRENT_TEST", "PL_GLOBAL_SEED", "PL_SEED_WORKERS", "PYTORCH_NVML_BASED_CUDA_CHECK")
+# How variables begin that pytest, Lightning and torch set for a process.
+OF_PROCESS = ("PYTEST_", "PL_", "PYTORCH_", "TORCH", "_TORCH")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -60,7 +60,7 @@ def nothing_left_behind() -> Iterator[None]:
     """Fails the test that leaves another environment, folder or rank to the tests after it in this process."""
 
     def state() -> dict[str, object]:
-        environment = {key: value for key, value in os.environ.items() if key not in KEPT}
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(OF_PROCESS)}
         return environment | {"working folder": os.getcwd(), "rank": rank_zero_only.rank}
 
     before = state()
