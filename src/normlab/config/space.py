@@ -77,6 +77,12 @@ def search_space(
     return fixed, {key: _values(o) for key, o in overrides.items() if o.is_sweep_override()}
 
 
+def read_values(key: str, text: str) -> Choices | Numbers:
+    """The values of a key, from what was typed for it. Raises ConfigError where that is no list, range or interval."""
+    (override,) = parse([f"{key}={text}"])
+    return _values(override)
+
+
 def grid(space: Space) -> list[dict[str, Any]]:
     """Every combination of the values of a space without intervals."""
     return [dict(zip(space, combination, strict=True)) for combination in itertools.product(*map(_all, space.values()))]

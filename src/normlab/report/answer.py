@@ -124,8 +124,8 @@ def _field(comparison: Comparison) -> Iterator[str]:
 
 
 def _caveats(comparison: Comparison) -> Iterator[str]:
-    yield from _rests_on(comparison)
-    yield from _not_compared(comparison)
+    yield from rests_on(comparison)
+    yield from not_compared(comparison)
     yield from _picked(comparison)
     runs = comparison.runs
     for key in ("max_epochs", "max_steps"):
@@ -144,7 +144,7 @@ def _caveats(comparison: Comparison) -> Iterator[str]:
         yield f"{counted(repeated, 'run')} with the settings and the seed of another counted once."
 
 
-def _rests_on(comparison: Comparison) -> Iterator[str]:
+def rests_on(comparison: Comparison) -> Iterator[str]:
     """What was drawn at random, and so what the intervals are about."""
     blocks = comparison.blocks
     count = len(blocks.names) or max(c.score.count for c in comparison.ranked)
@@ -173,7 +173,7 @@ def _sizes(comparison: Comparison) -> str:
     return " and ".join(sizes_by_part)
 
 
-def _not_compared(comparison: Comparison) -> Iterator[str]:
+def not_compared(comparison: Comparison) -> Iterator[str]:
     if lost := [c for c in comparison.ranked if c.lost]:
         yield (
             f"{_named(lost)} lost runs (†): without an interval, and placed with each lost run counted as the worst "

@@ -69,7 +69,7 @@ class Comparison:
     """The runs on one data set. configurations: the best first, those without a score last.
 
     best: None where several share the first place, or nothing has a score. samples: how many the part of the data has
-    that the score was measured on.
+    that the score was measured on. overlap: what is added to 1 / blocks in the variance of a mean, see blocks.py.
     """
 
     data: Settings  # the settings that differ from the report's other data sets; mostly empty
@@ -81,6 +81,7 @@ class Comparison:
     samples: int | None
     objectives: list[str]
     searched: bool
+    overlap: float | None
     best: Configuration | None = None
     paired: bool = True
 
@@ -147,7 +148,7 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
         _add(group.setdefault(tuple(rest.items()), Configuration(rest)), run)
     varied = [key for key in keys if key not in DATA_KEYS]
     return [
-        _ranked(dict(data) | part, varied, members)
+        rank(dict(data) | part, varied, members)
         for data, group in groups.items()
         for part, members in _parts(list(group.values()))
     ]
@@ -173,7 +174,12 @@ def _parts(configurations: list[Configuration]) -> Iterable[tuple[Settings, list
         yield named, [configurations[place] for place in places]
 
 
-def _ranked(data: Settings, keys: list[str], configurations: list[Configuration]) -> Comparison:
+def rank(data: Settings, keys: list[str], configurations: list[Configuration], luck: float = 0.0) -> Comparison:
+    """Compares configurations whose runs were on the same data.
+
+    data: its settings. keys: in which the configurations differ. luck: what is added to 1 / blocks in the variance of a
+    mean, as each configuration's settings were chosen by noisy scores.
+    """
     runs = [run for configuration in configurations for run in configuration.runs]
     name = next((run.score_name for run in runs if run.score_name is not None), "score")
     minimized = any(run.score_mode == "min" for run in runs)
@@ -184,10 +190,22 @@ def _ranked(data: Settings, keys: list[str], configurations: list[Configuration]
     blocks, places = shared_blocks(unit, [configuration.scores for configuration in whole])
     compared = [whole[place] for place in places]
     size = samples.pop() if len(samples) == 1 else None
-    comparison = Comparison(
-        data, name, minimized, keys, configurations, blocks, size, sought.objectives(runs), sought.is_search(runs)
-    )
     between = overlap(unit, runs, part)
+    between = None if between is None else between + luck
+    objectives, searched = sought.objectives(runs), sought.is_search(runs)
+    comparison = Comparison(
+        data,
+        name,
+        minimized,
+        keys,
+        configurations,
+        blocks,
+        size,
+        objectives,
+        searched,
+        between,
+        paired=bool(blocks.shared),
+    )
     for configuration in configurations:
         configuration.compared = configuration in compared
         shared = configuration.compared and bool(blocks.shared)
@@ -197,8 +215,26 @@ def _ranked(data: Settings, keys: list[str], configurations: list[Configuration]
         if not known:
             configuration.score = _without_interval(configuration.score)
     _order(comparison)
-    _tell_apart(comparison, compared, between)
+    _tell_apart(comparison)
     return comparison
+
+
+def lags(comparison: Comparison, first: Configuration) -> list[tuple[Configuration, Difference]]:
+    """How far each compared configuration is behind `first`, which is one of them; positive means that it is worse."""
+    compared = [configuration for configuration in comparison.configurations if configuration.compared]
+    at, floor = compared.index(first), comparison.floor
+    sign = -1 if comparison.minimized else 1
+    if comparison.paired:
+        rows = [comparison.blocks.means(configuration.scores) for configuration in compared]
+        differences = behind(sign * np.array(rows), at, floor, comparison.overlap or 0.0)
+    else:
+        values = [np.array(comparison.blocks.means(each.scores, only_shared=False)) for each in compared]
+        differences = behind_unpaired([sign * each for each in values], at, floor)
+    if comparison.overlap is None:
+        differences = [Difference(each.mean, math.nan, math.nan, each.count) for each in differences]
+    if comparison.is_share:
+        differences = [each.within(1.0) for each in differences]
+    return list(zip(compared, differences, strict=True))
 
 
 def _order(comparison: Comparison) -> None:
@@ -238,27 +274,16 @@ def _front(comparison: Comparison, candidates: Sequence[Configuration]) -> list[
     return sought.front([[value for value in values if value is not None] for values in reached])
 
 
-def _tell_apart(comparison: Comparison, compared: list[Configuration], between: float | None) -> None:
+def _tell_apart(comparison: Comparison) -> None:
     """Notes how far each compared configuration is behind the first, and whether that is more than noise."""
     if not comparison.ranked:
         return
-    sign = -1 if comparison.minimized else 1
-    first, floor = comparison.ranked[0], comparison.floor
-    if not first.compared or len(compared) < 2:  # the first lost runs, so how far it leads is not known
-        return
-    at = compared.index(first)
-    comparison.paired = bool(comparison.blocks.shared)
-    if comparison.paired:
-        rows = [comparison.blocks.means(configuration.scores) for configuration in compared]
-        lags = behind(sign * np.array(rows), at, floor, between or 0.0)
-    else:
-        values = [np.array(comparison.blocks.means(each.scores, only_shared=False)) for each in compared]
-        lags = behind_unpaired([sign * each for each in values], at, floor)
-    for configuration, difference in zip(compared, lags, strict=True):
-        if between is None:
-            difference = Difference(difference.mean, math.nan, math.nan, difference.count)
+    first = comparison.ranked[0]
+    if not first.compared or sum(configuration.compared for configuration in comparison.configurations) < 2:
+        return  # the first lost runs, so how far it leads is not known
+    for configuration, difference in lags(comparison, first):
         if configuration is not first:
-            configuration.behind = difference.within(1.0) if comparison.is_share else difference
+            configuration.behind = difference
             configuration.tied = not difference.told_apart
 
 
