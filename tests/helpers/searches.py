@@ -31,6 +31,12 @@ class Stop(BaseException):
     """Stands for Ctrl-C: no failure of a job."""
 
 
+def numbered(job_overrides) -> dict[int, list[str]]:
+    """What jobs are composed from, by the number of their folder, which comes last."""
+    lines = [[*overrides] for overrides in job_overrides]
+    return {int(line.pop().removeprefix("hydra.sweep.subdir=")): line for line in lines}
+
+
 class FakeLauncher:
     """Knows what each job reaches without training.
 
@@ -42,7 +48,7 @@ class FakeLauncher:
 
     def launch(self, job_overrides, initial_job_idx):
         returned = []
-        for number, overrides in enumerate(job_overrides, initial_job_idx):
+        for number, overrides in numbered(job_overrides).items():
             if number == self.stops:
                 raise Stop
             self.launched.append((number, overrides))
@@ -60,6 +66,30 @@ class FakeLauncher:
     def result(self, number, values):
         rate = float(values.get("optimizer.lr", 0))
         return {"score": rate + (values.get("model") == "net"), "seconds": 1.0, "parameters": 1}
+
+
+class FakeQueue(FakeLauncher):
+    """Serves a queue in a time of its own: job k takes lengths[k], and a later job 1. events: what began and ended.
+
+    stops: the job at whose end it stops.
+    """
+
+    def __init__(self, lengths=(), **fake):
+        super().__init__(**fake)
+        self.lengths, self.events = lengths, []
+
+    def serve(self, next_job, ended, most):
+        now, running = 0, {}
+        while True:
+            while len(running) < most and (job := next_job()):
+                self.events.append(f"begins {job.number}")
+                running[job.number] = job, now + (self.lengths[job.number] if job.number < len(self.lengths) else 1)
+            if not running:
+                return
+            job, now = running.pop(min(running, key=lambda number: (running[number][1], number)))
+            (returned,) = self.launch([job.overrides], job.number)
+            self.events.append(f"ends {job.number}")
+            ended(job.number, returned)
 
 
 def search(

@@ -1,6 +1,7 @@
 """Jobs side by side on a machine with several GPUs, of which this one needs none: each job sees its own."""
 
 import os
+from concurrent.futures import Future
 
 import pytest
 import torch
@@ -8,7 +9,6 @@ from omegaconf import OmegaConf
 
 from normlab.sweeps.launchers import gpus as gpus_module
 from normlab.sweeps.launchers import joblib as processes
-from normlab.sweeps.launchers.beside import NumberedJob
 from normlab.sweeps.launchers.gpus import shared_out, visible
 
 
@@ -43,8 +43,9 @@ def test_no_gpu_is_in_two_groups(count, devices):
 class Sees:
     """A sweep whose jobs return the GPUs that they see."""
 
-    def __init__(self, **trainer):
-        self.settings = OmegaConf.create({"trainer": {"accelerator": "auto", "devices": 1, **trainer}})
+    def __init__(self, folder, **trainer):
+        sweep = {"hydra": {"sweep": {"dir": str(folder)}}}
+        self.settings = OmegaConf.create(sweep | {"trainer": {"accelerator": "auto", "devices": 1, **trainer}})
 
     def run(self, job):
         return job.number, os.environ["CUDA_VISIBLE_DEVICES"]
@@ -58,6 +59,14 @@ class Thread:
     def __init__(self, threads, sweep, gpus=None):
         self.made.append((threads, gpus))
 
+    def start(self, job):
+        future = Future()
+        future.set_result(job.number)
+        return future
+
+    def end(self, job, future):
+        return future.result()
+
 
 @pytest.mark.parametrize(
     ("names", "trainer", "n_jobs", "threads", "expected"),
@@ -70,7 +79,7 @@ class Thread:
         ("0 1", {"accelerator": "cpu"}, -1, 1, [None] * 6),
     ],
 )
-def test_so_many_jobs_at_a_time_as_there_are_gpus(names, trainer, n_jobs, threads, expected, monkeypatch):
+def test_so_many_jobs_at_a_time_as_there_are_gpus(names, trainer, n_jobs, threads, expected, monkeypatch, tmp_path):
     import joblib
 
     monkeypatch.setattr(joblib, "cpu_count", lambda: 8)
@@ -78,17 +87,16 @@ def test_so_many_jobs_at_a_time_as_there_are_gpus(names, trainer, n_jobs, thread
     monkeypatch.setattr(processes, "_Worker", Thread)
     Thread.made = []
     launcher = processes.JoblibLauncher(n_jobs)
-    launcher.runner = Sees(**trainer)
-    with pytest.raises(AttributeError, match="start"):  # by the first job
-        launcher._launch([NumberedJob(number, ()) for number in range(6)])
+    launcher.runner = Sees(tmp_path, **trainer)
+    assert launcher.launch([()] * 6, 0) == [0, 1, 2, 3, 4, 5]
     assert [",".join(seen) if seen else None for _, seen in Thread.made] == expected
     assert {made for made, _ in Thread.made} == {threads}
 
 
 @pytest.mark.slow
-def test_a_worker_process_and_those_it_starts_see_their_own(monkeypatch):
+def test_a_worker_process_and_those_it_starts_see_their_own(monkeypatch, tmp_path):
     monkeypatch.setattr(processes, "visible", lambda: ["5", "7"])
     launcher = processes.JoblibLauncher(2)
-    launcher.runner = Sees()
-    seen = launcher._launch([NumberedJob(number, ()) for number in range(4)])
+    launcher.runner = Sees(tmp_path)
+    seen = launcher.launch([()] * 4, 0)
     assert {gpu for _, gpu in seen} == {"5", "7"}

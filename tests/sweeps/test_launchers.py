@@ -16,8 +16,8 @@ from helpers.processes import train
 
 from normlab.config.sweep import check_sweep
 from normlab.errors import ConfigError
-from normlab.sweeps.launchers.beside import NumberedJob
 from normlab.sweeps.launchers.joblib import _Worker
+from normlab.sweeps.launchers.queue import NumberedJob
 
 WINE = ["model=net", "data=wine", "logger=none"]
 SHORT = [*WINE, "trainer.max_epochs=2"]

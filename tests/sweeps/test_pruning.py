@@ -17,7 +17,7 @@ from normlab import compose, run
 from normlab.sweeps.pruning import Pruning
 
 optuna = pytest.importorskip("optuna")
-from helpers.searches import FakeLauncher, Stop, search, study, told, trials  # noqa: E402  # it needs optuna too
+from helpers.searches import FakeLauncher, Stop, numbered, search, study, told, trials  # noqa: E402  # it needs optuna too
 
 EPOCHS, TRIALS = 7, 12
 MEDIAN = ("Median", {"n_startup_trials": 3, "n_warmup_steps": 1})
@@ -139,7 +139,7 @@ class Training(FakeLauncher):
 
     def launch(self, job_overrides, initial_job_idx):
         returned = []
-        for number, overrides in enumerate(job_overrides, initial_job_idx):
+        for number, overrides in numbered(job_overrides).items():
             run(compose(overrides), folder=self.path / str(number))
             returned.append(JobReturn(status=JobStatus.COMPLETED))
         return returned

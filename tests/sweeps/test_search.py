@@ -9,7 +9,22 @@ import pytest
 import torch
 from helpers.cases import rest_slow
 from helpers.processes import train
-from helpers.searches import GRID, RANDOM, SEARCH, SMALL, SPACE, TPE, FakeLauncher, Stop, search, study, told, trials
+from helpers.searches import (
+    GRID,
+    RANDOM,
+    SEARCH,
+    SMALL,
+    SPACE,
+    TPE,
+    FakeLauncher,
+    FakeQueue,
+    Stop,
+    numbered,
+    search,
+    study,
+    told,
+    trials,
+)
 from omegaconf import OmegaConf
 
 from normlab import compose, run
@@ -73,6 +88,42 @@ def test_a_sweep_that_was_stopped_ends_as_one_that_was_not(sampler, typed, n_job
     assert [number for number, _ in rest.launched] == [total - 2, total - 1]
     assert len(search(tmp_path / "parts", again, **settings).trials) == total
     assert again.launched == []
+
+
+def test_the_place_of_a_job_that_has_ended_is_taken_at_once(tmp_path):
+    """Job 0 takes as long as five others. With random values the trials are those of n_jobs=1."""
+    launcher = FakeQueue(lengths=[5])
+    found = search(tmp_path / "beside", launcher, n_jobs=2)
+    others = [event for number in range(2, 6) for event in (f"ends {number - 1}", f"begins {number}")]
+    assert launcher.events == ["begins 0", "begins 1", *others, "ends 0", "ends 5"]
+    assert trials(found) == trials(search(tmp_path / "alone", FakeLauncher()))
+
+
+@pytest.mark.parametrize("sampler", [RANDOM, TPE])
+def test_jobs_that_were_under_way_go_on_first(sampler, tmp_path):
+    """The sweep stops as job 3 ends, while jobs 0 and 2 run; their values are not chosen anew."""
+    settings = {"sampler": sampler, "n_jobs": 3, "n_trials": 14}
+    with pytest.raises(Stop):
+        search(tmp_path, FakeQueue(lengths=[9, 1, 9, 1], stops=3), **settings)
+    before = [trial for trial in trials(study(tmp_path)) if trial[3] == "RUNNING"]
+    assert [number for number, *_ in before] == [0, 2, 3]
+    again = FakeQueue()
+    after = trials(search(tmp_path, again, **settings))
+    assert again.events[:3] == ["begins 0", "begins 2", "begins 3"]
+    assert [after[number][1] for number, *_ in before] == [values for _, values, *_ in before]
+    assert [state for *_, state in after] == ["COMPLETE"] * 14
+    assert len(again.launched) == 13
+
+
+def test_the_place_of_a_job_whose_process_was_killed_is_taken_too(tmp_path):
+    launcher = FakeQueue(lengths=[3, 1], killed=(1,))
+    with pytest.raises(SweepError, match="1 of 6 jobs failed: .*/1"):
+        search(tmp_path, launcher, n_jobs=2)
+    assert launcher.events[:4] == ["begins 0", "begins 1", "ends 1", "begins 2"]
+    again = FakeQueue()
+    found = search(tmp_path, again, n_jobs=2)
+    assert again.events == ["begins 1", "ends 1"]
+    assert [trial.state.name for trial in found.trials] == ["COMPLETE"] * 6
 
 
 def test_what_was_drawn_is_in_the_space_and_what_is_launched(tmp_path):
@@ -149,7 +200,7 @@ class Refusing(FakeLauncher):
     """Its jobs with batches below 12 are refused before training."""
 
     def launch(self, job_overrides, initial_job_idx):
-        jobs = dict(enumerate(job_overrides, initial_job_idx))
+        jobs = numbered(job_overrides)
         self.broken = {
             n for n, typed in jobs.items() if int(dict(line.split("=") for line in typed)["data.batch_size"]) < 12
         }

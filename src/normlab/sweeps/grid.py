@@ -1,11 +1,13 @@
 """`hydra/sweeper=grid`, the default: every combination once; the same command with the same name goes on."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobReturn
 from omegaconf import DictConfig, OmegaConf
 
 from normlab.config.overrides import parse
@@ -14,6 +16,7 @@ from normlab.errors import ConfigError
 from normlab.folder import lock, place, reuse, writing
 from normlab.folder.files import holds_run, known_result, read_config
 from normlab.folder.identity import LENGTH, config_hash
+from normlab.sweeps.launchers.queue import NumberedJob, serve
 from normlab.sweeps.sweeper import EngineSweeper
 from normlab.sweeps.watch import Watch
 
@@ -21,7 +24,8 @@ from normlab.sweeps.watch import Watch
 class GridSweeper(EngineSweeper):
     """Runs the jobs of the command line that have not finished in the sweep's folder.
 
-    max_batch_size: how many are launched together; None: all. params: values to sweep that are not typed.
+    max_batch_size: how many run at a time, or are launched together where a launcher takes batches; None: all. params:
+    values to sweep that are not typed.
 
     A job is known by its configuration's hash. One that was begun before goes on in its numbered folder, and a new one
     gets the next free number. Other jobs in the sweep's folder are left alone. Raises ConfigError where the folder
@@ -44,20 +48,21 @@ class GridSweeper(EngineSweeper):
             with Watch(path, len(self.loader.known), keys, places) as watch:
                 if begun:
                     watch.say(_resumed(path, len(places) - len(todo), len(places), len(begun.keys() - places.keys())))
-                failed = [number for batch in self._batches(todo) for number in self._launch(batch, watch)]
+                failed = self._run(todo, watch)
         if failed:
             raise watch.error(failed)
 
-    def _batches(self, todo: dict[int, Job]) -> Iterator[dict[int, Job]]:
-        numbers = list(todo)
-        size = self.max_batch_size or len(numbers) or 1
-        for start in range(0, len(numbers), size):
-            yield {number: todo[number] for number in numbers[start : start + size]}
-
-    def _launch(self, batch: dict[int, Job], watch: Watch) -> list[int]:
+    def _run(self, todo: dict[int, Job], watch: Watch) -> list[int]:
         """Runs jobs, and returns which of them failed."""
-        overrides = [[*job.overrides, f"hydra.sweep.subdir={number}"] for number, job in batch.items()]
-        return watch.failed(batch, self.engine.launch(overrides, initial_job_idx=min(batch)))
+        failed = []
+
+        def ended(number: int, returned: JobReturn) -> None:
+            if watch.failed(number, returned):
+                failed.append(number)
+
+        jobs = (NumberedJob(number, job.overrides) for number, job in todo.items())
+        serve(self.engine, partial(next, jobs, None), ended, min(self.max_batch_size or len(todo), len(todo)))
+        return sorted(failed)
 
 
 def earlier(path: Path) -> dict[int, dict[str, Any]]:

@@ -2,12 +2,11 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.utils import JobStatus
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from normlab.config.objectives import direction, values
@@ -16,6 +15,7 @@ from normlab.errors import ConfigError, LostJobError
 from normlab.folder import files, lock, place, reuse
 from normlab.folder.files import known_result
 from normlab.folder.identity import numbers
+from normlab.sweeps.launchers.queue import NumberedJob, serve
 from normlab.sweeps.study import distribution, given, hand_over, open_study, summary
 from normlab.sweeps.sweeper import EngineSweeper
 from normlab.sweeps.watch import Watch
@@ -37,8 +37,8 @@ class OptunaSweeper(EngineSweeper):
     sampler: one of Optuna's, without its seed. pruner: one of Optuna's, which each job makes anew; NopPruner prunes
     nothing. objectives: what is raised or lowered, see config/objectives.py. seed: each trial is drawn with a seed of
     its own, made from this one and its number, so a sweep that was stopped goes on as if it had not been. n_trials:
-    how many; None: 20, or for a grid all. n_jobs: how many are launched together; their values are chosen without each
-    other's objectives.
+    how many; None: 20, or for a grid all. n_jobs: how many run at a time. As one ends, the values of the next are
+    chosen without the objectives of those that run; with one at a time the same ones are chosen each time.
 
     The study is `study.db`, an SQLite file in the sweep's folder, and job k is its trial k. A trial that was
     interrupted, or whose process was killed, is run again in its folder. A trial that failed or was pruned counts. A
@@ -73,8 +73,7 @@ class OptunaSweeper(EngineSweeper):
             study = self._study(space)
             OmegaConf.save(self.settings, path / "multirun.yaml")
             with Watch(path, self._total(space), space) as watch:
-                batches = self._batches(study, space, watch)
-                failed = [number for batch in batches for number in self._launch(study, fixed, batch, watch)]
+                failed = self._run(study, fixed, space, watch)
         if failed := sorted({*failed, *self._failed_before(study, space)}):
             raise watch.error(failed)
         if not (best := summary(study, self.objectives)):
@@ -109,8 +108,28 @@ class OptunaSweeper(EngineSweeper):
         """Whether combinations are taken in turn, which is done here: Optuna's GridSampler needs Optuna's own loop."""
         return self.make_sampler.func.__name__ == "GridSampler"
 
-    def _batches(self, study: "Study", space: Space, watch: Watch) -> Iterator[Sequence["Trial | FrozenTrial"]]:
-        """The trials to launch together; those that were interrupted first."""
+    def _run(self, study: "Study", fixed: list[str], space: Space, watch: Watch) -> list[int]:
+        """Runs the trials, those first that were interrupted, and returns the jobs that failed."""
+        interrupted = iter(self._interrupted(study, space))
+        failed = []
+
+        def next_job() -> NumberedJob | None:
+            trial = next(interrupted, None) or self._new(study, space, watch)
+            if trial is None:
+                return None
+            hand_over(self._path(), trial.number, self.prunes)
+            return NumberedJob(trial.number, (*fixed, *(f"{key}={value}" for key, value in trial.params.items())))
+
+        def ended(number: int, returned: JobReturn) -> None:
+            self._tell(study, number, returned)
+            if watch.failed(number, returned):
+                failed.append(number)
+
+        serve(self.engine, next_job, ended, self.n_jobs)
+        return failed
+
+    def _interrupted(self, study: "Study", space: Space) -> "list[FrozenTrial]":
+        """The trials that an earlier start has begun and not ended."""
         from optuna.trial import TrialState
 
         interrupted = []
@@ -119,17 +138,16 @@ class OptunaSweeper(EngineSweeper):
                 interrupted.append(trial)
             else:  # the trial was interrupted before all of its values were chosen
                 study.tell(trial.number, state=TrialState.FAIL)
-        yield from _in_a_row(interrupted, self.n_jobs)
+        return interrupted
 
+    def _new(self, study: "Study", space: Space, watch: Watch) -> "Trial | None":
+        """The next trial; None while there are as many as there shall be."""
         total = self._total(space)
         most = len(grid(space)) if self._is_grid() else 2 * total
-        while True:
-            begun = sum(trial.params.keys() == space.keys() for trial in study.trials)
-            end = min(total + self._refused(study), most)  # a trial that could not be trained makes room for another
-            watch.total = max(watch.total, end)
-            if begun >= end:
-                return
-            yield [self._ask(study, space, position) for position in range(begun, min(begun + self.n_jobs, end))]
+        begun = sum(trial.params.keys() == space.keys() for trial in study.get_trials(deepcopy=False))
+        end = min(total + self._refused(study), most)  # a trial that could not be trained makes room for another
+        watch.total = max(watch.total, end)
+        return self._ask(study, space, begun) if begun < end else None
 
     def _refused(self, study: "Study") -> int:
         """How many trials were refused before training, as for a ghost size above the batch."""
@@ -164,38 +182,16 @@ class OptunaSweeper(EngineSweeper):
             study.sampler = self.make_sampler(seed=int(own[0]))
         return study.ask({key: distribution(values) for key, values in space.items()})
 
-    def _launch(
-        self, study: "Study", fixed: list[str], batch: Sequence["Trial | FrozenTrial"], watch: Watch
-    ) -> list[int]:
-        """Runs trials, tells the study what became of them, and returns the jobs that failed."""
+    def _tell(self, study: "Study", number: int, returned: JobReturn) -> None:
+        """Tells the study what has become of a trial."""
         from optuna.trial import TrialState
 
-        first = batch[0].number
-        assert [trial.number for trial in batch] == list(range(first, first + len(batch)))
-        for trial in batch:
-            hand_over(self._path(), trial.number, self.prunes)
-        jobs = [[*fixed, *(f"{key}={value}" for key, value in trial.params.items())] for trial in batch]
-        returned = self.engine.launch(jobs, initial_job_idx=first)
-        for trial, job in zip(batch, returned, strict=True):
-            if isinstance(job._return_value, LostJobError):  # .return_value would raise it
-                continue  # the trial stays open, as one that was interrupted
-            result = known_result(self._path() / str(trial.number)) if job.status == JobStatus.COMPLETED else {}
-            if result.get("status") == "pruned":
-                study.tell(trial.number, state=TrialState.PRUNED)
-            elif result and (reached := values(result, self.objectives)):
-                study.tell(trial.number, reached)
-            else:
-                study.tell(trial.number, state=TrialState.FAIL)
-        return watch.failed([trial.number for trial in batch], returned)
-
-
-def _in_a_row(trials: Sequence["FrozenTrial"], most: int) -> Iterator[Sequence["FrozenTrial"]]:
-    """Groups of up to `most` trials whose numbers follow each other, as Hydra counts the jobs of a launch."""
-    group: list[FrozenTrial] = []
-    for trial in trials:
-        if group and (len(group) == most or trial.number != group[-1].number + 1):
-            yield group
-            group = []
-        group.append(trial)
-    if group:
-        yield group
+        if isinstance(returned._return_value, LostJobError):  # .return_value would raise it
+            return  # the trial stays open, as one that was interrupted
+        result = known_result(self._path() / str(number)) if returned.status == JobStatus.COMPLETED else {}
+        if result.get("status") == "pruned":
+            study.tell(number, state=TrialState.PRUNED)
+        elif result and (reached := values(result, self.objectives)):
+            study.tell(number, reached)
+        else:
+            study.tell(number, state=TrialState.FAIL)

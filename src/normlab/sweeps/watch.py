@@ -7,7 +7,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -75,16 +75,15 @@ class Watch:
         """Prints a line, above the live one."""
         console.print(text, markup=False)
 
-    def failed(self, numbers: Iterable[int], returned: Iterable[JobReturn]) -> list[int]:
-        """The launched jobs that failed. Reports failures that no result.json tells: jobs that never began."""
+    def failed(self, number: int, returned: JobReturn) -> bool:
+        """Whether a job that has ended failed. Reports a failure that no result.json tells: a job that never began."""
+        if returned.status == JobStatus.COMPLETED:
+            return False
         self._look()
-        jobs = dict(zip(numbers, returned, strict=True))
-        failed = {number: job for number, job in jobs.items() if job.status != JobStatus.COMPLETED}
-        for number, job in failed.items():
-            if not (self.board.is_new(number) and self.board.status(number) in FAILED):
-                error = _first_line(job._return_value)  # .return_value would print, and raise
-                _complain(f"{self.board.name(number)} failed: {error}; {place.shown(self.path / str(number))}")
-        return list(failed)
+        if not (self.board.is_new(number) and self.board.status(number) in FAILED):
+            error = _first_line(returned._return_value)  # .return_value would print, and raise
+            _complain(f"{self.board.name(number)} failed: {error}; {place.shown(self.path / str(number))}")
+        return True
 
     def error(self, failed: Sequence[int]) -> SweepError:
         """The error that a sweep with failed jobs ends with."""

@@ -2,8 +2,10 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,16 +20,9 @@ from omegaconf import DictConfig, open_dict
 from normlab.errors import LostJobError
 from normlab.folder import writing
 from normlab.folder.files import known_result
+from normlab.sweeps.launchers.queue import Ended, NextJob, NumberedJob
 
 LEAVING = 30.0  # seconds that jobs may take to end after Ctrl-C
-
-
-@dataclass(frozen=True)
-class NumberedJob:
-    """One job of a sweep as a launcher gets it. overrides: all that it is composed from."""
-
-    number: int
-    overrides: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,7 @@ class JobRunner:
 
 
 class Beside(Launcher):
-    """A launcher that calls `JobRunner.run` for each job in another process."""
+    """A launcher that calls `JobRunner.run` for each job in another process, and serves a queue."""
 
     runner: JobRunner
 
@@ -90,10 +85,45 @@ class Beside(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         Path(self.runner.settings.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
-        return self._launch(
-            [NumberedJob(number, (*line,)) for number, line in enumerate(job_overrides, initial_job_idx)]
-        )
+        jobs = [NumberedJob(number, (*line,)) for number, line in enumerate(job_overrides, initial_job_idx)]
+        returned: dict[int, JobReturn] = {}
+        self.serve(partial(next, iter(jobs), None), returned.__setitem__, len(jobs))
+        return [returned[job.number] for job in jobs]
 
-    def _launch(self, jobs: list[NumberedJob]) -> list[JobReturn]:
-        """Runs the jobs, and returns what each of them returns, in their order."""
+    def serve(self, next_job: NextJob, ended: Ended, most: int | None) -> None:
+        """See `queue.serve`. Where this is interrupted, or `ended` raises, the jobs that run are stopped."""
+
+        def take(count: int) -> list[NumberedJob]:
+            return list(islice(iter(next_job, None), count))
+
+        jobs = take(1)
+        if not jobs:
+            return  # before anything is imported or started
+        room = self._prepare(most)
+        jobs += take(room - 1)
+        running: dict[Any, NumberedJob] = {}
+        try:
+            while jobs or running:
+                for job, handle in zip(jobs, self._start(jobs), strict=True):
+                    running[handle] = job
+                for handle, returned in self._wait(running):
+                    ended(running.pop(handle).number, returned)
+                jobs = take(room - len(running))
+        except BaseException:
+            self._stop(running)
+            raise
+
+    def _prepare(self, most: int | None) -> int:
+        """Makes ready for up to `most` jobs at a time, and returns how many are started at a time."""
         raise NotImplementedError
+
+    def _start(self, jobs: Sequence[NumberedJob]) -> Iterator[Any]:
+        """Starts jobs, and gives what each is known by while it runs."""
+        raise NotImplementedError
+
+    def _wait(self, running: dict[Any, NumberedJob]) -> Iterator[tuple[Any, JobReturn]]:
+        """Waits until a job has ended, and gives what it was known by and what it returned."""
+        raise NotImplementedError
+
+    def _stop(self, running: Collection[Any]) -> None:
+        """Passes Ctrl-C on to the jobs that run, so that they record it in their folders."""

@@ -5,13 +5,15 @@ import gc
 import multiprocessing
 import os
 import signal
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import suppress
 
 from hydra.core.utils import JobReturn
 
-from normlab.sweeps.launchers.beside import LEAVING, Beside, JobRunner, NumberedJob
+from normlab.sweeps.launchers.beside import LEAVING, Beside, JobRunner
 from normlab.sweeps.launchers.gpus import shared_out, visible
+from normlab.sweeps.launchers.queue import NumberedJob
 
 
 class JoblibLauncher(Beside):
@@ -25,38 +27,50 @@ class JoblibLauncher(Beside):
 
     def __init__(self, n_jobs: int):
         self.n_jobs = n_jobs
-        self.workers: list[_Worker] = []
+        self.threads, self.gpus = 1, list[list[str]]()
+        self.made = 0  # how many workers there are
+        self.free: list[_Worker] = []
+        self.busy: dict[Future[JobReturn], _Worker] = {}
 
-    def _launch(self, jobs: list[NumberedJob]) -> list[JobReturn]:
+    def _prepare(self, most: int | None) -> int:
         from joblib import cpu_count
 
         trainer = self.runner.settings.trainer
-        gpus = [] if trainer.accelerator == "cpu" else shared_out(visible(), trainer.devices)
-        processes = trainer.devices if isinstance(trainer.devices, int) else max(1, len(gpus[0]) if gpus else 1)
+        self.gpus = [] if trainer.accelerator == "cpu" else shared_out(visible(), trainer.devices)
+        processes = (
+            trainer.devices if isinstance(trainer.devices, int) else max(1, len(self.gpus[0]) if self.gpus else 1)
+        )
         cores = max(1, cpu_count() // processes)
-        most = min(cores, len(gpus) or cores) if self.n_jobs == -1 else self.n_jobs
-        count = max(1, min(len(jobs), most))
-        threads = max(1, cores // count)
-        for index in range(len(self.workers), count):
-            self.workers.append(_Worker(threads, self.runner, gpus[index % len(gpus)] if gpus else None))
-        free = self.workers[:count]
-        running: dict[Future[JobReturn], tuple[_Worker, NumberedJob]] = {}
-        returned: dict[int, JobReturn] = {}
-        waiting = iter(jobs)
-        try:
-            while len(returned) < len(jobs):
-                for worker, job in zip(free, waiting, strict=False):
-                    running[worker.start(job)] = worker, job
-                done = wait(running, return_when=FIRST_COMPLETED).done
-                free = []
-                for future in done:
-                    worker, job = running.pop(future)
-                    returned[job.number] = worker.end(job, future)
-                    free.append(worker)
-        except BaseException:
-            _stop(running)
-            raise
-        return [returned[number] for number in sorted(returned)]
+        workers = min(cores, len(self.gpus) or cores) if self.n_jobs == -1 else self.n_jobs
+        room = workers if most is None else max(1, min(most, workers))
+        self.threads = max(1, cores // room)
+        return room
+
+    def _start(self, jobs: Sequence[NumberedJob]) -> "Iterator[Future[JobReturn]]":
+        for job in jobs:
+            worker = self.free.pop(0) if self.free else self._worker()
+            future = worker.start(job)
+            self.busy[future] = worker
+            yield future
+
+    def _worker(self) -> "_Worker":
+        gpus = self.gpus[self.made % len(self.gpus)] if self.gpus else None
+        self.made += 1
+        return _Worker(self.threads, self.runner, gpus)
+
+    def _wait(self, running: "dict[Future[JobReturn], NumberedJob]") -> "Iterator[tuple[Future[JobReturn], JobReturn]]":
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            worker = self.busy.pop(future)
+            returned = worker.end(running[future], future)
+            self.free.append(worker)
+            yield future, returned
+
+    def _stop(self, running: "Collection[Future[JobReturn]]") -> None:
+        for future in running:
+            self.busy[future].interrupt()
+        wait(running, LEAVING)
+        for future in running:
+            self.busy[future].kill()
 
 
 class _Worker:
@@ -92,6 +106,17 @@ class _Worker:
             self._begin()
             return self.runner.lost(job, "its process was killed, perhaps for want of memory")
 
+    def interrupt(self) -> None:
+        """Passes Ctrl-C on to its job."""
+        if self.pid.done() and self.pid.exception() is None:
+            with suppress(ProcessLookupError):  # it has just been killed
+                os.kill(self.pid.result(), signal.SIGINT)
+        else:  # its job has not begun
+            self.kill()
+
+    def kill(self) -> None:
+        self.pool.shutdown(wait=False, kill_workers=True)
+
 
 def _start(launcher: int) -> None:
     """Prepares a worker process for its jobs."""
@@ -105,16 +130,3 @@ def _start(launcher: int) -> None:
 
     gc.freeze()  # loky collects garbage every second, and would take 0.2 s to look through what was imported
     atexit.register(gc.unfreeze)  # triton's modules complain at the end of a frozen process
-
-
-def _stop(running: "dict[Future[JobReturn], tuple[_Worker, NumberedJob]]") -> None:
-    """Passes Ctrl-C on to the jobs, so that they record it in their folders."""
-    for worker, _ in running.values():
-        if worker.pid.done() and worker.pid.exception() is None:
-            with suppress(ProcessLookupError):  # it has just been killed
-                os.kill(worker.pid.result(), signal.SIGINT)
-        else:  # its job has not begun
-            worker.pool.shutdown(wait=False, kill_workers=True)
-    wait(running, LEAVING)
-    for worker, _ in running.values():
-        worker.pool.shutdown(wait=False, kill_workers=True)

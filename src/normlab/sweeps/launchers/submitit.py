@@ -1,6 +1,8 @@
 """`hydra/launcher=slurm`, `submitit_slurm` and `submitit_local`: submitit makes each job of a sweep a SLURM job."""
 
 import signal
+import sys
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn
@@ -8,9 +10,11 @@ from hydra.core.utils import JobReturn
 from normlab.distributed.interrupts import interruptible
 from normlab.distributed.slurm import batch_job, may_go_on
 from normlab.folder.place import shown
-from normlab.sweeps.launchers.beside import Beside, JobRunner, NumberedJob
+from normlab.sweeps.launchers.beside import Beside, JobRunner
+from normlab.sweeps.launchers.queue import NumberedJob
 
 if TYPE_CHECKING:  # submitit is an extra
+    from submitit import Job
     from submitit.helpers import DelayedSubmission
 
 # Parameters that all clusters have; the others begin with the name of their cluster.
@@ -26,8 +30,13 @@ SHARED = {
 }
 
 
+LOOK = 1.0  # seconds between two looks for jobs that have ended
+
+
 class SubmititLauncher(Beside):
-    """Submits all jobs as one array and waits for them. A job that the cluster ends has failed, and the others go on.
+    """Submits the jobs that there are as one array, and later ones as each ends.
+
+    A job that the cluster ends has failed, and the others go on.
 
     cluster: slurm, or local, which starts all jobs at once on this machine. submitit_folder: where the jobs' output
     goes. max_num_timeout: how often a job that ran into its time limit, or was preempted, goes on by itself.
@@ -39,21 +48,28 @@ class SubmititLauncher(Beside):
         self.cluster, self.submitit_folder, self.max_num_timeout = cluster, submitit_folder, max_num_timeout
         self.parameters = {key if key in SHARED else f"{cluster}_{key}": value for key, value in parameters.items()}
 
-    def _launch(self, jobs: list[NumberedJob]) -> list[JobReturn]:
+    def _prepare(self, most: int | None) -> int:
         from submitit import AutoExecutor
-        from submitit.core.utils import UncompletedJobError
 
         limits = {"slurm_max_num_timeout": self.max_num_timeout} if self.cluster == "slurm" else {}
-        executor = AutoExecutor(self.submitit_folder, cluster=self.cluster, **limits)
-        executor.update_parameters(**self.parameters)
-        returned = []
-        for job, submitted in zip(jobs, executor.map_array(_Resumed(self.runner), jobs), strict=True):
-            try:
-                returned.append(submitted.results()[0])
-            except UncompletedJobError:
-                where = f"{submitted.job_id} ended as {submitted.state}; see {shown(submitted.paths.stderr)}"
-                returned.append(self.runner.lost(job, f"{self.cluster} job {where}"))
-        return returned
+        self.executor = AutoExecutor(self.submitit_folder, cluster=self.cluster, **limits)
+        self.executor.update_parameters(**self.parameters)
+        return most or sys.maxsize  # the cluster has a queue of its own
+
+    def _start(self, jobs: Sequence[NumberedJob]) -> "Iterator[Job[JobReturn]]":
+        return iter(self.executor.map_array(_Resumed(self.runner), jobs) if jobs else [])
+
+    def _wait(self, running: "dict[Job[JobReturn], NumberedJob]") -> "Iterator[tuple[Job[JobReturn], JobReturn]]":
+        from submitit.core.utils import UncompletedJobError
+        from submitit.helpers import as_completed
+
+        submitted = next(as_completed([*running], poll_frequency=LOOK))
+        try:
+            returned = submitted.results()[0]
+        except UncompletedJobError:
+            where = f"{submitted.job_id} ended as {submitted.state}; see {shown(submitted.paths.stderr)}"
+            returned = self.runner.lost(running[submitted], f"{self.cluster} job {where}")
+        yield submitted, returned
 
 
 class _Resumed:
