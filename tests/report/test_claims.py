@@ -11,7 +11,7 @@ from helpers.processes import train
 from helpers.reports import make_run, make_sweep, page_text, rows
 
 from normlab.report import write_report
-from normlab.report.charts import drawn
+from normlab.report.scores import drawn
 
 BASE = ("model=net", "data=wine")
 EQUAL = {"batch": [0.90, 0.92, 0.91, 0.93, 0.90], "group": [0.85, 0.86, 0.84, 0.87, 0.85]}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from normlab.report.blocks import SEEDS
 from normlab.report.compare import Comparison, Configuration, counts
-from normlab.report.settings import label, shortened, spelled
+from normlab.report.settings import spelled
 from normlab.report.statistics import sampling_error
 from normlab.report.wording import counted, decimals, failures, headline, interval, listed, number
 
@@ -39,7 +39,7 @@ def lead(comparison: Comparison) -> Iterator[str]:
         yield "No other configuration has run enough to be compared with it."
         return
     places, behind, units = decimals(comparison), second.behind, comparison.blocks.units
-    ahead = f"It is {number(behind.mean, places)} ahead of the next, {label(second.settings)}"
+    ahead = f"It is {number(behind.mean, places)} ahead of the next, {second.label}"
     if not behind.known:
         yield f"{ahead}."
         yield _unknown(comparison)
@@ -204,5 +204,5 @@ def _picked(comparison: Comparison) -> Iterator[str]:
 
 
 def _named(configurations: list[Configuration]) -> str:
-    names = [label({key: shortened(value) for key, value in c.settings.items()}) for c in configurations]
+    names = [configuration.label for configuration in configurations]
     return listed(names) if len(names) <= NAMED else f"{len(names)} configurations"

@@ -1,86 +1,23 @@
-"""The charts, as Vega-Lite. They use the page's CSS variables, so one drawing serves light, dark and print."""
+"""What charts share, as Vega-Lite. They use the page's CSS variables, so one drawing serves light, dark and print."""
 
 import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
-from statistics import quantiles
 from typing import Any
 
 import altair as alt
 
 from normlab.folder.identity import REPLICATES
-from normlab.report.compare import Comparison, Configuration
+from normlab.report.chart import Spec
 from normlab.report.runs import Run
-from normlab.report.settings import label
 from normlab.report.statistics import Estimate
 
-COLOURED = 10  # configurations in colour; the others are grey
-SHOWN = 30  # configurations in the chart of scores
 INK, MUTED, GRID, ACCENT, GREY = (f"var(--{name})" for name in ("ink", "muted", "grid", "accent", "grey"))
-# Okabe and Ito's colours that show on white and on black, as the page's variables; then again, dashed
-PALETTE = [f"var(--c{number % 6})" for number in range(COLOURED)]
-DASHES = [[1, 0]] * 6 + [[5, 3]] * 4
-
+# Okabe and Ito's colours that show on white and on black, as the page's variables
+PALETTE = [f"var(--c{number})" for number in range(6)]
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'  # page.css has it too
-
-Spec = dict[str, Any]
-
-
-def scores(comparison: Comparison) -> Spec:
-    """Each configuration's runs, mean and interval."""
-    shown, shared = drawn(comparison), set(comparison.blocks.shared)
-    rows = [
-        (label(c.settings), *ends(c.score), _kind(comparison, c), c.score.count, shown_mean(c.score)) for c in shown
-    ]
-    dots = [
-        (label(c.settings), run.score, str(run.folder), seed(run))
-        for c in shown
-        for run in c.runs
-        if run.score is not None and (not c.compared or not comparison.paired or run.replicate in shared)
-    ]
-    order = [row[0] for row in rows]
-    y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=170, domain=False, ticks=False))
-    x = alt.X("value:Q", title=comparison.score_name, scale=alt.Scale(zero=False, nice=True))
-    colour = alt.Color(
-        "kind:N", legend=None, scale=alt.Scale(domain=["best", "tied", "other"], range=[ACCENT, INK, MUTED])
-    )
-    shape = alt.Shape(
-        "kind:N", legend=None, scale=alt.Scale(domain=["best", "tied", "other"], range=["diamond", "circle", "square"])
-    )
-    means = inline(["name", "value", "low", "high", "kind", "seeds", "mean"], rows)
-    tips = ["name:N", alt.Tooltip("mean:N", title=comparison.score_name), "seeds:Q"]
-    interval = (
-        alt.Chart(means)
-        .mark_rule(strokeWidth=2)
-        .encode(y=y, x=alt.X("low:Q", title=comparison.score_name), x2="high:Q", color=colour)
-    )
-    mean = (
-        alt.Chart(means)
-        .mark_point(size=90, filled=True, opacity=1)
-        .encode(y=y, x=x, color=colour, shape=shape, tooltip=tips)
-    )
-    tips = ["run:N", "seed:N", alt.Tooltip("value:Q", format=".5~g")]
-    runs = rings(inline(["name", "value", "run", "seed"], dots), y, x, tips)
-    layers = [runs, interval, mean] if any(c.score.count > 1 for c in shown) else [mean]
-    return spec(alt.layer(*layers), height=rows_height(len(shown)))
-
-
-def drawn(comparison: Comparison) -> list[Configuration]:
-    """The best SHOWN configurations, without those so far behind that the others would shrink to one dot.
-
-    The limit is Tukey's outer fence on the bad side; the best one and all that cannot be told from it always stay.
-    """
-    ranked = comparison.ranked
-    if len(ranked) < 4:
-        return ranked
-    sign = -1 if comparison.minimized else 1
-    means = [sign * c.score.mean for c in ranked]
-    first, _, third = quantiles(means, method="inclusive")
-    near = [c for c, mean in zip(ranked, means, strict=True) if mean >= first - 3 * (third - first)]
-    shown = near[:SHOWN]
-    tied = [c for c in ranked if c.tied and c.behind is not None and c.behind.known]
-    return [c for c in ranked if c in shown or c in tied or c in comparison.first]
+WRAP = 24  # characters of a line of a name beside a chart
 
 
 def rings(data: alt.InlineData, y: alt.Y, x: alt.X, tips: list[Any]) -> alt.Chart:
@@ -90,7 +27,7 @@ def rings(data: alt.InlineData, y: alt.Y, x: alt.X, tips: list[Any]) -> alt.Char
 
 
 def spec(chart: "alt.Chart | alt.LayerChart | alt.FacetChart", height: int) -> Spec:
-    """A chart in the page's colours, as wide as the page allows."""
+    """A drawing in the page's colours, as wide as the page allows."""
     axis = {
         "labelColor": MUTED, "titleColor": MUTED, "gridColor": GRID, "domainColor": GRID, "tickColor": GRID,
         "titleFontWeight": "normal", "labelFontSize": 12, "titleFontSize": 12, "tickCount": 6,
@@ -101,9 +38,29 @@ def spec(chart: "alt.Chart | alt.LayerChart | alt.FacetChart", height: int) -> S
     ).to_dict() | {"config": config}
 
 
-def rows_height(rows: int) -> int:
-    """The height of a chart with a line of text for each row and an axis below."""
-    return 26 * rows + 48
+def rows_height(names: Sequence[str]) -> int:
+    """The height of a chart with a row for each name, which may take several lines, and an axis below."""
+    lines = max((name.count("\n") for name in names), default=0) + 1
+    return (15 * lines + 11) * len(names) + 48
+
+
+def named(field: str, order: Sequence[str]) -> alt.Y:
+    """The rows of a chart, with whole names beside them."""
+    axis = alt.Axis(labelLimit=0, labelExpr=r"split(datum.label, '\n')", domain=False, ticks=False)
+    return alt.Y(f"{field}:N", sort=[*order], title=None, axis=axis)
+
+
+def wrapped(name: str) -> str:
+    """A name in lines of at most WRAP characters; nothing of it is left out, so no two names become one."""
+    lines = [""]
+    for word in name.split(" · "):
+        pieces = [word[at : at + WRAP] for at in range(0, max(len(word), 1), WRAP)]
+        if lines[-1] and len(lines[-1]) + 3 + len(pieces[0]) <= WRAP:
+            lines[-1] += " · " + pieces[0]
+        else:
+            lines.append(pieces[0])
+        lines += pieces[1:]
+    return "\n".join(lines[1:])
 
 
 def inline(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> alt.InlineData:
@@ -135,7 +92,3 @@ def ends(score: Estimate) -> tuple[float, float, float]:
 
 def shown_mean(score: Estimate) -> str:
     return f"{score.mean:.5g}" + ("" if math.isnan(score.low) else f" ({score.low:.5g} to {score.high:.5g})")
-
-
-def _kind(comparison: Comparison, configuration: Configuration) -> str:
-    return "best" if configuration in comparison.first else "tied" if configuration.tied else "other"

@@ -13,7 +13,7 @@ from normlab.report import sought
 from normlab.report.blocks import Blocks, components, overlap, pessimistic, resolution, shared_blocks, unit_of
 from normlab.report.differences import Difference, behind, behind_unpaired
 from normlab.report.runs import Run
-from normlab.report.settings import DATA_KEYS, Settings, settings_of
+from normlab.report.settings import DATA_KEYS, DIGITS, Settings, label, settings_of, telling_digits
 from normlab.report.statistics import INF, Estimate, estimate
 
 SHARES = ("acc", "f1", "auroc")  # scores from 0 to 1
@@ -26,10 +26,12 @@ class Configuration:
 
     scores: those of the finished runs, by replicate. lost: the replicates whose run failed. score: the mean over the
     blocks by which it is compared, or over all that it has. compared: whether it is compared with others on the same
-    blocks. behind: how far the best one is ahead of it; positive means that it is worse.
+    blocks. behind: how far the best one is ahead of it; positive means that it is worse. label: its settings in few
+    words, which no other configuration of the comparison has.
     """
 
     settings: Settings
+    label: str = ""
     runs: list[Run] = field(default_factory=list)
     scores: dict[tuple[Any, ...], float] = field(default_factory=dict)
     score: Estimate = field(default_factory=lambda: estimate([]))
@@ -70,6 +72,7 @@ class Comparison:
 
     best: None where several share the first place, or nothing has a score. samples: how many the part of the data has
     that the score was measured on. overlap: what is added to 1 / blocks in the variance of a mean, see blocks.py.
+    digits: of numbers in labels, which tell all configurations apart.
     """
 
     data: Settings  # the settings that differ from the report's other data sets; mostly empty
@@ -82,6 +85,7 @@ class Comparison:
     objectives: list[str]
     searched: bool
     overlap: float | None
+    digits: int = DIGITS
     best: Configuration | None = None
     paired: bool = True
 
@@ -205,8 +209,10 @@ def rank(data: Settings, keys: list[str], configurations: list[Configuration], l
         searched,
         between,
         paired=bool(blocks.shared),
+        digits=telling_digits([configuration.settings for configuration in configurations]),
     )
     for configuration in configurations:
+        configuration.label = label(configuration.settings, comparison.digits)
         configuration.compared = configuration in compared
         shared = configuration.compared and bool(blocks.shared)
         means = blocks.means(configuration.scores, only_shared=shared)

@@ -1,43 +1,71 @@
-"""The learning curves: a mean and a band for each configuration, and every run under the pointer."""
+"""The learning curves: a panel for each of the best configurations, with the others behind it in grey."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import altair as alt
 
-from normlab.report.charts import COLOURED, DASHES, GREY, INK, PALETTE, Spec, inline, seed, spec
-from normlab.report.compare import Comparison
+from normlab.report import wording
+from normlab.report.chart import Chart, Spec
+from normlab.report.charts import ACCENT, GREY, INK, inline, seed, spec
+from normlab.report.compare import Comparison, Configuration
 from normlab.report.runs import Run, read_curve
-from normlab.report.settings import label
 
-POINTS = 200  # the most points that one curve has
-LINES = 40_000  # the most points that all curves have together
-POINTER = 3_000  # the most points that the pointer finds
+PANELS = 9  # configurations that have a panel
+BEHIND = 20  # configurations in grey behind a panel
+RUNS = 30  # the most thin lines in a panel
+POINTS = 200  # the most points of a curve
+EPOCHS = 6  # epochs in the table of the panels
+POINTER = 120  # points of a panel that the pointer finds
+BELOW = "the table below the panels"
 
 Curve = list[tuple[int, float]]
 Point = TypeVar("Point")
 
 
-def curves(comparison: Comparison) -> Spec | None:
+@dataclass(frozen=True)
+class Panels:
+    """Learning curves on the same axes. charts: with the label of each one's configuration. behind: how many others
+    are drawn in grey. heads, rows: the means of each panel at some epochs."""
+
+    charts: list[tuple[str, Chart]]
+    behind: int
+    heads: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class _Curves:
+    """The curves of a configuration's runs, and mean, lowest and highest value where all finished runs have one."""
+
+    configuration: Configuration
+    runs: list[tuple[Run, Curve]]
+    band: list[tuple[int, float, float, float]]
+
+
+def curves(comparison: Comparison) -> Panels | None:
     """The score's column of each run's metrics.csv over the epochs; None where no run has one."""
-    curves_of_runs = [
-        (rank, run, curve)
-        for rank, configuration in enumerate(comparison.configurations)
-        for run in configuration.runs
-        if (curve := read_curve(run, comparison.score_name))
-    ]
-    if not curves_of_runs:
+    read: list[_Curves] = []
+    for configuration in comparison.configurations:
+        if len(read) < PANELS + BEHIND and (found := _read(configuration, comparison.score_name)).runs:
+            read.append(found)
+    if not read:
         return None
-    room = min(POINTS, max(8, LINES // len(curves_of_runs)))
-    names = [label(configuration.settings) for configuration in comparison.configurations]
-    lines = inline(
-        ["r", "g", "e", "v"],
-        [(n, _group(rank), *point) for n, (rank, _, curve) in enumerate(curves_of_runs) for point in thin(curve, room)],
-    )
-    pointed = _pointed(curves_of_runs, names)
-    domain = _domain([curve for _, _, curve in curves_of_runs], comparison.minimized)
-    return _drawn(comparison.score_name, lines, _bands(curves_of_runs, room), pointed, domain)
+    domain = _domain([curve for each in read for _, curve in each.runs], comparison.minimized)
+    panels = read[:PANELS]
+    charts = [(each.configuration.label, _panel(comparison, each, read, domain)) for each in panels]
+    heads, rows = _numbers(panels, wording.decimals(comparison))
+    return Panels(charts, len(read) - len(panels), heads, rows)
+
+
+def _read(configuration: Configuration, column: str) -> _Curves:
+    runs = [(run, curve) for run in configuration.runs if (curve := read_curve(run, column))]
+    whole = [dict(curve) for run, curve in runs if run.status == "finished"]
+    epochs = sorted(set.intersection(*map(set, whole))) if whole else []
+    values = [(epoch, [curve[epoch] for curve in whole]) for epoch in epochs]
+    return _Curves(configuration, runs, [(epoch, fmean(each), min(each), max(each)) for epoch, each in values])
 
 
 def thin(curve: list[Point], room: int) -> list[Point]:
@@ -45,22 +73,6 @@ def thin(curve: list[Point], room: int) -> list[Point]:
     if len(curve) <= room:
         return curve
     return [curve[round(position * (len(curve) - 1) / (room - 1))] for position in range(room)]
-
-
-def _group(rank: int) -> str:
-    return str(min(rank, COLOURED))
-
-
-def _bands(curves_of_runs: Sequence[tuple[int, Run, Curve]], room: int) -> alt.InlineData:
-    """Mean, lowest and highest of the finished runs of each coloured configuration, where all have the epoch."""
-    rows = []
-    for rank in range(COLOURED):
-        curves = [dict(curve) for at, run, curve in curves_of_runs if at == rank and run.status == "finished"]
-        epochs = sorted(set.intersection(*map(set, curves))) if curves else []
-        for epoch in thin(epochs, room):
-            values = [curve[epoch] for curve in curves]
-            rows.append((str(rank), epoch, fmean(values), min(values), max(values)))
-    return inline(["g", "e", "mean", "low", "high"], rows)
 
 
 def _domain(curves: Sequence[Curve], minimized: bool) -> list[float] | None:
@@ -74,46 +86,66 @@ def _domain(curves: Sequence[Curve], minimized: bool) -> list[float] | None:
     return [min(every), high + room] if minimized else [low - room, max(every)]
 
 
-def _pointed(curves_of_runs: Sequence[tuple[int, Run, Curve]], names: Sequence[str]) -> alt.InlineData:
-    room = max(2, min(60, POINTER // len(curves_of_runs)))
-    return inline(
-        ["r", "g", "e", "v", "run", "seed", "configuration"],
-        [
-            (n, _group(rank), *point, f"{run.folder} ({run.status})", seed(run), names[rank])
-            for n, (rank, run, curve) in enumerate(curves_of_runs)
-            for point in thin(curve, room)
-        ],
-    )
+def _panel(comparison: Comparison, own: _Curves, read: Sequence[_Curves], domain: list[float] | None) -> Chart:
+    """A configuration's runs, mean and band, before the means of the others."""
+    runs = thin(own.runs, RUNS)
+    lines = [(n, *point) for n, (_, curve) in enumerate(runs) for point in thin(curve, POINTS)]
+    others = [
+        (n, epoch, mean)
+        for n, each in enumerate(read)
+        if each is not own
+        for epoch, mean, _, _ in thin(each.band, POINTS // 4)
+    ]
+    room = max(2, POINTER // len(runs))
+    pointed = [
+        (*point, f"{run.folder} ({run.status})", seed(run)) for run, curve in runs for point in thin(curve, room)
+    ]
+    label, name = own.configuration.label, comparison.score_name
+    drawing = _drawn(name, lines, others, thin(own.band, POINTS), pointed, domain)
+    says = f"{name} of {label} over the epochs, {wording.counted(len(own.runs), 'run')}, before the others."
+    return Chart("curves-" + label, drawing, says, elsewhere=BELOW)
 
 
 def _drawn(
-    score: str, lines: alt.InlineData, bands: alt.InlineData, pointed: alt.InlineData, domain: list[float] | None
+    score: str, lines: Sequence[Any], others: Sequence[Any], band: Sequence[Any], pointed: Sequence[Any], domain: Any
 ) -> Spec:
-    groups = [str(rank) for rank in range(COLOURED + 1)]
-    colour = alt.Color("g:N", legend=None, scale=alt.Scale(domain=groups, range=[*PALETTE, GREY]))
-    dash = alt.StrokeDash("g:N", legend=None, scale=alt.Scale(domain=groups, range=[*DASHES, [1, 0]]))
-    x = alt.X("e:Q", title="epoch", axis=alt.Axis(grid=False, tickMinStep=1, format="d"))
+    x = alt.X("e:Q", title="epoch", axis=alt.Axis(grid=False, tickMinStep=1, format="d", tickCount=4))
     scale = alt.Scale(zero=False) if domain is None else alt.Scale(zero=False, domain=domain)
-    y = alt.Y("v:Q", title=score, scale=scale)
-    thin_lines = (
-        alt.Chart(lines).mark_line(strokeWidth=1, opacity=0.35, clip=True).encode(x=x, y=y, detail="r:N", color=colour)
-    )
-    band = alt.Chart(bands).mark_area(opacity=0.13, clip=True)
-    band = band.encode(x=x, y=alt.Y("low:Q", title=score, scale=scale), y2="high:Q", color=colour)
-    mean = alt.Chart(bands).mark_line(strokeWidth=2.2, clip=True)
-    mean = mean.encode(x=x, y=alt.Y("mean:Q", title=score, scale=scale), color=colour, strokeDash=dash)
+
+    def y(field: str) -> alt.Y:
+        return alt.Y(f"{field}:Q", title=score, scale=scale, axis=alt.Axis(tickCount=4))
+
+    def line(rows: Sequence[Any], width: float, colour: str, opacity: float = 1.0) -> alt.Chart:
+        mark = alt.Chart(inline(["r", "e", "v"], rows)).mark_line(
+            strokeWidth=width, color=colour, opacity=opacity, clip=True
+        )
+        return mark.encode(x=x, y=y("v"), detail="r:N")
+
+    means = alt.Chart(inline(["e", "mean", "low", "high"], band))
+    area = means.mark_area(color=ACCENT, opacity=0.18, clip=True).encode(x=x, y=y("low"), y2="high:Q")
+    mean = means.mark_line(color=ACCENT, strokeWidth=2.4, clip=True).encode(x=x, y=y("mean"))
     nearest = alt.selection_point(
-        name="at", on="pointerover", nearest=True, fields=["r", "e"], empty=False, clear="pointerout"
+        name="at", on="pointerover", nearest=True, fields=["run", "e"], empty=False, clear="pointerout"
     )
-    tips = [
-        "configuration:N",
-        "run:N",
-        "seed:N",
-        alt.Tooltip("e:Q", title="epoch"),
-        alt.Tooltip("v:Q", title=score, format=".5~g"),
-    ]
-    dots = alt.Chart(pointed).mark_point(size=60, filled=True, color=INK, clip=True)
-    dots = dots.encode(x=x, y=y, opacity=alt.condition(nearest, alt.value(1), alt.value(0)), tooltip=tips).add_params(
-        nearest
-    )
-    return spec(alt.layer(thin_lines, band, mean, dots), height=320)
+    tips = ["run:N", "seed:N", alt.Tooltip("e:Q", title="epoch"), alt.Tooltip("v:Q", title=score, format=".5~g")]
+    dots = alt.Chart(inline(["e", "v", "run", "seed"], pointed)).mark_point(size=60, filled=True, color=INK, clip=True)
+    dots = dots.encode(x=x, y=y("v"), opacity=alt.condition(nearest, alt.value(1), alt.value(0)), tooltip=tips)
+    layers = [line(others, 1, GREY), line(lines, 1, ACCENT, 0.45), area, mean, dots.add_params(nearest)]
+    return spec(alt.layer(*layers), height=170)
+
+
+def _numbers(panels: Sequence[_Curves], places: int) -> tuple[list[str], list[list[str]]]:
+    """Mean, lowest and highest of each configuration at a few epochs."""
+    epochs = thin(sorted({epoch for each in panels for epoch, *_ in each.band}), EPOCHS)
+    rows = []
+    for each in panels:
+        known = {epoch: values for epoch, *values in each.band}
+        rows.append([each.configuration.label, *(_cell(known.get(epoch), places) for epoch in epochs)])
+    return ["configuration", *(f"epoch {epoch}" for epoch in epochs)], rows
+
+
+def _cell(values: Sequence[float] | None, places: int) -> str:
+    if values is None:
+        return wording.NOTHING
+    mean, low, high = (wording.number(value, places) for value in values)
+    return mean if low == high else f"{mean} ({low} to {high})"

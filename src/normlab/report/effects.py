@@ -2,23 +2,28 @@
 
 import math
 from collections.abc import Sequence
+from statistics import median
+from typing import Any
 
 import altair as alt
 
-from normlab.report.charts import ACCENT, INK, Spec, ends, inline, rings, rows_height, seed, shown_mean, spec
+from normlab.report import wording
+from normlab.report.chart import Chart
+from normlab.report.charts import ACCENT, INK, ends, inline, named, rings, rows_height, seed, shown_mean, spec, wrapped
 from normlab.report.compare import Comparison
-from normlab.report.settings import label
+from normlab.report.settings import shortened
 from normlab.report.statistics import Estimate, marginal
 
+PARTS = 5  # rows of the table of a cloud of runs
 MARGINAL = 12  # up to this many values of a key, each gets a mean
 
 
-def effects(comparison: Comparison) -> list[tuple[str, str, Spec]]:
+def effects(comparison: Comparison) -> list[tuple[str, str, Chart]]:
     """For each key that differs: its name, what the chart shows, and the chart."""
     return [(key, *_effect(comparison, key)) for key in comparison.keys if len(_values(comparison, key)) > 1]
 
 
-def _effect(comparison: Comparison, key: str) -> tuple[str, Spec]:
+def _effect(comparison: Comparison, key: str) -> tuple[str, Chart]:
     values = _values(comparison, key)
     numeric = all(_is_number(value) for value in values)
     drawn = (
@@ -47,13 +52,17 @@ def _effect(comparison: Comparison, key: str) -> tuple[str, Spec]:
     return f"{caption}.", _means(comparison, key, means, numeric)
 
 
-def _means(comparison: Comparison, key: str, means: dict[str, Estimate], numeric: bool) -> Spec:
+def _means(comparison: Comparison, key: str, means: dict[str, Estimate], numeric: bool) -> Chart:
     order = sorted(means, key=float) if numeric else sorted(means, key=lambda v: -means[v].mean)
     if comparison.minimized and not numeric:
         order.reverse()
-    rows = [(value, *ends(means[value]), shown_mean(means[value]), means[value].count) for value in order]
+    names = [wrapped(shortened(value, comparison.digits)) for value in order]
+    rows = [
+        (name, *ends(means[value]), shown_mean(means[value]), means[value].count)
+        for name, value in zip(names, order, strict=True)
+    ]
     data = inline(["name", "value", "low", "high", "mean", "seeds"], rows)
-    y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=170, domain=False, ticks=False))
+    y = named("name", names)
     rule = (
         alt.Chart(data)
         .mark_rule(strokeWidth=2, color=INK)
@@ -65,16 +74,24 @@ def _means(comparison: Comparison, key: str, means: dict[str, Estimate], numeric
     layers = [rule, dot]
     if len(comparison.keys) > 1:
         own = [
-            (c.settings[key], label(c.settings), c.score.mean, shown_mean(c.score))
+            (wrapped(shortened(c.settings[key], comparison.digits)), c.label, c.score.mean, shown_mean(c.score))
             for c in comparison.ranked
             if c.compared
         ]
         tips = [alt.Tooltip("of:N", title="configuration"), alt.Tooltip("mean:N", title=comparison.score_name)]
         layers.insert(0, rings(inline(["name", "of", "value", "mean"], own), y, x, tips))
-    return spec(alt.layer(*layers), height=rows_height(len(order)))
+    places, units = wording.decimals(comparison), comparison.blocks.units
+    numbers = [
+        [shortened(v, comparison.digits), wording.number(means[v].mean, places), wording.interval(means[v], places),
+         str(means[v].count)]
+        for v in order
+    ]  # fmt: skip
+    says = f"{comparison.score_name} by {key}: {', '.join(f'{value} {mean}' for value, mean, *_ in numbers)}."
+    heads = [key, comparison.score_name, "95 % interval", units]
+    return Chart(f"effect-{key}", spec(alt.layer(*layers), height=rows_height(names)), says, heads, numbers)
 
 
-def _scatter(comparison: Comparison, key: str, values: Sequence[float]) -> Spec:
+def _scatter(comparison: Comparison, key: str, values: Sequence[float]) -> Chart:
     log = min(values) > 0 and max(values) / min(values) >= 100
     rows = [
         (float(c.settings[key]), run.score, str(run.folder), seed(run))
@@ -86,9 +103,22 @@ def _scatter(comparison: Comparison, key: str, values: Sequence[float]) -> Spec:
     x = alt.X("x:Q", title=key, scale=alt.Scale(type="log" if log else "linear", zero=False, nice=not log))
     y = alt.Y("value:Q", title=comparison.score_name, scale=alt.Scale(zero=False))
     tips = ["run:N", alt.Tooltip("x:Q", title=key, format=".4~g"), alt.Tooltip("value:Q", format=".5~g"), "seed:N"]
-    return spec(
-        alt.Chart(data).mark_point(size=40, color=ACCENT, opacity=0.9).encode(x=x, y=y, tooltip=tips), height=240
-    )
+    dots = alt.Chart(data).mark_point(size=40, color=ACCENT, opacity=0.9).encode(x=x, y=y, tooltip=tips)
+    says = f"{comparison.score_name} of {len(rows)} runs against {key}, on a {'logarithmic' if log else 'linear'} axis."
+    return Chart(f"effect-{key}", spec(dots, height=240), says, *_by_value(comparison, key, rows))
+
+
+def _by_value(comparison: Comparison, key: str, rows: Sequence[tuple[Any, ...]]) -> tuple[list[str], list[list[str]]]:
+    """The numbers of a cloud of runs: fifths of it by the key's values, with how the scores of each are spread."""
+    places = wording.decimals(comparison)
+    ordered = sorted((value, score) for value, score, *_ in rows)
+    parts = [ordered[len(ordered) * n // PARTS : len(ordered) * (n + 1) // PARTS] for n in range(PARTS)]
+    numbers = []
+    for part in filter(None, parts):
+        scores = [score for _, score in part]
+        spread = (wording.number(value, places) for value in (min(scores), median(scores), max(scores)))
+        numbers.append([f"{part[0][0]:.4g} to {part[-1][0]:.4g}", str(len(part)), *spread])
+    return [key, "runs", "lowest", "median", "highest"], numbers
 
 
 def _values(comparison: Comparison, key: str) -> list[str]:

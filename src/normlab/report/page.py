@@ -8,13 +8,13 @@ from urllib.parse import quote
 
 from normlab.report import wording
 from normlab.report.answer import answer
-from normlab.report.charts import COLOURED, DASHES, PALETTE, drawn, scores
 from normlab.report.compare import Comparison
 from normlab.report.curves import curves
 from normlab.report.effects import effects
 from normlab.report.render import Page
 from normlab.report.runs import Run
-from normlab.report.settings import label, shortened, spelled
+from normlab.report.scores import drawn, scores
+from normlab.report.settings import shortened, spelled
 from normlab.report.study_charts import study_charts
 
 ROWS = 100  # the most that a table shows; summary.csv has all
@@ -42,7 +42,7 @@ def _section(comparison: Comparison, place: Any, folder: Path) -> dict[str, Any]
     """What the template says about one data set. folder: where the page is to lie."""
     best, places = comparison.best, wording.decimals(comparison)
     tests = comparison.tests[:2]
-    shown = comparison.configurations[:COLOURED]
+    panels = curves(comparison)
     rows = [
         _row(comparison, c, places, tests) | {"pages": _pages(c.runs, folder)} for c in comparison.configurations[:ROWS]
     ]
@@ -62,13 +62,17 @@ def _section(comparison: Comparison, place: Any, folder: Path) -> dict[str, Any]
         "hidden": max(0, len(comparison.configurations) - ROWS),
         "scores": place(scores(comparison)) if best else None,
         "undrawn": _undrawn(comparison, places),
-        "curves": place(curves(comparison)),
-        "legend": [(label(c.settings), *look) for c, *look in zip(shown, PALETTE, map(_dash, DASHES), strict=False)],
-        "grey": len(comparison.configurations) > COLOURED,
+        "curves": panels
+        and {
+            "panels": [(name, place(chart)) for name, chart in panels.charts],
+            "behind": panels.behind,
+            "heads": panels.heads,
+            "rows": panels.rows,
+        },
         "searched": comparison.searched,
         "effects": [(key, caption, place(chart)) for key, caption, chart in effects(comparison)],
         "repeat": wording.repeat(best) if best else None,
-        "best": label(best.settings) if best else None,
+        "best": best.label if best else None,
         "failures": wording.failures(comparison.runs),
     }
 
@@ -78,14 +82,14 @@ def _undrawn(comparison: Comparison, places: int) -> str:
     others = [c for c in comparison.ranked if id(c) not in shown]
     if len(others) > 3:
         return f"{len(others)} others, further off"
-    return ", ".join(f"{label(c.settings)} ({wording.score(c.score, places)})" for c in others)
+    return ", ".join(f"{c.label} ({wording.score(c.score, places)})" for c in others)
 
 
 def _row(comparison: Comparison, configuration: Any, places: int, tests: list[str]) -> dict[str, Any]:
     bad = configuration.bad
     return {
         "mark": wording.mark(comparison, configuration),
-        "values": [shortened(configuration.settings[key]) for key in comparison.keys],
+        "values": [shortened(configuration.settings[key], comparison.digits) for key in comparison.keys],
         "score": wording.score(configuration.score, places),
         "interval": wording.interval(configuration.score, places),
         "behind": wording.number(configuration.behind.mean, places) if configuration.behind else wording.NOTHING,
@@ -105,7 +109,3 @@ def _pages(runs: Sequence[Run], folder: Path) -> list[tuple[str, str]]:
     files = [(run.folder.name, run.folder.absolute() / "report.html") for run in runs]
     there = [(name, file) for name, file in files if file.is_file() and file.parent != folder.absolute()]
     return [(name, quote(os.path.relpath(file, folder.absolute()))) for name, file in there]
-
-
-def _dash(dash: list[int]) -> str:
-    return " ".join(map(str, dash)) if dash[1] else "none"

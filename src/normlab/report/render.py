@@ -1,40 +1,63 @@
 """A page as one HTML file that a browser shows without a network."""
 
 import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import vl_convert
 from jinja2 import Environment, FileSystemLoader
 
-from normlab.report.charts import Spec
+from normlab.report.chart import Chart
+
+HERE = Path(__file__).parent
+
+
+class Placed(NamedTuple):
+    """A chart on a page; `chart` of chart.html puts it where a template wants it."""
+
+    number: int
+    chart: Chart
 
 
 class Page:
     """A page in the making. It has the charts that were placed on it, which its template puts where they belong."""
 
     def __init__(self) -> None:
-        self.charts: list[Spec] = []
+        self.charts: list[Chart] = []
 
-    def place(self, chart: Spec | None) -> int | None:
-        """Puts a chart on the page, and returns its number there."""
+    def place(self, chart: Chart | None) -> Placed | None:
+        """Puts a chart on the page, under a name for files that no other chart on it has."""
         if chart is None:
             return None
-        self.charts.append(chart)
-        return len(self.charts) - 1
+        name = re.sub(r"\W+", "-", chart.name).strip("-")
+        others = sum(re.fullmatch(rf"{re.escape(name)}(-\d+)?", other.name) is not None for other in self.charts)
+        self.charts.append(replace(chart, name=f"{name}-{others + 1}" if others else name))
+        return Placed(len(self.charts) - 1, chart)
 
-    def html(self, template: str, title: str, **values: Any) -> str:
-        """The whole page. template: a file beside this one, which is given the values; they are escaped."""
-        here = Path(__file__).parent
-        environment = Environment(loader=FileSystemLoader(here), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    def html(self, template: str, title: str, scripts: Sequence[str] = (), **values: Any) -> str:
+        """The whole page.
+
+        template: a file beside this one, which is given the values; they are escaped. scripts: further JavaScript files
+        beside this one.
+        """
+        environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
         return environment.get_template(template).render(
             title=title,
-            style=(here / "page.css").read_text(),
+            style=(HERE / "page.css").read_text(),
             library=library() if self.charts else "",
-            charts=json.dumps(self.charts, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c"),
+            charts=as_script([{"name": chart.name, "drawing": chart.drawing} for chart in self.charts]),
+            scripts=[(HERE / name).read_text() for name in ("charts.js", *scripts)],
             **values,
         )
+
+
+def as_script(content: Any) -> str:
+    """JSON that may stand in a script: nothing in it ends the script."""
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
 
 
 @cache

@@ -18,6 +18,9 @@ DATA_KEYS = (
     *("data.val_path", "data.val_fraction", "data.test_fraction", "data.folds"),
 )
 
+DIGITS = 5  # of a number that is shown, unless two configurations would look alike
+MOST_DIGITS = 10  # of a number that is compared
+
 Settings = dict[str, str]
 
 
@@ -53,21 +56,30 @@ def option(run: Run, group: str) -> str:
     return _option(group, part) if part else _defaults().get(group, "")
 
 
-def label(settings: Settings) -> str:
+def label(settings: Settings, digits: int = DIGITS) -> str:
     """A configuration in few words: `group · mynet · lr=0.1`; the options of groups go without their group."""
     words = [
-        shortened(value) if "." not in key else f"{key.rpartition('.')[2]}={shortened(value)}"
+        shortened(value, digits) if "." not in key else f"{key.rpartition('.')[2]}={shortened(value, digits)}"
         for key, value in settings.items()
     ]
     return " · ".join(words) or "One configuration"
 
 
-def shortened(value: str) -> str:
-    """A drawn number to five digits; summary.csv and commands have all."""
+def shortened(value: str, digits: int = DIGITS) -> str:
+    """A drawn number to a few digits; summary.csv and commands have all."""
     try:
-        return f"{float(value):.5g}" if len(value) > 8 else value
+        return f"{float(value):.{digits}g}" if len(value) > digits + 3 else value
     except ValueError:
         return value
+
+
+def telling_digits(configurations: Sequence[Settings]) -> int:
+    """The fewest digits of numbers, from DIGITS on, with which no two of the configurations are shown alike."""
+    for digits in range(DIGITS, MOST_DIGITS):
+        shown = {tuple(shortened(value, digits) for value in settings.values()) for settings in configurations}
+        if len(shown) == len(configurations):
+            return digits
+    return MOST_DIGITS
 
 
 def spelled(settings: Settings) -> str:
@@ -143,6 +155,6 @@ def _text(value: Any) -> str:
     if isinstance(value, list | dict):
         return json.dumps(value)
     try:
-        return f"{float(value):.10g}"
+        return f"{float(value):.{MOST_DIGITS}g}"
     except ValueError:
         return str(value).strip("'\"")

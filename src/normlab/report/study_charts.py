@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import altair as alt
 
-from normlab.report.charts import ACCENT, INK, MUTED, Spec, inline, rows_height, spec
+from normlab.report.chart import Chart
+from normlab.report.charts import ACCENT, INK, MUTED, inline, named, rows_height, spec, wrapped
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -19,7 +20,7 @@ ENOUGH = 10  # with fewer trials, importances mean nothing
 log = logging.getLogger(__name__)
 
 
-def study_charts(folder: Path) -> tuple[list[tuple[str, str, Spec]], str | None]:
+def study_charts(folder: Path) -> tuple[list[tuple[str, str, Chart]], str | None]:
     """(title, what it shows, chart) of the search in a sweep's folder, and what had to be left out."""
     file = folder / "study.db"
     if not file.is_file():
@@ -36,7 +37,7 @@ def study_charts(folder: Path) -> tuple[list[tuple[str, str, Spec]], str | None]
         return [], f"The search's own plots are left out: {file} cannot be read ({type(error).__name__})."
 
 
-def _charts(study: "Study", folder: Path) -> Iterator[tuple[str, str, Spec]]:
+def _charts(study: "Study", folder: Path) -> Iterator[tuple[str, str, Chart]]:
     from optuna.trial import TrialState
 
     trials = study.get_trials(deepcopy=False)
@@ -54,7 +55,7 @@ def _charts(study: "Study", folder: Path) -> Iterator[tuple[str, str, Spec]]:
 
 def _history(
     study: "Study", folder: Path, name: str, done: "list[FrozenTrial]", pruned: "list[FrozenTrial]"
-) -> tuple[str, str, Spec]:
+) -> tuple[str, str, Chart]:
     better = min if study.directions[0].name == "MINIMIZE" else max
     values = [trial.values[0] for trial in done]
     best = list(accumulate(values, better))
@@ -80,10 +81,18 @@ def _history(
     )
     layers = [line, dots, *([crosses.encode(x=x, y=y, tooltip=[*tips, "last epoch:Q"])] if stopped else [])]
     caption = "Each circle is a trial, the line the best so far" + ("; crosses were pruned there." if stopped else ".")
-    return "The search so far", caption, spec(alt.layer(*layers), height=240)
+    raised = [(t.number, v) for t, v, b, last in zip(done, values, best, [None, *best], strict=False) if b != last]
+    says = (
+        f"{name} of {len(done)} trials; the best so far was reached by trial {raised[-1][0]} with {raised[-1][1]:.5g}."
+    )
+    chart = Chart(
+        "history", spec(alt.layer(*layers), height=240), says, ["trial that was the best so far", name],
+        [[str(number), f"{value:.5g}"] for number, value in raised],
+    )  # fmt: skip
+    return "The search so far", caption, chart
 
 
-def _pareto(study: "Study", folder: Path, names: list[str], done: "list[FrozenTrial]") -> tuple[str, str, Spec]:
+def _pareto(study: "Study", folder: Path, names: list[str], done: "list[FrozenTrial]") -> tuple[str, str, Chart]:
     """A chart of the first two objectives, with the trials that no other one beats in both."""
     front = {trial.number for trial in study.best_trials}
     rows = [(t.values[1], t.values[0], t.number in front, str(folder / str(t.number))) for t in done]
@@ -102,7 +111,11 @@ def _pareto(study: "Study", folder: Path, names: list[str], done: "list[FrozenTr
         x=x, y=y, tooltip=tips
     )
     caption = f"No other trial beats a filled diamond in both {names[0]} and {names[1]} (the Pareto front)."
-    return "The trade-off", caption, spec(alt.layer(others.encode(x=x, y=y, tooltip=tips), line, dots), height=280)
+    drawing = spec(alt.layer(others.encode(x=x, y=y, tooltip=tips), line, dots), height=280)
+    unbeaten = sorted((t.number, t.values[0], t.values[1]) for t in done if t.number in front)
+    numbers = [[str(number), f"{first:.5g}", f"{second:.5g}"] for number, first, second in unbeaten]
+    says = f"{names[0]} against {names[1]} of {len(done)} trials, of which {len(front)} are on the Pareto front."
+    return "The trade-off", caption, Chart("trade-off", drawing, says, ["trial on the front", *names[:2]], numbers)
 
 
 def _importances(study: "Study") -> dict[str, float]:
@@ -118,13 +131,15 @@ def _importances(study: "Study") -> dict[str, float]:
         return {}
 
 
-def _bars(importances: dict[str, float], name: str, trials: int) -> tuple[str, str, Spec]:
+def _bars(importances: dict[str, float], name: str, trials: int) -> tuple[str, str, Chart]:
     rows = sorted(importances.items(), key=lambda item: -item[1])
-    chart = alt.Chart(inline(["key", "share"], rows)).mark_bar(color=ACCENT, height=12)
-    y = alt.Y(
-        "key:N", sort=[key for key, _ in rows], title=None, axis=alt.Axis(labelLimit=170, domain=False, ticks=False)
-    )
+    keys = [wrapped(key) for key, _ in rows]
+    shares = [(key, share) for key, (_, share) in zip(keys, rows, strict=True)]
+    bars = alt.Chart(inline(["key", "share"], shares)).mark_bar(color=ACCENT, height=12)
     x = alt.X("share:Q", title="share of the variance", axis=alt.Axis(format="%"))
-    chart = chart.encode(x=x, y=y, tooltip=["key:N", alt.Tooltip("share:Q", format=".1%")])
+    bars = bars.encode(x=x, y=named("key", keys), tooltip=["key:N", alt.Tooltip("share:Q", format=".1%")])
     caption = f"How much of {name}'s variance each key explains (fANOVA over {trials} trials); a guide, not a test."
-    return "What mattered in the search", caption, spec(chart, height=rows_height(len(rows)))
+    numbers = [[key, f"{share:.1%}"] for key, share in rows]
+    says = f"Share of the variance of {name} that each key explains: {', '.join(' '.join(row) for row in numbers)}."
+    chart = Chart("importances", spec(bars, height=rows_height(keys)), says, ["key", "share of the variance"], numbers)
+    return "What mattered in the search", caption, chart

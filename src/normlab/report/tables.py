@@ -7,7 +7,7 @@ import pandas as pd
 
 from normlab.report.answer import answer
 from normlab.report.compare import Comparison, Configuration
-from normlab.report.settings import label, spelled
+from normlab.report.settings import spelled
 from normlab.report.wording import (
     NOTHING,
     decimals,
@@ -77,7 +77,7 @@ def _markdown_table(comparison: Comparison) -> str:
     for c in comparison.configurations:
         cells = [
             mark(comparison, c),
-            label(c.settings),
+            c.label,
             score(c.score, places),
             interval(c.score, places),
             number(c.behind.mean, places) if c.behind else NOTHING,

@@ -9,7 +9,6 @@ from normlab.folder.place import shown
 from normlab.report.compare import Comparison, Configuration, counts
 from normlab.report.differences import Difference
 from normlab.report.runs import Run
-from normlab.report.settings import label
 from normlab.report.statistics import Estimate
 
 NOTHING = "–"
@@ -53,7 +52,7 @@ def headline(comparison: Comparison) -> str:
     means = number(first[0].score.mean, places)
     reached = "the lowest" if comparison.minimized else "the highest"
     if len(first) > 1:
-        names = [label(c.settings) for c in first]
+        names = [c.label for c in first]
         winners = listed(names) if len(names) <= 4 else f"{len(names)} configurations"
         return f"{winners} share {reached} {comparison.score_name}, {means}{_of_epochs(comparison, means=False)}."
     best = first[0]
@@ -61,7 +60,7 @@ def headline(comparison: Comparison) -> str:
     result = f"{comparison.score_name} {score(best.score, places)}{_of_epochs(comparison)}"
     tested = [f"{name} {score(best.metric(name, comparison.blocks), places)}" for name in comparison.tests[:1]]
     lost = f"; {len(best.lost)} of its {len(best.lost) + len(best.scores)} runs were lost" if best.lost else ""
-    return f"{label(best.settings)} {verb} {result}{''.join(f', and {each}' for each in tested)}{lost}."
+    return f"{best.label} {verb} {result}{''.join(f', and {each}' for each in tested)}{lost}."
 
 
 def _of_epochs(comparison: Comparison, means: bool = True) -> str:

@@ -1,23 +1,25 @@
-"""The charts of a run's page, as Vega-Lite; each number in them stands in a table of the page too."""
+"""The charts of a run's page; the numbers of each stand in a table that its section has in any case."""
 
 from collections.abc import Sequence
 
 import altair as alt
 import numpy as np
 
-from normlab.report.charts import ACCENT, GREY, INK, MUTED, PALETTE, Spec, inline, rows_height, spec
+from normlab.report.chart import Chart
+from normlab.report.charts import ACCENT, GREY, INK, MUTED, PALETTE, inline, named, rows_height, spec, wrapped
 from normlab.report.curves import POINTS, Curve, thin
 from normlab.report.single.answers import VARIANCE, NormLayer
 from normlab.report.single.calibration import Calibration
 from normlab.report.single.classes import ClassScore
+from normlab.report.wording import listed
 
 PARTS = ("train", "val")
 LINES = {"train": [1, 0], "val": [5, 3]}  # drawn so, beside their colours
-NAMES = alt.Axis(labelLimit=170, domain=False, ticks=False)
+BELOW = "the table below"
 DOTS = 1500  # the most samples in a chart; the page says where there are more
 
 
-def curve(name: str, curves: dict[str, Curve], best: int | None) -> Spec:
+def curve(name: str, curves: dict[str, Curve], best: int | None) -> Chart:
     """A metric over the epochs, of the training and the validation part. best: the epoch that is marked."""
     rows = [(part, *point) for part, points in curves.items() for point in thin(points, POINTS)]
     data = inline(["part", "epoch", "value"], rows)
@@ -37,7 +39,8 @@ def curve(name: str, curves: dict[str, Curve], best: int | None) -> Spec:
         rises = ends[-1][1] > ends[0][1]  # the word stands on the side that the curves have left
         text = mark.mark_text(color=INK, align="right", dx=-4, dy=-8 if rises else 8)
         layers.append(text.encode(x=x, y=alt.value("height" if rises else 0), text="text:N"))
-    return spec(alt.layer(*layers), height=240)
+    says = f"{name} over the epochs, of {listed([part for part in parts if curves[part]])}."
+    return Chart(f"curve-{name}", spec(alt.layer(*layers), height=240), says, elsewhere=BELOW)
 
 
 def _ticks(curves: dict[str, Curve]) -> list[int]:
@@ -47,7 +50,7 @@ def _ticks(curves: dict[str, Curve]) -> list[int]:
     return [*range(0, last + 1, step)]
 
 
-def reliability(calibration: Calibration) -> Spec:
+def reliability(calibration: Calibration) -> Chart:
     """The share that is right against the confidence, with Wilson's intervals and the line of perfect calibration."""
     rows = [(b.confidence, b.right.value, b.right.low, b.right.high, b.count) for b in calibration.bins]
     data = inline(["confidence", "right", "low", "high", "samples"], rows)
@@ -63,20 +66,22 @@ def reliability(calibration: Calibration) -> Spec:
     bars = bars.encode(x=x, y=alt.Y("low:Q", title="share that is right", scale=scale), y2="high:Q")
     tips = [alt.Tooltip(f"{name}:Q", format=".3~f") for name in ("confidence", "right", "low", "high")]
     dots = alt.Chart(data).mark_point(color=ACCENT, filled=True, size=60, opacity=1)
-    return spec(alt.layer(perfect, bars, dots.encode(x=x, y=y, tooltip=[*tips, "samples:Q"])), height=320)
+    drawing = spec(alt.layer(perfect, bars, dots.encode(x=x, y=y, tooltip=[*tips, "samples:Q"])), height=320)
+    return Chart("calibration", drawing, "Share of right answers by the probability of the answer.", elsewhere=BELOW)
 
 
-def class_scores(scores: Sequence[ClassScore]) -> Spec:
+def class_scores(scores: Sequence[ClassScore]) -> Chart:
     """Precision and recall of each class with their intervals."""
     rows = [
-        (score.name, kind, value.value, value.low, value.high)
+        (wrapped(score.name), kind, value.value, value.low, value.high)
         for score in scores
         for kind, value in (("precision", score.precision), ("recall", score.recall))
         if value.value == value.value
     ]
     data = inline(["class", "kind", "value", "low", "high"], rows)
     kinds = ["precision", "recall"]
-    y = alt.Y("class:N", sort=[score.name for score in scores], title=None, axis=NAMES)
+    names = [wrapped(score.name) for score in scores]
+    y = named("class", names)
     offset = alt.YOffset("kind:N", sort=kinds)
     colour = alt.Color("kind:N", legend=None, scale=alt.Scale(domain=kinds, range=PALETTE[:2]))
     shape = alt.Shape("kind:N", legend=None, scale=alt.Scale(domain=kinds, range=["circle", "diamond"]))
@@ -86,10 +91,11 @@ def class_scores(scores: Sequence[ClassScore]) -> Spec:
     dots = alt.Chart(data).mark_point(size=60, filled=True, opacity=1)
     tips = ["class:N", "kind:N", *(alt.Tooltip(f"{name}:Q", format=".3~f") for name in ("value", "low", "high"))]
     dots = dots.encode(y=y, yOffset=offset, x=alt.X("value:Q", scale=scale), color=colour, shape=shape, tooltip=tips)
-    return spec(alt.layer(bars, dots), height=rows_height(len(scores)))
+    drawing = spec(alt.layer(bars, dots), height=rows_height(names))
+    return Chart("classes", drawing, f"Precision and recall of {len(scores)} classes.", elsewhere=BELOW)
 
 
-def residuals(truth: np.ndarray, predicted: np.ndarray) -> Spec:
+def residuals(truth: np.ndarray, predicted: np.ndarray) -> Chart:
     """Prediction − truth of each sample (N,) against its prediction; of very many the farthest off and others."""
     off = predicted - truth
     order = np.argsort(-np.abs(off), kind="stable")
@@ -103,17 +109,19 @@ def residuals(truth: np.ndarray, predicted: np.ndarray) -> Spec:
     tips = ["sample:Q", *(alt.Tooltip(f"{name}:Q", format=".5~g") for name in ("prediction", "truth", "off"))]
     zero = alt.Chart(inline(["off"], [(0,)])).mark_rule(color=INK, strokeDash=[4, 4]).encode(y=y)
     dots = alt.Chart(data).mark_point(size=26, color=ACCENT, opacity=0.7).encode(x=x, y=y, tooltip=tips)
-    return spec(alt.layer(dots, zero), height=280)
+    says = f"Prediction − truth against prediction, of {len(rows)} samples."
+    return Chart("residuals", spec(alt.layer(dots, zero), height=280), says, elsewhere="the tables beside it")
 
 
-def quantity(name: str, layers: Sequence[NormLayer]) -> Spec:
+def quantity(name: str, layers: Sequence[NormLayer]) -> Chart:
     """One quantity of each norm layer: a line from the lowest channel to the highest, a bar with half of them."""
-    spreads = [(layer.name, layer.quantities[name]) for layer in layers if name in layer.quantities]
+    spreads = [(wrapped(layer.name), layer.quantities[name]) for layer in layers if name in layer.quantities]
     rows = [(layer, s.lowest, s.lower, s.median, s.upper, s.highest) for layer, s in spreads]
     data = inline(["layer", "lowest", "lower", "median", "upper", "highest"], rows)
     positive = name == VARIANCE and all(s.lowest > 0 for _, s in spreads)
     scale = alt.Scale(type="log", nice=True) if positive else alt.Scale(zero=False, nice=True)
-    y = alt.Y("layer:N", sort=[layer for layer, _ in spreads], title=None, axis=NAMES)
+    names = [layer for layer, _ in spreads]
+    y = named("layer", names)
     x = alt.X("lowest:Q", title=name, scale=scale)
     tips = [
         "layer:N",
@@ -126,4 +134,6 @@ def quantity(name: str, layers: Sequence[NormLayer]) -> Spec:
         .encode(y=y, x=alt.X("lower:Q", scale=scale), x2="upper:Q", tooltip=tips)
     )
     middle = alt.Chart(data).mark_tick(color=INK, thickness=2, height=16)
-    return spec(alt.layer(whole, half, middle.encode(y=y, x=alt.X("median:Q", scale=scale))), rows_height(len(rows)))
+    drawing = spec(alt.layer(whole, half, middle.encode(y=y, x=alt.X("median:Q", scale=scale))), rows_height(names))
+    says = f"{name} of {len(rows)} norm layers: how it is spread over their channels."
+    return Chart("layers-" + "-".join(name.split()), drawing, says, elsewhere=BELOW)

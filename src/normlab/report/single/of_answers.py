@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from normlab.report.charts import Spec
+from normlab.report.chart import Chart
+from normlab.report.render import Placed
 from normlab.report.single import charts
 from normlab.report.single.answers import Answers, Sample
 from normlab.report.single.calibration import Calibration, calibrate, log_loss
@@ -20,7 +21,7 @@ ROWS = 200  # the most rows of a table
 NUMBERS = 12  # the most columns of numbers that are drawn
 COLUMNS = 24  # the most cells of a sample that are shown
 
-Place = Callable[[Spec | None], int | None]
+Place = Callable[[Chart | None], Placed | None]
 
 
 def sections(answers: Answers, place: Place) -> dict[str, Any]:
