@@ -127,7 +127,9 @@ def _run_sweep(sweep: Sweep) -> int:
     """Lets the sweeper run its jobs, and reports them however it ends."""
     settings = sweep.settings
     name = settings.hydra.job.config_name
-    context = HydraContext(config_loader=CheckedJobs(sweep.jobs, sweep.source), callbacks=Callbacks(settings))
+    context = HydraContext(
+        config_loader=CheckedJobs(sweep.jobs, sweep.source, sweep.fair), callbacks=Callbacks(settings)
+    )
 
     def go() -> None:
         context.callbacks.on_multirun_start(config=settings, config_name=name)

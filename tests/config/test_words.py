@@ -15,7 +15,6 @@ from normlab.report.runs import find_runs
 HINTS = {
     "ckpt_path=a.ckpt": "a fit goes on by its name=",
     "train=false": "action=test, validate or predict with name=<run>",
-    "test=false": "a fit always tests its best checkpoint",
     "logger=many": r"list them: logger=\[tensorboard,csv\]",
     "debug=fdr": "choose trainer=debug",
     "data.num_workers=4": "data=image_folder has data.workers=",

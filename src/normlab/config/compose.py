@@ -10,7 +10,7 @@ from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from normlab.config import trust
+from normlab.config import fair, trust
 from normlab.config.conflicts import check_config
 from normlab.config.engines import check_engine
 from normlab.config.inherited import inherited, is_of_sweep, keep_typed, restore
@@ -110,6 +110,7 @@ def compose_job(overrides: Sequence[str], source: ConfigSource = OURS) -> Compos
     saved = None if made_in is None else files.read_config(made_in)
     made_with, kept = ([], {}) if saved is None else inherited(saved, parsed, source)
     config, hydra = _apply(made_with + parsed, source, kept)
+    fair.leave_out(config, hydra.sweeper)
     config.overrides = [line for line in overrides if not is_of_sweep(line)]
     keep_typed(config)
     check_read(config)

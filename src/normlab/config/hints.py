@@ -17,7 +17,6 @@ KEYS = {
     "paths": "set name= for the run folder and data.root= or data.path= for the data",
     "resume": "a fit goes on by its name=",
     "task_name": "set name=",
-    "test": "a fit always tests its best checkpoint; action=test looks at it again",
     "train": "action=test, validate or predict with name=<run> looks at a run without training it",
     "trainer.gpus": "set trainer.accelerator=gpu and trainer.devices=",
 }

@@ -61,7 +61,7 @@ def keep_typed(config: DictConfig) -> None:
 
 def is_of_sweep(line: str) -> bool:
     """Whether a line says how jobs are chosen or started, and nothing of the job itself."""
-    return line.startswith("sweep=") or is_hydras(parse([line])[0])
+    return line.startswith(("sweep=", "fair.")) or is_hydras(parse([line])[0])
 
 
 def _is_of_folder(line: str) -> bool:

@@ -28,9 +28,19 @@ def read_option(group: str, option: str) -> Any:
 @cache
 def run_keys() -> dict[str, Any]:
     """The run's own keys with their defaults, as train.yaml has them; those of `task` are a dictionary."""
+    return {key: value for key, value in _train_yaml().items() if key not in ("defaults", "hydra", "fair")}
+
+
+def fair_keys() -> dict[str, Any]:
+    """The keys of `sweep=fair` with their defaults, without the word fair before them."""
+    return _train_yaml()["fair"]
+
+
+@cache
+def _train_yaml() -> dict[str, Any]:
     keys = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"))
     assert isinstance(keys, dict)
-    return {str(key): value for key, value in keys.items() if key not in ("defaults", "hydra")}
+    return {str(key): value for key, value in keys.items()}
 
 
 @cache

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig, OmegaConf
 
+from normlab.config.arms import Fair, check_fair
 from normlab.config.compose import check_folder, check_selections, compose_job, reach
 from normlab.config.engines import (
     check_launcher,
@@ -14,10 +15,11 @@ from normlab.config.engines import (
     is_search,
     takes_any_folder,
 )
+from normlab.config.fair import is_fair
 from normlab.config.names import check_name
 from normlab.config.overrides import as_typed, is_hydras, lines_of, parse, typed_value
 from normlab.config.source import OURS, ConfigSource
-from normlab.config.space import Job, jobs, probes, search_space
+from normlab.config.space import TUNE, Job, jobs, probes, search_space
 from normlab.errors import ConfigError
 from normlab.folder.identity import LENGTH, config_hash
 
@@ -27,12 +29,13 @@ class Sweep:
     """A sweep that was checked. settings: what its jobs have in common, with Hydra's own part under `hydra`.
 
     jobs: the jobs of a plain sweep; empty for a search, which chooses them as it goes. source: what they are composed
-    from.
+    from. fair: what sweep=fair compares; None for others.
     """
 
     settings: DictConfig
     jobs: list[Job]
     source: ConfigSource
+    fair: Fair | None = None
 
 
 def check_sweep(overrides: Sequence[str], source: ConfigSource = OURS) -> Sweep:
@@ -41,13 +44,18 @@ def check_sweep(overrides: Sequence[str], source: ConfigSource = OURS) -> Sweep:
     overrides = as_typed(overrides)
     source = reach(parse(overrides), source)
     engines = _hydras_own(overrides, source)
-    fixed, space = search_space(overrides, engines.sweeper.get("params"), source.loader)
+    fair = is_fair(engines.sweeper)
+    tags = (TUNE,) if fair else ()
+    fixed, space = search_space(overrides, engines.sweeper.get("params"), source.loader, tags)
     if "sweep" in space:
         raise ConfigError(f"sweep={space['sweep']}: one search at a time")
     if "action" in space or typed_value(parse(fixed), "action", "fit") != "fit":
         raise ConfigError("action= with -m: only fits are swept; look at one run at a time")
     if "replay" in space or typed_value(parse(fixed), "replay") is not None:
         raise ConfigError("replay= with -m: one run is repeated at a time; leave out -m")
+    if fair:
+        compared = check_fair(overrides, fixed, space, source)
+        return Sweep(source.compose_sweep(overrides), [], source, compared)
     searches = is_search(engines.sweeper)
     if searches:
         check_search(engines, space)

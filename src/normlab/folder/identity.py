@@ -44,6 +44,8 @@ def numbers(config: DictConfig) -> dict[str, Any]:
     callbacks = {name: keys for name, keys in plain["callbacks"].items() if name in GRADIENT_CALLBACKS}
     flat = dict(_flat({key: plain.get(key) for key in RUN_KEYS} | {"trainer": trainer, "callbacks": callbacks}))
     flat |= {key: plain[key] for key in START if plain.get(key) is not None}
+    if plain.get("test") is False:  # such a run's result is no substitute for one that was tested
+        flat["test"] = False
     if flat.get(LAYER_DECAY) in (None, 1):
         flat.pop(LAYER_DECAY, None)
     return {key: value for key, value in flat.items() if key not in (*ELSEWHERE, *ONCE)}

@@ -54,7 +54,10 @@ def act(action: str, parts: Parts, folder: Path) -> Outcome:
 
 
 def fit(parts: Parts, folder: Path) -> Outcome:
-    """Trains, going on from the newest checkpoint if there is one, then tests the best, unless the run is pruned."""
+    """Trains, going on from the newest checkpoint if there is one, then tests the best, unless the run is pruned.
+
+    With `test=false` nothing is tested.
+    """
     trainer, record = parts.trainer, parts.record
     newest = next(filter(Path.is_file, map(record.path, ("within_epoch", "last"))), None)
     trainer.fit(parts.task, datamodule=parts.loaders, ckpt_path=newest, weights_only=True)
@@ -68,7 +71,7 @@ def fit(parts: Parts, folder: Path) -> Outcome:
     if any(isinstance(callback, Pruning) and callback.pruned for callback in trainer.callbacks):  # pyright: ignore
         log.info(f"pruned after {trainer.current_epoch} epochs, and not tested")
         return Outcome(best["score"], metrics, pruned=True, majority=parts.task.majority)
-    if is_overridden("test_dataloader", parts.data):
+    if parts.test and is_overridden("test_dataloader", parts.data):
         metrics |= trainer.test(parts.task, datamodule=parts.loaders, verbose=False)[0]
         _write_tables(parts, folder)
     return Outcome(best["score"], metrics, majority=parts.task.majority)

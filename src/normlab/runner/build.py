@@ -50,6 +50,7 @@ class Parts:
     inputs: Inputs | None = None  # what action=predict predicts, or the labelled samples that action=test measures
     escape: bool = False  # whether predictions.csv is safe to open in a spreadsheet
     wanted: Wanted | None = None  # what action=export writes
+    test: bool = True  # whether a fit ends on the test part
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     # Lightning converts only after it has loaded a checkpoint; under 64-true half of the digits would be lost.
     trainer.precision_plugin.convert_module(task)
-    return Parts(task, data, loaders, trainer, record, inputs, config.escape, _wanted(config, run_folder))
+    return Parts(task, data, loaders, trainer, record, inputs, config.escape, _wanted(config, run_folder), config.test)
 
 
 def _wanted(config: DictConfig, run_folder: Path) -> Wanted | None:

@@ -1,7 +1,7 @@
 """`hydra/sweeper=grid`, the default: every combination once; the same command with the same name goes on."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -37,13 +37,13 @@ class GridSweeper(EngineSweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         path = Path(self.settings.hydra.sweep.dir)
-        _check(path)
+        check_place(path)
         path.mkdir(parents=True, exist_ok=True)
         with lock.hold(path):
             writing.write_text(path / "multirun.yaml", OmegaConf.to_yaml(self.settings))
             begun = earlier(path)
             places = by_folder(path, begun, self.loader.known)
-            todo = {n: job for n, job in places.items() if not _is_finished(begun.get(n, {}), job)}
+            todo = {n: job for n, job in places.items() if not is_finished(begun.get(n, {}), job)}
             keys = {line.partition("=")[0] for job in self.loader.known for line in job.chosen}
             with Watch(path, len(self.loader.known), keys, places) as watch:
                 if begun:
@@ -71,23 +71,28 @@ def earlier(path: Path) -> dict[int, dict[str, Any]]:
     return {number: results[number] for number in sorted(results) if results[number]}
 
 
-def by_folder(path: Path, begun: dict[int, dict[str, Any]], jobs: Sequence[Job]) -> dict[int, Job]:
-    """The jobs by the number of their folder: where a job was begun before, or the next free number."""
+def by_folder(
+    path: Path, begun: dict[int, dict[str, Any]], jobs: Sequence[Job], taken: Collection[int] = ()
+) -> dict[int, Job]:
+    """The jobs by the number of their folder: where a job was begun before, or the next free number.
+
+    taken: numbers that other jobs have.
+    """
     sharing = Counter(job.config_hash for job in jobs)
     known = _numbers_by({number: result["config_hash"] for number, result in begun.items()})
     shorter = _numbers_by({number: _shorter(path / str(number)) for number in begun if any(job.longer for job in jobs)})
     places: dict[int, Job] = {}
     new = []
     for job in jobs:
-        numbers = [number for number in known.get(job.config_hash, []) if number not in places]
+        numbers = [number for number in known.get(job.config_hash, []) if number not in (*places, *taken)]
         if sharing[job.config_hash] > 1:  # these jobs differ in what the hash leaves out, such as compile=
             numbers = [number for number in numbers if _values(job.chosen) <= _values(begun[number]["overrides"])]
-        numbers = numbers or [number for number in shorter.get(job.longer, []) if number not in places]
+        numbers = numbers or [number for number in shorter.get(job.longer, []) if number not in (*places, *taken)]
         if numbers:
             places[min(numbers, key=lambda number: (begun[number]["status"] != "finished", number))] = job
         else:
             new.append(job)
-    free = (number for number in count() if number not in places and _is_free(path / str(number)))
+    free = (number for number in count() if number not in (*places, *taken) and _is_free(path / str(number)))
     places |= dict(zip(free, new, strict=False))
     return dict(sorted(places.items()))
 
@@ -117,11 +122,11 @@ def _is_free(path: Path) -> bool:
     return not path.exists() or ({entry.name for entry in path.iterdir()} <= reuse.UNTRAINED - {"result.json"})
 
 
-def _is_finished(result: dict[str, Any], job: Job) -> bool:
+def is_finished(result: dict[str, Any], job: Job) -> bool:
     return result.get("status") == "finished" and result["config_hash"] == job.config_hash
 
 
-def _check(path: Path) -> None:
+def check_place(path: Path) -> None:
     """Raises ConfigError where a folder is not a sweep's."""
     for file, what in (("study.db", "a search"), ("config.yaml", "a run"), ("result.json", "a run")):
         if (path / file).is_file():

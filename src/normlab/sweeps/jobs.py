@@ -6,6 +6,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from normlab.config.arms import Fair
 from normlab.config.compose import compose_job
 from normlab.config.source import OURS, ConfigSource
 from normlab.config.space import Job
@@ -15,12 +16,12 @@ class CheckedJobs(ConfigLoaderImpl):
     """Hydra's loader, which composes a job in whatever process it is to run, with our composer in place of Hydra's.
 
     known: the jobs of a plain sweep, which were looked at before the first starts; a search has none. source: what
-    jobs are composed from.
+    jobs are composed from. fair: what sweep=fair compares.
     """
 
-    def __init__(self, known: Sequence[Job], source: ConfigSource = OURS):
+    def __init__(self, known: Sequence[Job], source: ConfigSource = OURS, fair: Fair | None = None):
         super().__init__(source.loader.get_search_path())
-        self.known, self.source = known, source
+        self.known, self.source, self.fair = known, source, fair
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """A job's configuration. Raises ConfigError."""

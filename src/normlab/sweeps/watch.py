@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from hydra.core.utils import JobReturn, JobStatus
 from rich.progress import BarColumn, Progress, TextColumn
@@ -48,7 +49,7 @@ class Watch:
         self.thread = threading.Thread(target=self._watch, daemon=True)
         self.bar: Progress | None = None
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> Self:
         if console.is_terminal:
             text = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
             self.bar = Progress(BarColumn(30), text, console=console, auto_refresh=False, transient=True, expand=True)
@@ -138,7 +139,7 @@ class Watch:
         """How the sweep stands, in one line."""
         counts = [(self.board.count("pruned"), "pruned"), (len(self.board.running()), "running")]
         counts.append((self.board.count(*FAILED), "failed"))
-        parts = [f"{self.board.count('finished')}/{self.total} done", *_words(counts), self._left(), self.board.best()]
+        parts = [f"{self.board.count('finished')}/{self.total} done", *_words(counts), self._left(), self._best()]
         return ", ".join(filter(None, parts))
 
     def _left(self) -> str:
@@ -147,6 +148,10 @@ class Watch:
         left = self.pace.left(max(waiting, 0), time.monotonic())
         return "" if left is None or self.ended >= self.total else f"{duration(left)} left"
 
+    def _best(self) -> str:
+        """What has come out so far, in words."""
+        return self.board.best()
+
     def _summary(self) -> str:
         """How the sweep has ended, in one line."""
         counts = [(self.board.count("finished"), "finished"), (self.board.count("pruned"), "pruned")]
@@ -154,7 +159,7 @@ class Watch:
         counts.append((self.total - sum(count for count, _ in counts), "not finished"))
         time_taken, where = duration(time.monotonic() - self.start), str(place.shown(self.path))
         jobs = "1 job" if self.total == 1 else f"{self.total} jobs"
-        return f"{jobs}: " + ", ".join(filter(None, [*_words(counts), self.board.best(), time_taken, where]))
+        return f"{jobs}: " + ", ".join(filter(None, [*_words(counts), self._best(), time_taken, where]))
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,1 @@
+"""`sweep=fair`: each arm is tuned alike, and its best setting is run again on fresh seeds."""

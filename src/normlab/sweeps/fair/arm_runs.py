@@ -1,0 +1,105 @@
+"""The runs of one arm: its trials, which of them was best, and the fresh runs of that setting."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from normlab.config.arms import Arm, Fair
+from normlab.config.space import Job
+from normlab.sweeps.fair.folders import Folders
+from normlab.sweeps.fair.run import Run, is_answer
+
+NextPoint = Callable[[Sequence[Run]], Mapping[str, Any] | None]  # from the trials so far; None: there are no more
+
+
+class ArmRuns:
+    """Plans the runs of an arm, and knows which have ended.
+
+    next_point: chooses the point of the next trial. Trials whose points depend on no result have their folders from
+    the start, others as they begin. refused: why the arm cannot be trained at all, as its first trial told.
+    """
+
+    def __init__(self, fair: Fair, arm: Arm, folders: Folders, next_point: NextPoint):
+        self.fair, self.arm, self.folders, self.next_point = fair, arm, folders, next_point
+        self.trials: list[Run] = []
+        self.fresh: list[Run] = []
+        self.refused: str | None = None
+        known = fair.budget == "trials" and fair.sampler == "quasi_random"
+        while self._add_trial() and (known or self.trials[-1].over):
+            pass
+        self._add_fresh()
+
+    def next_trial(self) -> Run | None:
+        """The next trial to begin; None while there is none."""
+        while not (waiting := [run for run in self.trials if not run.begun]):
+            if not self._add_trial():
+                return None
+        return waiting[0]
+
+    def next_fresh(self) -> Run | None:
+        """The next fresh run to begin; None while there is none."""
+        return next((run for run in self.fresh if not run.begun), None)
+
+    def ended(self, run: Run, result: dict[str, Any]) -> None:
+        """Takes note of the end of a run. An arm whose first trial was refused before training has no further ones."""
+        run.over, run.result = True, result
+        if result.get("status") == "refused" and run is self.trials[0]:
+            self.refused = str(result["error"])
+            self.trials = [trial for trial in self.trials if trial.begun]
+        self._add_fresh()
+
+    @property
+    def counted(self) -> list[Run]:
+        """The trials that count: by time, those before which less than that was spent."""
+        if self.fair.seconds is None:
+            return self.trials
+        spent = 0.0
+        for number, run in enumerate(self.trials):
+            if spent >= self.fair.seconds:
+                return self.trials[:number]
+            spent += run.seconds
+        return self.trials
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether all trials that count are over."""
+        return all(run.over for run in self.counted) and not self._may_add()
+
+    @property
+    def best(self) -> int | None:
+        """The number of the best trial, of equal ones the first; None before all are over, and where none has one."""
+        scores = {number: run.score for number, run in enumerate(self.counted) if run.score is not None}
+        if not scores or not self.is_tuned:
+            return None
+        better = min if self.trials[0].result.get("score_mode") == "min" else max
+        return better(scores, key=lambda number: scores[number])
+
+    def _may_add(self) -> bool:
+        if self.refused is not None:
+            return False
+        if self.fair.seconds is None:
+            return len(self.trials) < (self.fair.trials or 0)
+        return len(self.counted) == len(self.trials) and sum(run.seconds for run in self.trials) < self.fair.seconds
+
+    def _add_trial(self) -> bool:
+        """Plans a further trial; false where there is none to plan."""
+        point = self.next_point(self.trials) if self._may_add() else None
+        if point is None:
+            return False
+        self.trials += self._planned([self.fair.trial(self.arm, point)], point)
+        return True
+
+    def _add_fresh(self) -> None:
+        """Plans the fresh runs once it is known of which setting."""
+        if self.fresh or self.best is None:
+            return
+        point = self.trials[self.best].point
+        replicates = range(1, self.fair.seeds + 1)
+        self.fresh = self._planned([self.fair.fresh(self.arm, point, number) for number in replicates], point)
+
+    def _planned(self, jobs: Sequence[Job], point: Mapping[str, Any]) -> list[Run]:
+        runs = []
+        for job, number in zip(jobs, self.folders.place(jobs), strict=True):
+            before = self.folders.before(number)
+            over = is_answer(before) and before["config_hash"] == job.config_hash
+            runs.append(Run(job, number, dict(point), over, over, before if over else {}))
+        return runs

@@ -1,0 +1,30 @@
+"""The run folders of a fair sweep: each job has the one where it was begun before, or the next free number."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from normlab.config.space import Job
+from normlab.folder.files import known_result
+from normlab.sweeps.grid import by_folder, earlier
+
+
+class Folders:
+    """Knows the jobs that a sweep's folder held when this began, by the hashes of their configurations."""
+
+    def __init__(self, path: Path):
+        self.path, self.begun = path, earlier(path)
+        self.taken: set[int] = set()
+
+    def place(self, jobs: Sequence[Job]) -> list[int]:
+        """The numbers of the folders of jobs, which no other job then gets."""
+        numbers = {job: number for number, job in by_folder(self.path, self.begun, jobs, self.taken).items()}
+        self.taken |= {*numbers.values()}
+        return [numbers[job] for job in jobs]
+
+    def before(self, number: int) -> dict[str, Any]:
+        """The result that a folder held when this began; empty where there was none."""
+        return self.begun.get(number, {})
+
+    def result(self, number: int) -> dict[str, Any]:
+        return known_result(self.path / str(number))

@@ -1,0 +1,103 @@
+"""Which job of a fair sweep comes next, and how all arms stand: the content of fair.json."""
+
+from collections.abc import Callable
+from typing import Any
+
+from normlab.config.arms import Arm, Fair
+from normlab.errors import ConfigError
+from normlab.sweeps.fair.arm_runs import ArmRuns, NextPoint
+from normlab.sweeps.fair.folders import Folders
+from normlab.sweeps.fair.run import Run
+
+FORMAT = 1  # of fair.json; a change that this version could not read raises it
+
+
+class Plan:
+    """The runs of all arms. chooses: makes what chooses the points of an arm."""
+
+    def __init__(self, fair: Fair, folders: Folders, chooses: Callable[[Arm], NextPoint]):
+        self.fair, self.folders = fair, folders
+        self.arms = [ArmRuns(fair, arm, folders, chooses(arm)) for arm in fair.arms]
+
+    @property
+    def runs(self) -> dict[int, Run]:
+        """All runs that are planned by now, by the number of their folder."""
+        return {run.number: run for arm in self.arms for run in (*arm.trials, *arm.fresh)}
+
+    @property
+    def total(self) -> int:
+        """How many runs there will be, as far as that is known by now."""
+        return sum(self._expected(arm) for arm in self.arms)
+
+    def next(self) -> Run | None:
+        """The next run to begin, of the arm with the fewest begun trials; fresh ones after the trials of all arms."""
+        for arm in sorted(self.arms, key=lambda arm: sum(run.begun for run in arm.trials)):
+            if (run := arm.next_trial()) is not None:
+                return run
+        return next((run for arm in self.arms if (run := arm.next_fresh()) is not None), None)
+
+    def ended(self, number: int) -> ArmRuns:
+        """Takes note of the end of a run, and returns its arm. Raises ConfigError where arms have different scores."""
+        run = self.runs[number]
+        arm = next(arm for arm in self.arms if run in (*arm.trials, *arm.fresh))
+        arm.ended(run, self.folders.result(number))
+        self.score()
+        return arm
+
+    def score(self) -> tuple[str | None, str | None]:
+        """The score and its better end; None before a run has one. Raises ConfigError where arms have several."""
+        scores: dict[tuple[str, str], str] = {}
+        for arm in self.arms:
+            for run in (*arm.trials, *arm.fresh):
+                if run.score is not None:
+                    scores.setdefault((run.result["score_name"], run.result["score_mode"]), arm.arm.name)
+        if len(scores) > 1:
+            (one, first), (other, second), *_ = scores.items()
+            raise ConfigError(
+                f"{first} is scored by {one[0]} ({one[1]}) and {second} by {other[0]} ({other[1]}), which cannot be "
+                "compared: sweep them apart"
+            )
+        return next(iter(scores), (None, None))
+
+    def as_json(self) -> dict[str, Any]:
+        """How the sweep stands, in plain values; for the keys see docs/sweeps.md."""
+        fair, (score, mode) = self.fair, self.score()
+        return {
+            "format": FORMAT,
+            "keys": [*fair.arms[0].settings],
+            "trials": fair.trials,
+            "seeds": fair.seeds,
+            "budget": fair.budget,
+            "seconds": fair.seconds,
+            "over": fair.over,
+            "sampler": fair.sampler,
+            "pruner": fair.pruner_name,
+            "score": score,
+            "score_mode": mode,
+            "arms": [_arm(arm) for arm in self.arms],
+        }
+
+    def _expected(self, arm: ArmRuns) -> int:
+        if arm.refused is not None:
+            return len(arm.trials)
+        trials = max(len(arm.trials), self.fair.trials or 0)
+        return trials + (0 if arm.is_tuned and arm.best is None else self.fair.seeds)
+
+
+def _arm(runs: ArmRuns) -> dict[str, Any]:
+    arm, best = runs.arm, runs.best
+    tuned = None if best is None else {"trial": best, "job": runs.trials[best].number, "point": runs.trials[best].point}
+    fresh = [{"job": _job(run), "replicate": number} for number, run in enumerate(runs.fresh, 1)]
+    return {
+        "name": arm.name,
+        "settings": arm.settings,
+        "space": {key: str(values) for key, values in arm.space.items()},
+        "trials": [{"job": _job(run), "point": run.point} for run in runs.counted],
+        "tuned": tuned,
+        "fresh": fresh,
+        "refused": runs.refused,
+    }
+
+
+def _job(run: Run) -> int | None:
+    return run.number if run.begun else None

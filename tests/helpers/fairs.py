@@ -1,0 +1,84 @@
+"""Fair sweeps whose jobs are not run."""
+
+import json
+from functools import cache
+from math import log10
+
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
+
+from normlab.config.compose import compose_job
+from normlab.config.sweep import check_sweep
+from normlab.errors import JobError
+from normlab.folder import writing
+from normlab.folder.identity import config_hash
+from normlab.sweeps.fair.sweeper import FairSweeper
+from normlab.sweeps.jobs import CheckedJobs
+
+WINE = ["sweep=fair", "model=net", "data=wine", "logger=none"]
+
+BEST = {"Batch": 0.05, "Group": 0.01, "NoNorm": 0.003}  # the rates at which the surrogate arms are best
+
+
+@cache
+def composed(overrides):
+    """A job's configuration, as the process that runs it composes it."""
+    return compose_job(overrides).config
+
+
+class Stop(BaseException):
+    """Stands for a kill: no failure of a job."""
+
+
+class FakeLauncher:
+    """Writes results without training: the score falls with the distance of the rate from the arm's best one.
+
+    A rate above a tenth diverges. stops: after so many jobs the next one is killed. ends: what becomes of a job of a
+    folder otherwise, as parts of its result.
+    """
+
+    def __init__(self, path, stops=None, ends=None):
+        self.path, self.stops, self.ends, self.launched = path, stops, ends or {}, {}
+
+    def serve(self, next_job, ended, most):
+        while (job := next_job()) is not None:
+            ended(job.number, self._run(job.number, job.overrides[:-1]))  # the last one says the folder
+
+    def _run(self, number, typed):
+        config = composed(typed)
+        result = {"overrides": [*typed], "config_hash": config_hash(config), "status": "running", "score": None}
+        result |= {"error": None, "metrics": {}, "score_name": "val/acc", "score_mode": "max", "seconds": 1.0}
+        (self.path / str(number)).mkdir(exist_ok=True)
+        writing.write_config(self.path / str(number), config)
+        writing.write_result(self.path / str(number), result)
+        if len(self.launched) == self.stops:
+            raise Stop
+        self.launched[number] = config
+        result |= self.end(config) | self.ends.get(number, {})
+        writing.write_result(self.path / str(number), result)
+        job = JobReturn(status=JobStatus.COMPLETED if result["status"] == "finished" else JobStatus.FAILED)
+        job.return_value = None if result["status"] == "finished" else JobError(result["error"])
+        return job
+
+    def end(self, config):
+        rate, name = config.optimizer.lr, config.norm._target_.rpartition(".")[2]
+        if rate > 0.1:
+            return {"status": "failed", "error": "FloatingPointError: train/loss is nan"}
+        score = 1 - abs(log10(rate / BEST[name])) / 10 - config.seed / 1e4
+        tested = {"metrics": {"test/acc": score - 0.01}} if config.test else {}
+        return {"status": "finished", "score": score, **tested}
+
+
+def fair_sweep(path, *typed, **fake):
+    """A fair sweep; gives its launcher, and what fair.json says."""
+    checked = check_sweep([*WINE, *typed])
+    sweeper = FairSweeper(None)
+    sweeper.loader = CheckedJobs([], fair=checked.fair)
+    sweeper.settings = OmegaConf.create({"hydra": {"sweep": {"dir": str(path)}}})
+    sweeper.engine = launcher = FakeLauncher(path, **fake)  # pyright: ignore[reportAttributeAccessIssue]
+    sweeper.sweep([])
+    return launcher, told(path)
+
+
+def told(path):
+    return json.loads((path / "fair.json").read_text())
