@@ -12,17 +12,29 @@ at least 1.7 × `-m`.
 
 A sweep of one job is run beside each, and taken off: what it costs is the process's start. The rest are the other jobs'
 own seconds; those beyond `Trainer.fit` and `Trainer.test`, which are timed inside, are a job's cost.
+
+A second table is of a search's jobs, two at a time on joblib's workers, which sleep for times as unequal as those of
+small and large networks: the place of a job that has ended is taken at once, as now, or batches of two wait for their
+slower one, as before. Two workers need at least half of all sleep. Target: at most 0.85 of the time of the batches.
 """
 
 import argparse
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from common import machine, ratio, rounds, table
+from common import machine, ratio, rounds, seconds_table, table
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
+
+from normlab.sweeps.launchers.joblib import JoblibLauncher
+from normlab.sweeps.launchers.queue import NumberedJob, serve
 
 TRAIN, TEMPLATE = Path(__file__).parent.parent / "train.py", Path(__file__).parent / "template.py"
 OURS = ["model=net", "data=wine", "logger=none", "trainer=cpu", "trainer.max_epochs=3"]
@@ -75,6 +87,45 @@ def each(*command: str, jobs: int) -> tuple[float, float]:
     return whole, whole - inside
 
 
+class Sleeping:
+    """The jobs of a sweep, which sleep for as many seconds as their one override says."""
+
+    def __init__(self, folder: str):
+        hydra = {"sweep": {"dir": folder}}
+        self.settings = OmegaConf.create({"hydra": hydra, "trainer": {"accelerator": "cpu", "devices": 1}})
+
+    def run(self, job: NumberedJob) -> JobReturn:
+        time.sleep(float(job.overrides[0]))
+        return JobReturn(status=JobStatus.COMPLETED)
+
+
+def unequal(jobs: int, count: int) -> tuple[dict[str, list[float]], float]:
+    """Seconds of `jobs` jobs by the queue and in batches of two, and half of their sleep."""
+    draw = random.Random(0)
+    lengths = [str(draw.lognormvariate(-1, 0.8)) for _ in range(jobs)]
+    with tempfile.TemporaryDirectory() as folder:
+        launcher = JoblibLauncher(2)
+        launcher.runner = Sleeping(folder)  # type: ignore[assignment]
+        launcher.launch([["0"], ["0"]], 0)  # starts the workers
+
+        def queue() -> None:
+            waiting = iter([NumberedJob(number, (length,)) for number, length in enumerate(lengths)])
+            serve(launcher, partial(next, waiting, None), lambda number, returned: None, 2)
+
+        def batches() -> None:
+            for first in range(0, jobs, 2):
+                launcher.launch([[length] for length in lengths[first : first + 2]], first)
+
+        def timed(way: Callable[[], None]) -> float:
+            start = time.perf_counter()
+            way()
+            return time.perf_counter() - start
+
+        ways = {"queue": queue, "batches of two": batches}
+        measured = rounds({name: partial(timed, way) for name, way in ways.items()}, count)
+    return measured, sum(map(float, lengths)) / 2
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few jobs once, to see that it runs")
@@ -104,6 +155,10 @@ def main() -> None:
         rows.append([name, f"{whole:.2f}", cost, f"{60 / whole:.0f}", *rates])
     header = ["", "seconds a job", "beyond its training", "jobs a minute", "× -m", "× template, -m"]
     print(table(header, rows))
+
+    measured, least = unequal(2 * jobs, count)
+    print(f"\n{2 * jobs} jobs of unequal length, two at a time, of which half the sleep is {least:.2f} s\n")
+    print(seconds_table(measured, "", "batches of two", "÷ batches"))
 
 
 if __name__ == "__main__":

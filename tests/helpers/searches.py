@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from normlab import compose
 from normlab.errors import JobError, LostJobError
 from normlab.folder import writing
+from normlab.sweeps.jobs import CheckedJobs
 from normlab.sweeps.search import OptunaSweeper
 
 optuna = pytest.importorskip("optuna")
@@ -105,15 +106,17 @@ def search(
     seed=0,
     params=None,
     config=(),
+    confirm=None,
 ):
     """A sweep whose jobs are not run; gives its study. pruner: the start of its name, and its keys."""
     name, keys = f"{pruner[0]}Pruner", pruner[1]
     made = getattr(optuna.pruners, name)(**keys)
-    sweeper = OptunaSweeper(partial(sampler), made, objectives, seed, n_trials, n_jobs, params)
+    sweeper = OptunaSweeper(partial(sampler), made, objectives, seed, n_trials, n_jobs, params, confirm)
     own = OmegaConf.to_container(compose(list(config)))
     hydras = {"sweep": {"dir": str(path)}, "sweeper": {"pruner": {"_target_": f"optuna.pruners.{name}", **keys}}}
-    sweeper.settings = OmegaConf.create(own | {"hydra": hydras})
-    sweeper.loader, sweeper.engine = None, launcher
+    choices = {f"hydra/sweeper/{group}": "chosen" for group in ("sampler", "pruner")}
+    sweeper.settings = OmegaConf.create(own | {"hydra": hydras | {"runtime": {"choices": choices}}})
+    sweeper.loader, sweeper.engine = CheckedJobs([]), launcher
     launcher.path = path
     sweeper.sweep(typed)
     return study(path)

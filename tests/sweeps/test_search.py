@@ -374,6 +374,14 @@ REFUSED = {
     "norm=nf,frn hydra.sweeper.objectives=score": "hydra.sweeper.objectives=score: expected a list",
     "norm=nf,frn hydra.sweeper.objectives=[]": "hydra.sweeper.objectives=[]: expected a list",
     "norm=nf,frn hydra.sweeper.objectives=[score,score]": "each one once",
+    "norm=nf,frn hydra.sweeper.confirm=0": "hydra.sweeper.confirm=0: expected a whole number of at least 1 or null",
+    "norm=nf,frn hydra.sweeper.confirm=many": "hydra.sweeper.confirm=many: expected a whole number of at least 1",
+    "norm=nf,frn hydra.sweeper.confirm=5 hydra.sweeper.objectives=[score,seconds]": (
+        "hydra.sweeper.confirm=5 runs the best three again, and with score and seconds none is the best: seek one"
+    ),
+    "norm=nf,frn hydra.sweeper.confirm=5 seed=4294967291": (
+        "seed=4294967291: hydra.sweeper.confirm=5 takes the 5 seeds above it, and 4294967295 is the largest; lower seed"
+    ),
     "norm=nf,frn hydra.sweep.subdir=x": "hydra.sweep.subdir=x: trial k of a search has folder k; leave it out",
     "norm=nf,frn hydra.sweeper.sampler._partial_=false": "RandomSampler: its yaml needs _partial_: true",
     "hydra/sweeper/sampler=grid optimizer.lr=interval(0.1,1)": "a grid has no intervals; list values or use range",

@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from normlab.config.names import check_extra
-from normlab.config.objectives import PRUNERS, check_objectives, check_prunable
+from normlab.config.objectives import PRUNERS, check_confirmed, check_objectives, check_prunable
 from normlab.config.rules import rule
 from normlab.config.space import Numbers, Space
 from normlab.config.values import check_value
@@ -70,7 +70,7 @@ def check_search(engines: DictConfig, space: Space) -> None:
     folders = OmegaConf.to_container(engines.sweep, resolve=False)
     if isinstance(folders, dict) and folders["subdir"] != "${hydra.job.num}":
         raise ConfigError(f"hydra.sweep.subdir={folders['subdir']}: trial k of a search has folder k; leave it out")
-    _check_values("hydra.sweeper", sweeper, ["n_trials", "n_jobs", "seed"])
+    _check_values("hydra.sweeper", sweeper, ["n_trials", "n_jobs", "seed", "confirm"])
     _check_values("hydra.sweeper.pruner", sweeper.pruner, sweeper.pruner)
     if not str(sweeper.pruner._target_).startswith(f"{PRUNERS}."):
         raise ConfigError(
@@ -91,6 +91,8 @@ def check_sought(sweeper: DictConfig, config: DictConfig) -> None:
     if _name(sweeper) != "OptunaSweeper":
         return
     check_objectives(sweeper.objectives, config.task.metrics)
+    if sweeper.confirm is not None:
+        check_confirmed(sweeper.objectives, sweeper.confirm, config.seed)
     if (pruner := _name(sweeper.pruner)) != "NopPruner":
         check_prunable(sweeper.objectives, pruner)
 

@@ -14,6 +14,8 @@ FACTS = ("score", "seconds", "parameters")  # keys of result.json; all others ar
 
 PARTS = ("train", "val", "test")
 
+LARGEST_SEED = 2**32 - 1
+
 RAISED = ("acc", "f1", "auroc", "r2")
 
 LOWERED = ("seconds", "parameters", "loss", "mse", "mae")  # a lower value is better
@@ -70,6 +72,20 @@ def check_prunable(objectives: Sequence[str], pruner: str) -> None:
     if objective != "score" and not objective.startswith("val/"):
         raise ConfigError(
             f"{pruner} looks at each epoch, and {objective} is known at the end: add {none}, or seek val/"
+        )
+
+
+def check_confirmed(objectives: Sequence[str], seeds: int, seed: int) -> None:
+    """Raises ConfigError where the best trials cannot be run again with so many seeds. seed: that of the jobs."""
+    if len(objectives) > 1:
+        raise ConfigError(
+            f"hydra.sweeper.confirm={seeds} runs the best three again, and with {' and '.join(objectives)} none is the "
+            "best: seek one objective, or leave out confirm"
+        )
+    if seed + seeds > LARGEST_SEED:
+        raise ConfigError(
+            f"seed={seed}: hydra.sweeper.confirm={seeds} takes the {seeds} seeds above it, and {LARGEST_SEED} is the "
+            f"largest; lower seed"
         )
 
 

@@ -21,6 +21,7 @@ class Board:
     def __init__(self, path: Path, keys: Collection[str], numbers: Collection[int] | None):
         self.path, self.keys = path, set(keys)
         self.numbers = None if numbers is None else set(numbers)
+        self.compared: set[int] | None = None  # the jobs among which `best` looks; None: all
         self.results: dict[int, dict[str, Any]] = {}
         self.stamps: dict[int, int] = {}  # when each result was written, in ns; 0: not yet
         self.look()
@@ -55,7 +56,8 @@ class Board:
 
         In a sweep over seeds it is the best mean over seeds, among the configurations that have run most seeds.
         """
-        finished = {n: self.results[n] for n in sorted(self.results) if self.status(n) == "finished"}
+        among = self.results.keys() if self.compared is None else self.results.keys() & self.compared
+        finished = {n: self.results[n] for n in sorted(among) if self.status(n) == "finished"}
         scored = {number: result for number, result in finished.items() if result["score"] is not None}
         kinds = {(result["score_name"], result["score_mode"]) for result in scored.values()}
         if len(kinds) != 1:

@@ -15,6 +15,8 @@ from normlab.errors import ConfigError, LostJobError
 from normlab.folder import files, lock, place, reuse
 from normlab.folder.files import known_result
 from normlab.folder.identity import numbers
+from normlab.sweeps.fair.confirm import Confirmation, Search, fresh_numbers
+from normlab.sweeps.fair.record import read_record
 from normlab.sweeps.launchers.queue import NumberedJob, serve
 from normlab.sweeps.study import distribution, given, hand_over, open_study, summary
 from normlab.sweeps.sweeper import EngineSweeper
@@ -38,7 +40,8 @@ class OptunaSweeper(EngineSweeper):
     nothing. objectives: what is raised or lowered, see config/objectives.py. seed: each trial is drawn with a seed of
     its own, made from this one and its number, so a sweep that was stopped goes on as if it had not been. n_trials:
     how many; None: 20, or for a grid all. n_jobs: how many run at a time. As one ends, the values of the next are
-    chosen without the objectives of those that run; with one at a time the same ones are chosen each time.
+    chosen without the objectives of those that run; with one at a time the same ones are chosen each time. confirm: on
+    how many fresh seeds the best trials are run again; None: they are not.
 
     The study is `study.db`, an SQLite file in the sweep's folder, and job k is its trial k. A trial that was
     interrupted, or whose process was killed, is run again in its folder. A trial that failed or was pruned counts. A
@@ -55,9 +58,11 @@ class OptunaSweeper(EngineSweeper):
         n_trials: int | None,
         n_jobs: int,
         params: DictConfig | None,
+        confirm: int | None = None,
     ):
         self.make_sampler, self.prunes, self.objectives = sampler, type(pruner).__name__ != "NopPruner", [*objectives]
         self.seed, self.n_trials, self.n_jobs, self.params = seed, n_trials, n_jobs, params
+        self.confirm = confirm
 
     def sweep(self, arguments: list[str]) -> None:
         fixed, space = search_space(arguments, self.params, self.loader)
@@ -71,15 +76,32 @@ class OptunaSweeper(EngineSweeper):
         path.mkdir(parents=True, exist_ok=True)
         with lock.hold(path):
             study = self._study(space)
+            self.fresh = fresh_numbers(read_record(path))  # of an earlier start, which ran the best trials again
             OmegaConf.save(self.settings, path / "multirun.yaml")
             with Watch(path, self._total(space), space) as watch:
                 failed = self._run(study, fixed, space, watch)
+                confirmation = self._confirmation(study, fixed, space)
+                failed += [] if confirmation is None else confirmation.run(self.engine, watch, self.n_jobs)
+        if confirmation is not None and confirmation.is_over:
+            log.info(confirmation.summary())
         if failed := sorted({*failed, *self._failed_before(study, space)}):
             raise watch.error(failed)
         if not (best := summary(study, self.objectives)):
             sought = " and ".join(self.objectives)
             raise ConfigError(f"no job in {place.shown(path)} has reached a {sought}; nothing is known about the space")
-        log.info(best)
+        if confirmation is None:  # else the fresh runs say which is the best
+            log.info(best)
+
+    def _confirmation(self, study: "Study", fixed: list[str], space: Space) -> Confirmation | None:
+        """The fresh runs of the best trials; None where none are wanted, and before all trials have ended."""
+        from optuna.trial import TrialState
+
+        states = {trial.state for trial in study.get_trials(deepcopy=False)}
+        if self.confirm is None or TrialState.RUNNING in states or TrialState.COMPLETE not in states:
+            return None
+        (objective,) = self.objectives
+        search = Search(self._path(), self.settings, fixed, space, objective, self.loader.source)
+        return Confirmation(search, study, self.confirm)
 
     def _path(self) -> Path:
         return Path(self.settings.hydra.sweep.dir)
@@ -154,7 +176,7 @@ class OptunaSweeper(EngineSweeper):
         from optuna.trial import TrialState
 
         failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-        results = [files.read_result(self._path() / str(trial.number)) for trial in failed]
+        results = [files.read_result(self._path() / str(trial.number)) for trial in failed if trial.params]
         return sum(result.get("status") == "refused" for result in results)
 
     def _failed_before(self, study: "Study", space: Space) -> list[int]:
@@ -174,7 +196,10 @@ class OptunaSweeper(EngineSweeper):
     def _ask(self, study: "Study", space: Space, position: int) -> "Trial":
         """A new trial. position: how many trials with values went before it."""
         import numpy as np
+        from optuna.trial import TrialState
 
+        while len(study.get_trials(deepcopy=False)) in self.fresh:  # a trial of that number would share its folder
+            study.tell(study.ask(), state=TrialState.FAIL)
         if self._is_grid():
             study.sampler = given(grid(space)[position])
         else:

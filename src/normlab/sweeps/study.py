@@ -74,11 +74,12 @@ def summary(study: "Study", objectives: Sequence[str]) -> str:
     """The best trial in words, or with several objectives the Pareto front; empty where no trial was completed."""
     from optuna.trial import TrialState
 
-    ended = Counter(trial.state for trial in study.trials)
+    begun = [trial for trial in study.trials if trial.params]  # others had no values yet when the search was stopped
+    ended = Counter(trial.state for trial in begun)
     if not ended[TrialState.COMPLETE]:
         return ""
     others = [f"{ended[state]} {state.name.lower()}" for state in (TrialState.PRUNED, TrialState.FAIL) if ended[state]]
-    of_all = ", ".join([f"of {len(study.trials)} jobs", *others])
+    of_all = ", ".join([f"of {len(begun)} jobs", *others])
     if len(objectives) == 1:
         return f"best {of_all}: {_line(study.best_trial, objectives)}"
     return "\n".join([f"Pareto front {of_all}:", *(f"  {_line(trial, objectives)}" for trial in study.best_trials)])

@@ -7,9 +7,8 @@ from normlab.config.arms import Arm, Fair
 from normlab.errors import ConfigError
 from normlab.sweeps.fair.arm_runs import ArmRuns, NextPoint
 from normlab.sweeps.fair.folders import Folders
+from normlab.sweeps.fair.record import arm_record
 from normlab.sweeps.fair.run import Run
-
-FORMAT = 1  # of fair.json; a change that this version could not read raises it
 
 
 class Plan:
@@ -59,11 +58,10 @@ class Plan:
             )
         return next(iter(scores), (None, None))
 
-    def as_json(self) -> dict[str, Any]:
-        """How the sweep stands, in plain values; for the keys see docs/sweeps.md."""
+    def as_record(self) -> dict[str, Any]:
+        """How the sweep stands, in plain values; see record.py."""
         fair, (score, mode) = self.fair, self.score()
         return {
-            "format": FORMAT,
             "keys": [*fair.arms[0].settings],
             "trials": fair.trials,
             "seeds": fair.seeds,
@@ -74,7 +72,7 @@ class Plan:
             "pruner": fair.pruner_name,
             "score": score,
             "score_mode": mode,
-            "arms": [_arm(arm) for arm in self.arms],
+            "arms": [arm_record(arm.arm, arm.counted, arm.best, arm.fresh, arm.refused) for arm in self.arms],
         }
 
     def _expected(self, arm: ArmRuns) -> int:
@@ -82,22 +80,3 @@ class Plan:
             return len(arm.trials)
         trials = max(len(arm.trials), self.fair.trials or 0)
         return trials + (0 if arm.is_tuned and arm.best is None else self.fair.seeds)
-
-
-def _arm(runs: ArmRuns) -> dict[str, Any]:
-    arm, best = runs.arm, runs.best
-    tuned = None if best is None else {"trial": best, "job": runs.trials[best].number, "point": runs.trials[best].point}
-    fresh = [{"job": _job(run), "replicate": number} for number, run in enumerate(runs.fresh, 1)]
-    return {
-        "name": arm.name,
-        "settings": arm.settings,
-        "space": {key: str(values) for key, values in arm.space.items()},
-        "trials": [{"job": _job(run), "point": run.point} for run in runs.counted],
-        "tuned": tuned,
-        "fresh": fresh,
-        "refused": runs.refused,
-    }
-
-
-def _job(run: Run) -> int | None:
-    return run.number if run.begun else None

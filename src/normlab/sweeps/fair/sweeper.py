@@ -1,6 +1,5 @@
 """`-m sweep=fair`: every arm tuned alike, then compared on fresh seeds; the same command goes on."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,11 @@ from normlab.sweeps.fair.arm_runs import NextPoint
 from normlab.sweeps.fair.folders import Folders
 from normlab.sweeps.fair.plan import Plan
 from normlab.sweeps.fair.points import points
+from normlab.sweeps.fair.record import write_record
 from normlab.sweeps.fair.watch import FairWatch
 from normlab.sweeps.grid import check_place
 from normlab.sweeps.launchers.queue import NumberedJob, serve
 from normlab.sweeps.sweeper import EngineSweeper
-
-FILE = "fair.json"
 
 
 class FairSweeper(EngineSweeper):
@@ -42,7 +40,7 @@ class FairSweeper(EngineSweeper):
             writing.write_text(path / "multirun.yaml", OmegaConf.to_yaml(self.settings))
             assert self.loader.fair is not None
             plan = Plan(self.loader.fair, Folders(path), _quasi_random)
-            self._write(path, plan)
+            write_record(path, plan.as_record())
             with FairWatch(path, plan) as watch:
                 watch.tell_earlier()
                 self._run(path, plan, watch)
@@ -56,21 +54,18 @@ class FairSweeper(EngineSweeper):
             if run is None:
                 return None
             run.begun = True
-            self._write(path, plan)
+            write_record(path, plan.as_record())
             watch.follow()
             return NumberedJob(run.number, run.job.overrides)
 
         def ended(number: int, returned: JobReturn) -> None:
             watch.failed(number, returned)
             arm = plan.ended(number)
-            self._write(path, plan)
+            write_record(path, plan.as_record())
             watch.follow()
             watch.tell(arm)
 
         serve(self.engine, next_job, ended)
-
-    def _write(self, path: Path, plan: Plan) -> None:
-        writing.write_text(path / FILE, json.dumps(plan.as_json(), indent=1) + "\n")
 
 
 def _quasi_random(arm: Arm) -> NextPoint:
