@@ -21,16 +21,16 @@ def facts(folders: Sequence[Path], comparisons: Sequence[Comparison]) -> list[tu
     known = [
         ("swept", "; ".join(f"{key}: {_listed(values)}" for key, values in swept.items())),
         ("fixed", spelled(fixed) if (fixed := common(runs, list(swept))) else ""),
-        *(("command", command) for folder in folders if (command := _command(folder))),
-        ("tags", _tagged(runs)),
-        ("runs", _counted(runs)),
-        ("always one class", "; ".join(filter(None, map(_majority, comparisons)))),
-        *_machine(runs),
+        *(("command", typed) for folder in folders if (typed := command(folder))),
+        ("tags", tagged(runs)),
+        ("runs", counted(runs)),
+        ("always one class", "; ".join(filter(None, map(majority, comparisons)))),
+        *machine(runs),
     ]
     return [(name, value) for name, value in known if value]
 
 
-def _tagged(runs: Sequence[Run]) -> str:
+def tagged(runs: Sequence[Run]) -> str:
     """Each tag with the number of its runs, where it has not all of them."""
     counts = Counter(tag for run in runs for tag in run.tags)
     return ", ".join(tag if count == len(runs) else f"{tag} ({count} of {len(runs)})" for tag, count in counts.items())
@@ -60,7 +60,7 @@ def _listed(values: Sequence[str]) -> str:
     return f"{len(values)} values, such as {', '.join(values[:3])}"
 
 
-def _command(folder: Path) -> str | None:
+def command(folder: Path) -> str | None:
     """The command that was typed, with Hydra's own keys; they also say that it was a sweep."""
     hydra: Any = read_yaml(folder / "multirun.yaml").get("hydra")
     try:
@@ -70,12 +70,13 @@ def _command(folder: Path) -> str | None:
     return shlex.join(["python", "train.py", "-m", *(str(line) for line in typed if line != "hydra.mode=MULTIRUN")])
 
 
-def _counted(runs: Sequence[Run]) -> str:
-    counted = Counter(run.status for run in runs)
-    return f"{len(runs)}: " + ", ".join(f"{count} {status}" for status, count in counted.most_common())
+def counted(runs: Sequence[Run]) -> str:
+    """How many runs there are of each status."""
+    by_status = Counter(run.status for run in runs)
+    return f"{len(runs)}: " + ", ".join(f"{count} {status}" for status, count in by_status.most_common())
 
 
-def _majority(comparison: Comparison) -> str:
+def majority(comparison: Comparison) -> str:
     """What always guessing the most frequent class would score, as the first run that knows it says."""
     for run in comparison.runs:
         result = read_json(run.folder / "result.json")
@@ -86,7 +87,7 @@ def _majority(comparison: Comparison) -> str:
     return ""
 
 
-def _machine(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
+def machine(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
     """When the first run started, in which environment most of them ran, and at which commits."""
     starts = [entry for run in runs if isinstance(entry := _last(read_json(run.folder / "environment.json")), dict)]
     if not starts:

@@ -54,16 +54,16 @@ def _figures(comparison: Comparison, configuration: Configuration) -> dict[str, 
 
 def markdown(comparisons: list[Comparison], facts: Sequence[tuple[str, str]]) -> str:
     """summary.md: for a terminal or a pull request."""
-    parts = ["# Sweep report", "\n".join(f"- {name}: {_cell(value)}" for name, value in facts)]
+    parts = ["# Sweep report", "\n".join(f"- {name}: {cell(value)}" for name, value in facts)]
     for comparison in comparisons:
         parts += [f"## {spelled(comparison.data)}"] if comparison.data else []
         parts += [
-            f"**{_cell(headline(comparison))}** {_cell(' '.join(answer(comparison)))}".strip(),
+            f"**{cell(headline(comparison))}** {cell(' '.join(answer(comparison)))}".strip(),
             _markdown_table(comparison),
         ]
         if comparison.best is not None:
             parts.append(f"The best again:\n\n```sh\n{repeat(comparison.best)}\n```")
-        bad = [f"- `{folder}` {status}: {_cell(why)}" for folder, status, why in failures(comparison.runs)]
+        bad = [f"- `{folder}` {status}: {cell(why)}" for folder, status, why in failures(comparison.runs)]
         parts += [f"Without a score ({len(bad)}):\n\n" + "\n".join(bad)] if bad else []
     return "\n\n".join(parts) + "\n"
 
@@ -86,9 +86,10 @@ def _markdown_table(comparison: Comparison) -> str:
             *(score(c.metric(name, comparison.blocks), places) for name in tests),
             number(c.seconds, 1),
         ]
-        lines.append(" | ".join(map(_cell, cells)))
+        lines.append(" | ".join(map(cell, cells)))
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """Text that may stand in a table of Markdown."""
     return text.replace("|", "\\|").replace("<", "&lt;")
