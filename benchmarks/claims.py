@@ -4,7 +4,7 @@ Sweeps are made up: scores of configurations × seeds that are all alike, in sev
 functions that the page calls. A false claim is a sweep in which any configuration is told from the best one. Beside it
 stands the report's first procedure: paired t tests of the best against each other one, with Bonferroni's correction.
 Parts of one data set depend on each other, so they are made by a real learner: nearest centroids of two halves of the
-features, which are alike.
+features, which are alike. Fair sweeps are of learners with a curve over the learning rate: see surrogates.py.
 """
 
 import argparse
@@ -13,12 +13,23 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.special import stdtrit
+from surrogates import DEFAULTS, KINDS, rates
 
 from normlab.report.differences import behind
 
 CELLS = ((3, 3), (10, 3), (10, 5))  # configurations × seeds of the short form
 LONG = ((2, 2), (3, 3), (5, 5), (10, 3), (10, 5), (20, 2), (20, 5), (20, 10))
 SAMPLES, FEATURES = 120, 12  # the size of the learner's data set
+KINDS_OF_CHOICE = "gentle slopes, a plateau of 0 to 0.5"
+HIGHEST, AVERAGE = {"averaged": False, "luck": 0.0}, {"averaged": True, "luck": 0.0}
+CHOICES = {  # how the tuned trial is chosen, the trials and the fresh seeds of each arm
+    "highest score": (HIGHEST, 10, 10),
+    "highest score, more seeds": (HIGHEST, 10, 20),
+    "highest score, more trials": (HIGHEST, 32, 10),
+    "average over neighbours": (AVERAGE, 10, 10),
+    "average over neighbours, more of both": (AVERAGE, DEFAULTS["trials"], DEFAULTS["seeds"]),
+    "the same with the allowance for luck, as the page": ({}, DEFAULTS["trials"], DEFAULTS["seeds"]),
+}
 
 Noise = Callable[[np.random.Generator, int, int], tuple[np.ndarray, float]]
 Procedure = Callable[[np.ndarray, int, float, float], list[bool]]
@@ -161,12 +172,32 @@ def _print_parts(sweeps: int) -> None:
         print(f"| {name} | {' | '.join(map(_percent, rates))} |", flush=True)
 
 
+def _print_fair(sweeps: int) -> None:
+    trials, seeds = DEFAULTS["trials"], DEFAULTS["seeds"]
+    print(f"\nClaims of four arms, % of {sweeps} sweeps of {trials} trials and {seeds} fresh seeds\n")
+    heads = ["curves over the rate", "a leader by 2 sd is told from all others", "one seed: it is on top"]
+    heads += ["equal arms are told apart", "equal arms of unlike curves", "one seed: the lead that it shows, sd"]
+    print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
+    for kind in KINDS:
+        leading, equal, unlike = (rates(kind, *each, sweeps) for each in ((2.0, False), (0.0, True), (0.0, False)))
+        cells = [leading.told, leading.named, equal.claimed, unlike.claimed]
+        print(f"| {kind} | {' | '.join(map(_percent, cells))} | {equal.shown:.2f} |", flush=True)
+    print(f"\nThe same on {KINDS_OF_CHOICE}, % of {sweeps} sweeps\n")
+    heads = ["choice of the tuned trial", "trials", "fresh seeds", "told from all others", "equal arms are told apart"]
+    print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
+    for name, (how, *sizes) in CHOICES.items():
+        leading, equal = (rates(KINDS_OF_CHOICE, lead, not lead, sweeps, *sizes, **how) for lead in (2.0, 0.0))
+        cells = [*map(str, sizes), _percent(leading.told), _percent(equal.claimed)]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer sweeps, of fewer sizes")
     quick = parser.parse_args().quick
     _print_claims(100 if quick else 2000, CELLS if quick else LONG)
     _print_parts(50 if quick else 1000)
+    _print_fair(30 if quick else 1000)
 
 
 if __name__ == "__main__":

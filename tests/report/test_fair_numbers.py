@@ -6,7 +6,7 @@ from itertools import combinations
 import networkx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -14,7 +14,6 @@ from normlab.report.compare import Configuration, rank
 from normlab.report.fair.letters import groups, letters, told_apart
 from normlab.report.fair.ranks import critical_difference, ranks
 from normlab.report.fair.tuning import at_end, expected_best, leaders, width
-from normlab.sweeps.tuned import NEAR, tuned
 
 # Demšar 2006, table 6: C4.5 with and without a minimal number of leaves (m) and confidence levels for pruning (cf)
 DEMSAR = np.array(
@@ -166,24 +165,3 @@ def test_without_a_score_there_is_no_range():
 def test_a_setting_at_the_end_of_what_was_tried_is_told():
     assert [at_end(RATES, rate) for rate in (0.01, 0.04, 0.32)] == ["lowest", "", "highest"]
     assert at_end([0.01], 0.01) == ""
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 100), st.none() | st.integers(0, 50)), min_size=1, max_size=8), st.booleans())
-def test_the_tuned_trial_has_the_best_average_over_its_neighbours(trials, minimized):
-    places, scores = [place / 100 for place, _ in trials], [score for _, score in trials]
-    known = [score for score in scores if score is not None]
-    if not known:
-        assert tuned(places, scores, minimized) is None
-        return
-    worst = max(known) if minimized else min(known)
-    filled = [worst if score is None else score for score in scores]
-
-    def average(place):
-        weights = [math.exp(-((place - other) ** 2) / (2 * NEAR**2)) for other in places]
-        return np.average(filled, weights=weights)
-
-    averages = [average(p) for p, score in zip(places, scores, strict=True) if score is not None]
-    chosen = tuned(places, scores, minimized)
-    assert scores[chosen] is not None
-    assert average(places[chosen]) == pytest.approx(min(averages) if minimized else max(averages))

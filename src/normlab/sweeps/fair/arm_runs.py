@@ -7,6 +7,7 @@ from normlab.config.arms import Arm, Fair
 from normlab.config.space import Job
 from normlab.sweeps.fair.folders import Folders
 from normlab.sweeps.fair.run import Run, is_answer
+from normlab.sweeps.tuned import tuned
 
 NextPoint = Callable[[Sequence[Run]], Mapping[str, Any] | None]  # from the trials so far; None: there are no more
 
@@ -66,12 +67,12 @@ class ArmRuns:
 
     @property
     def best(self) -> int | None:
-        """The number of the best trial, of equal ones the first; None before all are over, and where none has one."""
-        scores = {number: run.score for number, run in enumerate(self.counted) if run.score is not None}
-        if not scores or not self.is_tuned:
+        """The number of the trial that is run again; None before all are over, and where none has a score."""
+        if not self.is_tuned:
             return None
-        better = min if self.trials[0].result.get("score_mode") == "min" else max
-        return better(scores, key=lambda number: scores[number])
+        runs = self.counted
+        minimized = any(run.result.get("score_mode") == "min" for run in runs)
+        return tuned(self.arm.space, [run.point for run in runs], [run.score for run in runs], minimized)
 
     def _may_add(self) -> bool:
         if self.refused is not None:
