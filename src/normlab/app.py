@@ -127,9 +127,8 @@ def _run_sweep(sweep: Sweep) -> int:
     """Lets the sweeper run its jobs, and reports them however it ends."""
     settings = sweep.settings
     name = settings.hydra.job.config_name
-    context = HydraContext(
-        config_loader=CheckedJobs(sweep.jobs, sweep.source, sweep.fair), callbacks=Callbacks(settings)
-    )
+    jobs = CheckedJobs(sweep.jobs, sweep.source, sweep.fair, _rehearse)
+    context = HydraContext(config_loader=jobs, callbacks=Callbacks(settings))
 
     def go() -> None:
         context.callbacks.on_multirun_start(config=settings, config_name=name)
@@ -162,6 +161,12 @@ def _run(config: DictConfig) -> float | None:
 
     do = run_job if _is_watched() else run
     return do(config, HydraConfig.get().runtime.output_dir).score
+
+
+def _rehearse(config: DictConfig, folder: Path) -> tuple[str, str]:
+    from normlab.runner.rehearsal import rehearse  # imports torch, which a finished sweep does not need
+
+    return rehearse(config, folder)
 
 
 def _guarded(go: Callable[[], object]) -> int:

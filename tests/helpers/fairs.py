@@ -7,6 +7,7 @@ from math import log10
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
+from normlab.config.arms import Fair
 from normlab.config.compose import compose_job
 from normlab.config.sweep import check_sweep
 from normlab.errors import JobError
@@ -24,6 +25,18 @@ BEST = {"Batch": 0.05, "Group": 0.01, "NoNorm": 0.003}  # the rates at which the
 def composed(overrides):
     """A job's configuration, as the process that runs it composes it."""
     return compose_job(overrides).config
+
+
+@cache
+def _compared(typed):
+    return check_sweep(typed).fair
+
+
+def compared(*typed) -> Fair:
+    """What a fair sweep of a small network compares."""
+    fair = _compared((*WINE, *typed))
+    assert fair is not None
+    return fair
 
 
 class Stop(BaseException):
@@ -49,7 +62,7 @@ class FakeLauncher:
         result = {"overrides": [*typed], "config_hash": config_hash(config), "status": "running", "score": None}
         result |= {"error": None, "metrics": {}, "score_name": "val/acc", "score_mode": "max", "seconds": 1.0}
         (self.path / str(number)).mkdir(exist_ok=True)
-        writing.write_config(self.path / str(number), config)
+        (self.path / str(number) / "config.yaml").touch()
         writing.write_result(self.path / str(number), result)
         if len(self.launched) == self.stops:
             raise Stop
@@ -71,9 +84,8 @@ class FakeLauncher:
 
 def fair_sweep(path, *typed, **fake):
     """A fair sweep; gives its launcher, and what fair.json says."""
-    checked = check_sweep([*WINE, *typed])
     sweeper = FairSweeper(None)
-    sweeper.loader = CheckedJobs([], fair=checked.fair)
+    sweeper.loader = CheckedJobs([], fair=compared(*typed))
     sweeper.settings = OmegaConf.create({"hydra": {"sweep": {"dir": str(path)}}})
     sweeper.engine = launcher = FakeLauncher(path, **fake)  # pyright: ignore[reportAttributeAccessIssue]
     sweeper.sweep([])

@@ -3,11 +3,15 @@
 import json
 
 import pytest
-from helpers.fairs import Stop, fair_sweep, told
+from helpers.cases import rest_slow
+from helpers.fairs import Stop, compared, fair_sweep, told
 from scipy.stats import qmc
 
-from normlab.errors import SweepError
+from normlab.errors import ConfigError, SweepError
+from normlab.runner.rehearsal import rehearse
+from normlab.sweeps.fair.rehearsals import refusals
 
+TWO = ["norm=batch,group", "fair.trials=3", "fair.seeds=2"]
 ARMS = ["norm=batch,group,none", "fair.trials=4", "fair.seeds=3"]
 
 
@@ -36,42 +40,87 @@ def test_each_arm_is_tuned_alike_and_its_best_setting_is_run_on_fresh_seeds(tmp_
     assert launcher.launched.keys() == {*range(21)}
 
 
-@pytest.mark.parametrize("stops", [0, 5, 12, 17])
+@pytest.mark.parametrize("stops", rest_slow([0, 4, 8], lambda case: case == (8,)))
 def test_a_killed_sweep_ends_as_one_that_was_not(stops, tmp_path):
-    fair_sweep(tmp_path / "whole", *ARMS)
+    fair_sweep(tmp_path / "whole", *TWO)
     with pytest.raises(Stop):
-        fair_sweep(tmp_path / "parts", *ARMS, stops=stops)
-    rest, fair = fair_sweep(tmp_path / "parts", *ARMS)
+        fair_sweep(tmp_path / "parts", *TWO, stops=stops)
+    rest, fair = fair_sweep(tmp_path / "parts", *TWO)
     assert fair == told(tmp_path / "whole")
     assert results(tmp_path / "parts") == results(tmp_path / "whole")
-    assert len(rest.launched) == 21 - stops
-    again, _ = fair_sweep(tmp_path / "parts", *ARMS)
-    assert again.launched == {}
+    assert len(rest.launched) == 10 - stops
+    assert fair_sweep(tmp_path / "parts", *TWO)[0].launched == {}
 
 
-@pytest.mark.parametrize(
-    ("more", "new"),
-    [
-        (["norm=batch,group,none", "fair.trials=4", "fair.seeds=3"], 4),
-        (["norm=group,batch", "fair.trials=4", "fair.seeds=5"], 0),
-        (["norm=batch,group", "fair.trials=5", "fair.seeds=3"], 2),
-    ],
-    ids=["an arm", "seeds", "trials"],
-)
-def test_what_is_added_runs_nothing_again(more, new, tmp_path):
-    fair_sweep(tmp_path, "norm=batch,group", "fair.trials=4", "fair.seeds=3")
+MORE = [
+    (["norm=batch,none,group", "fair.trials=3", "fair.seeds=2"], 3),
+    (["norm=group,batch", "fair.trials=3", "fair.seeds=4"], 0),
+    (["norm=batch,group", "fair.trials=4", "fair.seeds=2"], 2),
+]
+
+
+@pytest.mark.parametrize(("more", "trials"), rest_slow(MORE, lambda case: case[1] == 3))
+def test_what_is_added_runs_nothing_again(more, trials, tmp_path):
+    fair_sweep(tmp_path, *TWO)
     before = results(tmp_path)
     launched = fair_sweep(tmp_path, *more)[0].launched
-    assert sum(not run.test for run in launched.values()) == new
+    assert sum(not run.test for run in launched.values()) == trials
     assert before.items() <= results(tmp_path).items()
+    assert not before.keys() & set(map(str, launched))
 
 
 def test_a_run_that_diverged_is_an_answer_and_one_that_failed_is_run_again(tmp_path):
-    """Of the four rates one is above a tenth."""
+    """Of the three rates one is above a tenth."""
     failed = {1: {"status": "failed", "score": None, "error": "MemoryError: no"}}
-    with pytest.raises(SweepError, match=r"1 of 14 jobs failed: \S+/1$"):
-        fair_sweep(tmp_path, "norm=batch,group", *ARMS[1:], ends=failed)
+    with pytest.raises(SweepError, match=r"1 of 10 jobs failed: \S+/1$"):
+        fair_sweep(tmp_path, *TWO, ends=failed)
     statuses = [json.loads(text)["status"] for text in results(tmp_path).values()]
     assert statuses.count("failed") == 3
-    again, _ = fair_sweep(tmp_path, "norm=batch,group", *ARMS[1:])
+    again, _ = fair_sweep(tmp_path, *TWO)
     assert again.launched.keys() == {1}
+
+
+def test_an_arm_without_a_score_gets_no_fresh_runs(tmp_path, capsys):
+    diverged = {number: {"status": "failed", "score": None, "error": "FloatingPointError: nan"} for number in (3, 4, 5)}
+    _, fair = fair_sweep(tmp_path, *TWO, ends=diverged)
+    assert [len(arm["fresh"]) for arm in fair["arms"]] == [2, 0]
+    assert fair["arms"][1]["tuned"] is None
+    assert "norm=group: none of 3 trials (3 diverged) has a score" in capsys.readouterr().out
+
+
+def test_an_arm_that_is_refused_costs_one_job_where_only_a_job_can_tell(tmp_path, capsys):
+    refused = {3: {"status": "refused", "score": None, "error": "bn1 needs at least 8"}}
+    with pytest.raises(SweepError, match="1 of 2 arms were refused, and not compared: norm=group"):
+        fair_sweep(tmp_path, *TWO, ends=refused)
+    fair = told(tmp_path)
+    assert [len(arm["trials"]) for arm in fair["arms"]] == [3, 1]
+    assert [arm["refused"] for arm in fair["arms"]] == [None, "bn1 needs at least 8"]
+    assert "norm=group is refused: bn1 needs at least 8" in capsys.readouterr().out
+    assert fair_sweep(tmp_path, *TWO)[0].launched.keys() == {3, 4, 5, 8, 9}
+
+
+def test_a_refused_arm_is_told_before_the_first_job_and_costs_none(tmp_path):
+    """Batches have 16 samples. What is tuned is tried at both ends: a size of 4 to 17 is too large there."""
+    fair = compared("norm=batch,ghost", "data.drop_last=true", "norm.size=int(interval(4,17))")
+    assert refusals(fair, rehearse, tmp_path) == {
+        "norm=ghost": "training batches hold 16 samples, and bn1 needs at least 17: raise data.batch_size, or use "
+        "norm=group or layer"
+    }
+    assert not list(tmp_path.iterdir())
+
+
+def test_arms_of_different_scores_are_refused_before_the_first_job(tmp_path):
+    with pytest.raises(ConfigError, match=r"data=wine is scored by val/acc \(max\) and data=diabetes by val/r2"):
+        refusals(compared("data=wine,diabetes"), rehearse, tmp_path)
+
+
+@pytest.mark.parametrize(("budget", "counted"), [(1.5, 2), (2.0, 2), (2.5, 3)])
+def test_by_time_a_trial_counts_if_those_before_it_took_less(budget, counted, tmp_path):
+    """Each of these trials takes a second; a second start changes nothing."""
+    by_time = ["norm=batch,group", "fair.budget=seconds", f"fair.seconds={budget}", "fair.seeds=1"]
+    launcher, fair = fair_sweep(tmp_path, *by_time)
+    assert [len(arm["trials"]) for arm in fair["arms"]] == [counted, counted]
+    assert len(launcher.launched) == 2 * counted + 2
+    assert fair["trials"] is None
+    again, same = fair_sweep(tmp_path, *by_time)
+    assert (again.launched, same) == ({}, fair)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from normlab.config.compose import Composed, compose_job
@@ -101,35 +102,38 @@ class Fair:
         return values
 
 
-def check_fair(overrides: Sequence[str], fixed: Sequence[str], space: Space, source: ConfigSource) -> Fair:
-    """The arms of a sweep, with jobs at the ends of the space of each checked. Raises ConfigError.
-
-    overrides: the command line. fixed, space: what `space.search_space` makes of it.
-    """
+def arms_of(fixed: Sequence[str], space: Space, source: ConfigSource) -> tuple[Arm, ...]:
+    """The arms of a sweep, each composed. fixed, space: see `space.search_space`. Raises ConfigError."""
     for key, values in space.items():
         _check_key(key, values)
     if typed_value(parse(fixed), "test") is not None:
-        raise ConfigError(
-            "test= with sweep=fair: tuning leaves the test part alone and the fresh runs are tested; leave it out"
-        )
+        raise ConfigError("test= with sweep=fair: its trials leave the test part alone, and its fresh runs take it")
     spanning = {key: values for key, values in space.items() if isinstance(values, Choices) and not values.tuned}
     tuned = {key: values for key, values in space.items() if key not in spanning}
-    arms = [_arm(settings, fixed, tuned, source) for settings in grid(spanning)]
-    _check_known(arms, tuned)
-    settings = source.compose_sweep([*overrides])
-    sweeper, keys = settings.hydra.sweeper, settings.fair
-    chosen = sweeper.get("pruner")
-    pruner: Any = OmegaConf.to_container(chosen, resolve=True) if chosen else None
-    check_keys(keys, parse(overrides), pruner is not None)
+    arms = tuple(_arm(settings, fixed, tuned, source) for settings in grid(spanning))
+    for key in tuned:
+        if not any(key in arm.space for arm in arms):
+            check_name(arms[0].config, key, added=False)
+    _check_different(arms)
+    return arms
+
+
+def check_fair(arms: tuple[Arm, ...], settings: DictConfig, typed: Sequence[Override]) -> Fair:
+    """The whole of a sweep, with jobs at the ends of the space of each arm checked.
+
+    settings: the sweep's own configuration. typed: the command line. Raises ConfigError.
+    """
+    keys, chosen = settings.fair, settings.hydra.sweeper.get("pruner")
+    check_keys(keys, typed, prunes=chosen is not None)
+    pruner: Any = None if chosen is None else OmegaConf.to_container(chosen, resolve=True)
     trials = keys.trials if keys.budget == "trials" else None
-    fair = Fair(tuple(arms), trials, keys.seeds, keys.budget, keys.seconds, keys.over, keys.sampler, pruner)
+    fair = Fair(arms, trials, keys.seeds, keys.budget, keys.seconds, keys.over, keys.sampler, pruner)
     for arm in arms:
         _check_space(arm, trials)
         _check_over(arm, fair)
-        for line in probes([*arm.overrides, "test=false"], arm.space):
-            check_launcher(settings.hydra.launcher, compose_job(line, source).config)
+        for lines in probes([*arm.overrides, "test=false"], arm.space):
+            check_launcher(settings.hydra.launcher, compose_job(lines, arm.source).config)
         fair.fresh(arm, {}, fair.seeds)
-    _check_different(arms)
     return fair
 
 
@@ -166,13 +170,6 @@ def _check_key(key: str, values: Choices | Numbers) -> None:
         raise ConfigError(f"{key}={values}: with sweep=fair the fresh runs vary it, by fair.over={key}")
     if key in (*NOT_SEARCHED, "test", "sweep", "extend") or key.split(".")[0].split("/")[0] in ("hydra", "fair"):
         raise ConfigError(f"{key}={values}: {key} is no setting by which arms could differ")
-
-
-def _check_known(arms: Sequence[Arm], tuned: Space) -> None:
-    """Raises ConfigError for a key of the space that no arm has."""
-    for key in tuned:
-        if not any(key in arm.space for arm in arms):
-            check_name(arms[0].config, key, added=False)
 
 
 def _check_space(arm: Arm, trials: int | None) -> None:

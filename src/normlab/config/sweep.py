@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig, OmegaConf
 
-from normlab.config.arms import Fair, check_fair
+from normlab.config.arms import Fair, arms_of, check_fair
 from normlab.config.compose import check_folder, check_selections, compose_job, reach
 from normlab.config.engines import (
     check_launcher,
@@ -54,8 +54,9 @@ def check_sweep(overrides: Sequence[str], source: ConfigSource = OURS) -> Sweep:
     if "replay" in space or typed_value(parse(fixed), "replay") is not None:
         raise ConfigError("replay= with -m: one run is repeated at a time; leave out -m")
     if fair:
-        compared = check_fair(overrides, fixed, space, source)
-        return Sweep(source.compose_sweep(overrides), [], source, compared)
+        arms = arms_of(fixed, space, source)
+        settings = source.compose_sweep(overrides)
+        return Sweep(settings, [], source, check_fair(arms, settings, parse(overrides)))
     searches = is_search(engines.sweeper)
     if searches:
         check_search(engines, space)

@@ -1,6 +1,7 @@
 """The jobs of a sweep as Hydra's sweepers and launchers ask for them: composed and checked as single runs are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.types import RunMode
@@ -11,17 +12,25 @@ from normlab.config.compose import compose_job
 from normlab.config.source import OURS, ConfigSource
 from normlab.config.space import Job
 
+Rehearse = Callable[[DictConfig, Path], tuple[str, str]]  # gives the run's score, and which end of it is the better one
+
 
 class CheckedJobs(ConfigLoaderImpl):
     """Hydra's loader, which composes a job in whatever process it is to run, with our composer in place of Hydra's.
 
     known: the jobs of a plain sweep, which were looked at before the first starts; a search has none. source: what
-    jobs are composed from. fair: what sweep=fair compares.
+    jobs are composed from. fair: what sweep=fair compares. rehearse: builds a run in the sweep's own process.
     """
 
-    def __init__(self, known: Sequence[Job], source: ConfigSource = OURS, fair: Fair | None = None):
+    def __init__(
+        self,
+        known: Sequence[Job],
+        source: ConfigSource = OURS,
+        fair: Fair | None = None,
+        rehearse: Rehearse | None = None,
+    ):
         super().__init__(source.loader.get_search_path())
-        self.known, self.source, self.fair = known, source, fair
+        self.known, self.source, self.fair, self.rehearse = known, source, fair, rehearse
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """A job's configuration. Raises ConfigError."""

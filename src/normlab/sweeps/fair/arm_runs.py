@@ -16,14 +16,15 @@ class ArmRuns:
     """Plans the runs of an arm, and knows which have ended.
 
     next_point: chooses the point of the next trial. Trials whose points depend on no result have their folders from
-    the start, others as they begin. refused: why the arm cannot be trained at all, as its first trial told.
+    the start, others as they begin. refused: why the arm cannot be trained at all; where that is not known before, its
+    first trial tells.
     """
 
-    def __init__(self, fair: Fair, arm: Arm, folders: Folders, next_point: NextPoint):
+    def __init__(self, fair: Fair, arm: Arm, folders: Folders, next_point: NextPoint, refused: str | None = None):
         self.fair, self.arm, self.folders, self.next_point = fair, arm, folders, next_point
         self.trials: list[Run] = []
         self.fresh: list[Run] = []
-        self.refused: str | None = None
+        self.refused = refused
         known = fair.budget == "trials" and fair.sampler == "quasi_random"
         while self._add_trial() and (known or self.trials[-1].over):
             pass

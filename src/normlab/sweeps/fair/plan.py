@@ -1,22 +1,32 @@
 """Which job of a fair sweep comes next, and how all arms stand: the content of fair.json."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from normlab.config.arms import Arm, Fair
-from normlab.errors import ConfigError
 from normlab.sweeps.fair.arm_runs import ArmRuns, NextPoint
 from normlab.sweeps.fair.folders import Folders
 from normlab.sweeps.fair.record import arm_record
+from normlab.sweeps.fair.rehearsals import check_scores
 from normlab.sweeps.fair.run import Run
 
 
 class Plan:
-    """The runs of all arms. chooses: makes what chooses the points of an arm."""
+    """The runs of all arms.
 
-    def __init__(self, fair: Fair, folders: Folders, chooses: Callable[[Arm], NextPoint]):
+    chooses: makes what chooses the points of an arm. refused: why arms cannot be trained, by their names.
+    """
+
+    def __init__(
+        self,
+        fair: Fair,
+        folders: Folders,
+        chooses: Callable[[Arm], NextPoint],
+        refused: Mapping[str, str] = MappingProxyType({}),
+    ):
         self.fair, self.folders = fair, folders
-        self.arms = [ArmRuns(fair, arm, folders, chooses(arm)) for arm in fair.arms]
+        self.arms = [ArmRuns(fair, arm, folders, chooses(arm), refused.get(arm.name)) for arm in fair.arms]
 
     @property
     def runs(self) -> dict[int, Run]:
@@ -50,12 +60,7 @@ class Plan:
             for run in (*arm.trials, *arm.fresh):
                 if run.score is not None:
                     scores.setdefault((run.result["score_name"], run.result["score_mode"]), arm.arm.name)
-        if len(scores) > 1:
-            (one, first), (other, second), *_ = scores.items()
-            raise ConfigError(
-                f"{first} is scored by {one[0]} ({one[1]}) and {second} by {other[0]} ({other[1]}), which cannot be "
-                "compared: sweep them apart"
-            )
+        check_scores(scores)
         return next(iter(scores), (None, None))
 
     def as_record(self) -> dict[str, Any]:

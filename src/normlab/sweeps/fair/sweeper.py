@@ -14,6 +14,7 @@ from normlab.sweeps.fair.folders import Folders
 from normlab.sweeps.fair.plan import Plan
 from normlab.sweeps.fair.points import points
 from normlab.sweeps.fair.record import write_record
+from normlab.sweeps.fair.rehearsals import refusals, runs_here
 from normlab.sweeps.fair.watch import FairWatch
 from normlab.sweeps.grid import check_place
 from normlab.sweeps.launchers.queue import NumberedJob, serve
@@ -37,14 +38,23 @@ class FairSweeper(EngineSweeper):
         check_place(path)
         path.mkdir(parents=True, exist_ok=True)
         with lock.hold(path):
+            plan = self._plan(path)
             writing.write_text(path / "multirun.yaml", OmegaConf.to_yaml(self.settings))
-            assert self.loader.fair is not None
-            plan = Plan(self.loader.fair, Folders(path), _quasi_random)
             write_record(path, plan.as_record())
             with FairWatch(path, plan) as watch:
-                watch.tell_earlier()
+                watch.tell_first()
                 self._run(path, plan, watch)
         watch.check()
+
+    def _plan(self, path: Path) -> Plan:
+        """What is there and what is to be run; arms that cannot be trained have no runs. Raises ConfigError."""
+        fair, rehearse = self.loader.fair, self.loader.rehearse
+        assert fair is not None
+        plan = Plan(fair, Folders(path), _quasi_random)
+        if rehearse is None or plan.next() is None or not runs_here(self.engine):
+            return plan
+        refused = refusals(fair, rehearse, path)
+        return Plan(fair, Folders(path), _quasi_random, refused) if refused else plan
 
     def _run(self, path: Path, plan: Plan, watch: FairWatch) -> None:
         """Runs what is planned, and what is planned as runs end; a free worker takes the next run."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from normlab.errors import ConfigError
+from normlab.errors import SweepError
 from normlab.folder.identity import REPLICATES
 from normlab.folder.place import shown
 from normlab.sweeps.fair.arm_runs import ArmRuns
@@ -17,11 +17,14 @@ class FairWatch(Watch):
     def __init__(self, path: Path, plan: Plan):
         keys = {key for arm in plan.fair.arms for key in (*arm.settings, *arm.space)}
         self.plan = plan
-        self.told = [arm for arm in plan.arms if arm.is_tuned]  # the arms that earlier starts have tuned
+        self.told = [arm for arm in plan.arms if arm.is_tuned]  # refused arms, and those that earlier starts have tuned
         super().__init__(path, plan.total, keys | {*REPLICATES}, plan.runs)
 
-    def tell_earlier(self) -> None:
-        """Says what of this command an earlier start has done."""
+    def tell_first(self) -> None:
+        """Says which arms are refused, and what of this command an earlier start has done."""
+        for arm in self.plan.arms:
+            if arm.refused is not None:
+                self.say(_tuned(arm))
         over = sum(run.over for run in self.plan.runs.values())
         others = len(self.plan.folders.begun.keys() - self.plan.runs.keys())
         if self.plan.folders.begun:
@@ -40,13 +43,14 @@ class FairWatch(Watch):
             self.say(_tuned(arm))
 
     def check(self) -> None:
-        """Raises SweepError where runs failed or an arm was refused, and ConfigError where all arms were."""
-        failed = [number for number, run in sorted(self.plan.runs.items()) if run.has_failed]
-        refused = [arm.arm.name for arm in self.plan.arms if arm.refused is not None]
-        if len(refused) == len(self.plan.arms):
-            raise ConfigError(f"every arm was refused; {refused[0]}: {self.plan.arms[0].refused}")
+        """Raises SweepError where runs failed, or arms were refused."""
+        refused = [arm for arm in self.plan.arms if arm.refused is not None]
+        failed = [n for n, run in sorted(self.plan.runs.items()) if run.has_failed and not _is_of(run, refused)]
         if failed:
             raise self.error(failed)
+        if refused:
+            names = ", ".join(arm.arm.name for arm in refused)
+            raise SweepError(f"{len(refused)} of {len(self.plan.arms)} arms were refused, and not compared: {names}")
 
     def _best(self) -> str:
         """How many of the runs that have ended are trials, and how many of those with fresh seeds."""
@@ -57,6 +61,10 @@ class FairWatch(Watch):
         return ", ".join(f"{_over(runs)}/{len(runs)} {kind}" for kind, runs in counts.items() if runs)
 
 
+def _is_of(run: Run, arms: list[ArmRuns]) -> bool:
+    return any(run in arm.trials for arm in arms)
+
+
 def _over(runs: list[Run]) -> int:
     return sum(run.over for run in runs)
 
@@ -65,9 +73,9 @@ def _tuned(arm: ArmRuns) -> str:
     """What the trials of an arm have come to, in one line."""
     name, trials = arm.arm.name, arm.counted
     if arm.refused is not None:
-        return f"{name} was refused: {arm.refused}"
+        return f"{name} is refused: {arm.refused}"
     diverged = sum(has_diverged(run.result) for run in trials)
-    of = f"of {len(trials)} trials" + (f", of which {diverged} diverged" if diverged else "")
+    of = f"of {len(trials)} trials" + (f" ({diverged} diverged)" if diverged else "")
     if arm.best is None:
         return f"{name}: none {of} has a score, and so it gets no fresh runs"
     best = trials[arm.best]

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol, runtime_checkable
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
@@ -47,9 +46,14 @@ def serve(engine: Launcher, next_job: NextJob, ended: Ended, most: int | None = 
     if isinstance(engine, Server):
         engine.serve(placed, ended, most)
         return
-    size = 1 if isinstance(engine, BasicLauncher) else most
+    size = 1 if is_basic(engine) else most
     while batch := list(islice(iter(placed, None), size)):
         numbers = [job.number for job in batch]
         returned = engine.launch([job.overrides for job in batch], initial_job_idx=min(numbers))
         for number, job in zip(numbers, returned, strict=True):
             ended(number, job)
+
+
+def is_basic(engine: Launcher) -> bool:
+    """Whether a launcher is Hydra's own, by its name: Hydra loads its plugins anew, with classes of their own."""
+    return any(kind.__name__ == "BasicLauncher" for kind in type(engine).__mro__)
