@@ -61,7 +61,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path | None = None) -
 
     comparisons = compare(runs)
     known = facts.facts(paths, comparisons)
-    html = page(comparisons, known, paths, place)
+    _, html = page(comparisons, known, paths, place)
     place.mkdir(parents=True, exist_ok=True)
     rows = pd.concat([tables.table(comparison) for comparison in comparisons])
     writing.write_text(place / "summary.csv", rows.to_csv(index=False, float_format="%.6g", lineterminator="\n"))

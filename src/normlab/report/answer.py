@@ -3,20 +3,21 @@
 from collections.abc import Iterator
 
 from normlab.report.blocks import SEEDS
-from normlab.report.compare import Comparison, Configuration, counts
+from normlab.report.compare import Comparison, Configuration, counts, with_settings
+from normlab.report.failed import failures
 from normlab.report.settings import spelled
 from normlab.report.statistics import sampling_error
-from normlab.report.wording import counted, decimals, failures, headline, interval, listed, number
+from normlab.report.wording import counted, decimals, headline, interval, listed, number
 
 NAMED = 4  # configurations that a sentence names
 CEILING = 1 - 1e-9
 
 
 def answer(comparison: Comparison) -> list[str]:
-    """Sentences on how much the best one leads by and how sure that is; the first ones matter most."""
+    """Sentences on how much the best one leads by and how sure that is."""
     if not comparison.ranked:
         return []
-    return [*lead(comparison), *_field(comparison), *_caveats(comparison)]
+    return [*lead(comparison), *caveats(comparison)]
 
 
 def lead(comparison: Comparison) -> Iterator[str]:
@@ -62,11 +63,10 @@ def terminal(comparisons: list[Comparison]) -> str:
     for comparison in comparisons:
         lines += [f"{spelled(comparison.data)}:"] if comparison.data else []
         lines += [headline(comparison), *lead(comparison)]
-    bad = failures([run for comparison in comparisons for run in comparison.runs])
-    if bad:
-        lines.append(f"{counted(len(bad), 'run')} without a score:")
-        lines += [f"  {folder} {status}: {why[:100]}" for folder, status, why in bad[:5]]
-        lines += [f"  and {len(bad) - 5} more"] if len(bad) > 5 else []
+    if bad := failures(with_settings(comparisons)):
+        lines.append(f"{counted(sum(len(failure.runs) for failure in bad), 'run')} without a score:")
+        lines += [f"  {failure.where(3)} {failure.status}: {failure.reason[:100]}" for failure in bad[:5]]
+        lines += [f"  and for {counted(len(bad) - 5, 'more reason')}"] if len(bad) > 5 else []
     return "\n".join(lines)
 
 
@@ -123,23 +123,42 @@ def _field(comparison: Comparison) -> Iterator[str]:
         )
 
 
-def _caveats(comparison: Comparison) -> Iterator[str]:
-    yield from rests_on(comparison)
-    yield from not_compared(comparison)
-    yield from _picked(comparison)
-    runs = comparison.runs
+def caveats(comparison: Comparison) -> list[str]:
+    """What a reader of the answer has to know besides, the most important first."""
+    if not comparison.ranked:
+        return []
+    ordered = (_looked_at, _budgets, not_compared, rests_on, _picked, _skipped, _repeated, _field)
+    return [sentence for told in ordered for sentence in told(comparison)]
+
+
+def _looked_at(comparison: Comparison) -> Iterator[str]:
+    looked = [name for name in (comparison.score_name, *comparison.objectives) if name.startswith("test/")]
+    if looked:
+        yield (
+            f"The test part was looked at: runs were chosen by {listed(list(dict.fromkeys(looked)))}, so test scores "
+            "flatter too, and nothing is left to check them with."
+        )
+
+
+def _budgets(comparison: Comparison) -> Iterator[str]:
     for key in ("max_epochs", "max_steps"):
-        trainers = (run.config.get("trainer") for run in runs if counts(run))
+        trainers = (run.config.get("trainer") for run in comparison.runs if counts(run))
         budgets = {str(keys[key]) for keys in trainers if isinstance(keys, dict) and key in keys}
         if len(budgets) > 1:
             yield (
                 f"Budgets are unequal: trainer.{key} is {listed(sorted(budgets, key=float))}. A longer run has a "
                 "maximum over more epochs."
             )
-    if skipped := sum(run.skipped for run in runs):
+
+
+def _skipped(comparison: Comparison) -> Iterator[str]:
+    if skipped := sum(run.skipped for run in comparison.runs):
         where = [c for c in comparison.configurations if any(run.skipped for run in c.runs)]
         batches = "batch was" if skipped == 1 else "batches were"
         yield f"{skipped} {batches} left out of training by nonfinite=skip, in {_named(where)}."
+
+
+def _repeated(comparison: Comparison) -> Iterator[str]:
     if repeated := sum(c.repeated for c in comparison.configurations):
         yield f"{counted(repeated, 'run')} with the settings and the seed of another counted once."
 
@@ -184,14 +203,9 @@ def not_compared(comparison: Comparison) -> Iterator[str]:
 
 
 def _picked(comparison: Comparison) -> Iterator[str]:
-    """How the winner was picked, and whether by looking at the test part."""
-    looked = [name for name in (comparison.score_name, *comparison.objectives) if name.startswith("test/")]
-    if looked:
-        yield (
-            f"The test part was looked at: runs were chosen by {listed(list(dict.fromkeys(looked)))}, so test scores "
-            "flatter too, and nothing is left to check them with."
-        )
-    elif comparison.score_name.startswith("val/") and comparison.tests:
+    """How the winner was picked."""
+    looked = any(name.startswith("test/") for name in comparison.objectives)
+    if comparison.score_name.startswith("val/") and comparison.tests and not looked:
         yield (
             f"{comparison.score_name} picked each run’s best epoch and the winner, so it flatters; the test columns "
             "were not looked at for either."

@@ -11,22 +11,6 @@ const patch = (vega) => {
   return vega;
 };
 
-const save = (name, address) => {
-  const link = document.createElement("a");
-  link.download = name;
-  link.href = address;
-  link.click();
-};
-
-const button = (text, label, act) => {
-  const made = document.createElement("button");
-  made.type = "button";
-  made.textContent = text;
-  made.setAttribute("aria-label", label);
-  made.addEventListener("click", act);
-  return made;
-};
-
 // A file knows no variables of this page: it gets the colours of the light page, on white.
 const asFile = async (view) => {
   const light = [...document.styleSheets[0].cssRules].find((rule) => rule.selectorText === ":root").style;
@@ -48,21 +32,30 @@ const asPicture = (svg) =>
   });
 
 const savers = (chart, view) => {
-  const row = document.createElement("div");
-  row.className = "save";
+  const row = element("div", "", {class: "save"});
   const label = (kind) => `Save the chart ${chart.name} as ${kind}`;
   row.append(
-    button("SVG", label("SVG"), async () =>
-      save(chart.name + ".svg", "data:image/svg+xml," + encodeURIComponent(await asFile(view)))),
-    button("PNG", label("PNG"), async () => save(chart.name + ".png", await asPicture(await asFile(view)))),
+    button("SVG", async () =>
+      save(chart.name + ".svg", "data:image/svg+xml," + encodeURIComponent(await asFile(view))), label("SVG")),
+    button("PNG", async () => save(chart.name + ".png", await asPicture(await asFile(view))), label("PNG")),
   );
   return row;
 };
+
+// Paper is narrower than a screen: charts are drawn anew for it, so that their words keep their size.
+const views = [];
+const redraw = (onPaper) => () => {
+  document.documentElement.classList.toggle("paper", onPaper);
+  views.forEach(({view, place}) => view.width(place.clientWidth).run());
+};
+addEventListener("beforeprint", redraw(true));
+addEventListener("afterprint", redraw(false));
 
 charts.forEach(async (chart, number) => {
   const place = document.getElementById("chart" + number);
   if (!place) return;
   const options = {renderer: "svg", actions: false, tooltip: {theme: "page"}, patch};
   const {view} = await vegaEmbed(place, chart.drawing, options);
+  views.push({view, place});
   place.parentElement.after(savers(chart, view));
 });

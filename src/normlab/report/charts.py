@@ -72,6 +72,12 @@ def inline(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> alt.InlineD
     return alt.InlineData(values=text.getvalue(), format=alt.CsvDataFormat(type="csv"))
 
 
+def is_log(values: Sequence[float], searched_in_log: bool) -> bool:
+    """Whether an axis is logarithmic: where its key was searched so, or values lie over two decades or more."""
+    low, high = min(values), max(values)
+    return low > 0 and (searched_in_log or high / low >= 100)
+
+
 def seed(run: Run) -> str:
     """A run's seeds, as a pointer shows them."""
     first, *others = zip(REPLICATES, run.replicate, strict=True)

@@ -135,6 +135,16 @@ class Comparison:
         return estimate(values, self.floor, overlapping, (0.0, 1.0) if self.is_share else (-INF, INF))
 
 
+def with_settings(comparisons: Sequence[Comparison]) -> list[tuple[Run, Settings]]:
+    """Each run with all settings that differ, in the order of the configurations."""
+    return [
+        (run, each.data | configuration.settings)
+        for each in comparisons
+        for configuration in each.configurations
+        for run in configuration.runs
+    ]
+
+
 def counts(run: Run) -> bool:
     """Whether a run has a score that counts: it came to its end, and the score is a number."""
     return run.score is not None

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import altair as alt
 
@@ -55,7 +55,8 @@ def curves(comparison: Comparison) -> Panels | None:
         return None
     domain = _domain([curve for each in read for _, curve in each.runs], comparison.minimized)
     panels = read[:PANELS]
-    charts = [(each.configuration.label, _panel(comparison, each, read, domain)) for each in panels]
+    axes = _axes(comparison.score_name, domain)
+    charts = [(each.configuration.label, _panel(comparison, each, read, axes)) for each in panels]
     heads, rows = _numbers(panels, wording.decimals(comparison))
     return Panels(charts, len(read) - len(panels), heads, rows)
 
@@ -86,52 +87,48 @@ def _domain(curves: Sequence[Curve], minimized: bool) -> list[float] | None:
     return [min(every), high + room] if minimized else [low - room, max(every)]
 
 
-def _panel(comparison: Comparison, own: _Curves, read: Sequence[_Curves], domain: list[float] | None) -> Chart:
-    """A configuration's runs, mean and band, before the means of the others."""
-    runs = thin(own.runs, RUNS)
-    lines = [(n, *point) for n, (_, curve) in enumerate(runs) for point in thin(curve, POINTS)]
+def _panel(comparison: Comparison, own: _Curves, read: Sequence[_Curves], axes: Spec) -> Chart:
+    """A configuration's runs, mean and band, before the means of the others. axes: the panel without data."""
+    runs, room = thin(own.runs, RUNS), max(2, POINTER // min(len(own.runs), RUNS))
     others = [
         (n, epoch, mean)
         for n, each in enumerate(read)
         if each is not own
         for epoch, mean, _, _ in thin(each.band, POINTS // 4)
     ]
-    room = max(2, POINTER // len(runs))
+    lines = [(n, *point) for n, (_, curve) in enumerate(runs) for point in thin(curve, POINTS)]
+    band = inline(["e", "v", "low", "high"], thin(own.band, POINTS))
     pointed = [
         (*point, f"{run.folder} ({run.status})", seed(run)) for run, curve in runs for point in thin(curve, room)
     ]
+    data = [inline(["r", "e", "v"], others), inline(["r", "e", "v"], lines), band, band]
+    data.append(inline(["e", "v", "run", "seed"], pointed))
+    layers = [layer | {"data": rows.to_dict()} for layer, rows in zip(axes["layer"], data, strict=True)]
     label, name = own.configuration.label, comparison.score_name
-    drawing = _drawn(name, lines, others, thin(own.band, POINTS), pointed, domain)
     says = f"{name} of {label} over the epochs, {wording.counted(len(own.runs), 'run')}, before the others."
-    return Chart("curves-" + label, drawing, says, elsewhere=BELOW)
+    return Chart("curves-" + label, axes | {"layer": layers}, says, elsewhere=BELOW)
 
 
-def _drawn(
-    score: str, lines: Sequence[Any], others: Sequence[Any], band: Sequence[Any], pointed: Sequence[Any], domain: Any
-) -> Spec:
+def _axes(score: str, domain: list[float] | None) -> Spec:
+    """A panel without data, which all panels share: altair takes long to check each."""
     x = alt.X("e:Q", title="epoch", axis=alt.Axis(grid=False, tickMinStep=1, format="d", tickCount=4))
     scale = alt.Scale(zero=False) if domain is None else alt.Scale(zero=False, domain=domain)
 
     def y(field: str) -> alt.Y:
         return alt.Y(f"{field}:Q", title=score, scale=scale, axis=alt.Axis(tickCount=4))
 
-    def line(rows: Sequence[Any], width: float, colour: str, opacity: float = 1.0) -> alt.Chart:
-        mark = alt.Chart(inline(["r", "e", "v"], rows)).mark_line(
-            strokeWidth=width, color=colour, opacity=opacity, clip=True
-        )
-        return mark.encode(x=x, y=y("v"), detail="r:N")
-
-    means = alt.Chart(inline(["e", "mean", "low", "high"], band))
-    area = means.mark_area(color=ACCENT, opacity=0.18, clip=True).encode(x=x, y=y("low"), y2="high:Q")
-    mean = means.mark_line(color=ACCENT, strokeWidth=2.4, clip=True).encode(x=x, y=y("mean"))
+    empty = alt.Chart(inline([], []))
+    others = empty.mark_line(strokeWidth=1, color=GREY, clip=True).encode(x=x, y=y("v"), detail="r:N")
+    runs = empty.mark_line(strokeWidth=1, color=ACCENT, opacity=0.45, clip=True).encode(x=x, y=y("v"), detail="r:N")
+    band = empty.mark_area(color=ACCENT, opacity=0.18, clip=True).encode(x=x, y=y("low"), y2="high:Q")
+    mean = empty.mark_line(color=ACCENT, strokeWidth=2.4, clip=True).encode(x=x, y=y("v"))
     nearest = alt.selection_point(
         name="at", on="pointerover", nearest=True, fields=["run", "e"], empty=False, clear="pointerout"
     )
     tips = ["run:N", "seed:N", alt.Tooltip("e:Q", title="epoch"), alt.Tooltip("v:Q", title=score, format=".5~g")]
-    dots = alt.Chart(inline(["e", "v", "run", "seed"], pointed)).mark_point(size=60, filled=True, color=INK, clip=True)
+    dots = empty.mark_point(size=60, filled=True, color=INK, clip=True)
     dots = dots.encode(x=x, y=y("v"), opacity=alt.condition(nearest, alt.value(1), alt.value(0)), tooltip=tips)
-    layers = [line(others, 1, GREY), line(lines, 1, ACCENT, 0.45), area, mean, dots.add_params(nearest)]
-    return spec(alt.layer(*layers), height=170)
+    return spec(alt.layer(others, runs, band, mean, dots.add_params(nearest)), height=170)
 
 
 def _numbers(panels: Sequence[_Curves], places: int) -> tuple[list[str], list[list[str]]]:

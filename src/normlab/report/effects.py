@@ -7,9 +7,22 @@ from typing import Any
 
 import altair as alt
 
-from normlab.report import wording
+from normlab.report import sought, wording
 from normlab.report.chart import Chart
-from normlab.report.charts import ACCENT, INK, ends, inline, named, rings, rows_height, seed, shown_mean, spec, wrapped
+from normlab.report.charts import (
+    ACCENT,
+    INK,
+    ends,
+    inline,
+    is_log,
+    named,
+    rings,
+    rows_height,
+    seed,
+    shown_mean,
+    spec,
+    wrapped,
+)
 from normlab.report.compare import Comparison
 from normlab.report.settings import shortened
 from normlab.report.statistics import Estimate, marginal
@@ -20,17 +33,21 @@ MARGINAL = 12  # up to this many values of a key, each gets a mean
 
 def effects(comparison: Comparison) -> list[tuple[str, str, Chart]]:
     """For each key that differs: its name, what the chart shows, and the chart."""
-    return [(key, *_effect(comparison, key)) for key in comparison.keys if len(_values(comparison, key)) > 1]
+    logs = sought.in_log(comparison.runs)
+    return [
+        (key, *_effect(comparison, key, key in logs)) for key in comparison.keys if len(_values(comparison, key)) > 1
+    ]
 
 
-def _effect(comparison: Comparison, key: str) -> tuple[str, Chart]:
+def _effect(comparison: Comparison, key: str, searched_in_log: bool) -> tuple[str, Chart]:
     values = _values(comparison, key)
     numeric = all(_is_number(value) for value in values)
     drawn = (
         len(comparison.keys) > 1 and len(values) == sum(c.compared for c in comparison.ranked) > 2
     )  # a search's values: each is there once
     if numeric and (drawn or len(values) > MARGINAL):
-        return "Each dot is a run.", _scatter(comparison, key, [float(value) for value in values])
+        log = is_log([float(value) for value in values], searched_in_log)
+        return "Each dot is a run.", _scatter(comparison, key, log)
     blocks, paired = comparison.blocks, comparison.paired and comparison.blocks.shared
     scores = [
         (c.settings[key], tuple(v for k, v in c.settings.items() if k != key), blocks.name(replicate), score)
@@ -91,8 +108,7 @@ def _means(comparison: Comparison, key: str, means: dict[str, Estimate], numeric
     return Chart(f"effect-{key}", spec(alt.layer(*layers), height=rows_height(names)), says, heads, numbers)
 
 
-def _scatter(comparison: Comparison, key: str, values: Sequence[float]) -> Chart:
-    log = min(values) > 0 and max(values) / min(values) >= 100
+def _scatter(comparison: Comparison, key: str, log: bool) -> Chart:
     rows = [
         (float(c.settings[key]), run.score, str(run.folder), seed(run))
         for c in comparison.ranked

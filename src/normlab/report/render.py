@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,8 +11,10 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader
 
 from normlab.report.chart import Chart
+from normlab.report.grid import Grid
 
 HERE = Path(__file__).parent
+SCRIPTS = ("common.js", "charts.js", "fold.js", "grid.js", "around.js")
 
 
 class Placed(NamedTuple):
@@ -24,10 +25,11 @@ class Placed(NamedTuple):
 
 
 class Page:
-    """A page in the making. It has the charts that were placed on it, which its template puts where they belong."""
+    """A page in the making: its template puts the charts and tables that were placed on it where they belong."""
 
     def __init__(self) -> None:
         self.charts: list[Chart] = []
+        self.grids: list[Grid] = []
 
     def place(self, chart: Chart | None) -> Placed | None:
         """Puts a chart on the page, under a name for files that no other chart on it has."""
@@ -38,19 +40,21 @@ class Page:
         self.charts.append(replace(chart, name=f"{name}-{others + 1}" if others else name))
         return Placed(len(self.charts) - 1, chart)
 
-    def html(self, template: str, title: str, scripts: Sequence[str] = (), **values: Any) -> str:
-        """The whole page.
+    def grid(self, grid: Grid) -> Grid:
+        """Puts a table on the page."""
+        self.grids.append(grid)
+        return grid
 
-        template: a file beside this one, which is given the values; they are escaped. scripts: further JavaScript files
-        beside this one.
-        """
+    def html(self, template: str, title: str, **values: Any) -> str:
+        """The whole page. template: a file beside this one, which is given the values; they are escaped."""
         environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        environment.filters["script"] = as_script
         return environment.get_template(template).render(
             title=title,
             style=(HERE / "page.css").read_text(),
             library=library() if self.charts else "",
             charts=as_script([{"name": chart.name, "drawing": chart.drawing} for chart in self.charts]),
-            scripts=[(HERE / name).read_text() for name in ("charts.js", *scripts)],
+            scripts=[(HERE / name).read_text() for name in SCRIPTS],
             **values,
         )
 

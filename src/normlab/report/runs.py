@@ -5,9 +5,10 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from normlab.folder.identity import REPLICATES
 
 ENDS = ("finished", "failed", "refused", "interrupted", "pruned")
 OF_A_RUN = ("result.json", "config.yaml")
+KEYS = re.compile(r"^(?=[A-Za-z_][\w-]*:(?:\s|$))", re.MULTILINE)  # a YAML file's own
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
 
 
@@ -112,6 +114,27 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def read_config(file: Path) -> dict[str, Any]:
+    """config.yaml; empty where it is missing, cut off or holds anything but keys.
+
+    Runs of a sweep share most of it, so each of its keys is parsed once for each text that it has. Nobody may change
+    what is returned.
+    """
+    try:
+        text = file.read_text()
+        parts = [_parsed(part) for part in KEYS.split(text) if part.strip()]
+    except (OSError, ValueError, yaml.YAMLError):  # also what stands in one part and is named in another
+        return read_yaml(file)
+    if not all(part is None or isinstance(part, dict) for part in parts):
+        return read_yaml(file)
+    return {key: value for part in parts if part for key, value in part.items()}
+
+
+@lru_cache(maxsize=10_000)
+def _parsed(text: str) -> Any:
+    return yaml.load(text, LOADER)
+
+
 def is_run(folder: Path) -> bool:
     """Whether a folder is one run's, or an action's, and no sweep's."""
     return any((folder / name).is_file() for name in OF_A_RUN)
@@ -133,7 +156,7 @@ def in_order(path: Path) -> list[tuple[int, str]]:
 
 def read_run(path: Path) -> Run | None:
     """The run in a folder; None where it is not a fit. Raises ConfigError for a run of a newer version."""
-    content, config = read_json(path / "result.json"), read_yaml(path / "config.yaml")
+    content, config = read_json(path / "result.json"), read_config(path / "config.yaml")
     result = content if isinstance(content, dict) else {}
     if (version := _number(result.get("format"))) is not None and version > FORMAT:
         raise ConfigError(

@@ -38,7 +38,7 @@ def settings_of(runs: Sequence[Run]) -> list[Settings]:
     by_run = [{key: settings[key] for key in differing} for settings in whole]
     for key in _hidden(by_run, flat):
         for settings, values in zip(by_run, flat, strict=True):
-            settings[key] = _text(values.get(key, ""))
+            settings[key] = as_text(values.get(key, ""))
     return by_run
 
 
@@ -92,7 +92,7 @@ def _typed(run: Run) -> Settings:
     if not run.overrides:
         return {group: _option(group, part) for group in _defaults() if (part := run.config.get(group))}
     lines = (line.lstrip("+").partition("=") for line in run.overrides if "=" in line)
-    return {key: _text(value) for key, _, value in lines}
+    return {key: as_text(value) for key, _, value in lines}
 
 
 def _is_setting(key: str) -> bool:
@@ -130,7 +130,7 @@ def _flat(runs: Sequence[Run]) -> list[Settings]:
     kept = [{key: trainer[key] for key in TRAINER_KEYS if key in trainer} for trainer in trainers]
     frame = pd.json_normalize([part | {"trainer": keys} for part, keys in zip(parts, kept, strict=True)])
     rows = frame.to_dict("records")
-    return [{str(k): _text(v) for k, v in row.items() if isinstance(v, list) or pd.notna(v)} for row in rows]
+    return [{str(k): as_text(v) for k, v in row.items() if isinstance(v, list) or pd.notna(v)} for row in rows]
 
 
 def _hidden(by_run: Sequence[Settings], flat: Sequence[Settings]) -> list[str]:
@@ -148,7 +148,7 @@ def _hidden(by_run: Sequence[Settings], flat: Sequence[Settings]) -> list[str]:
     return [key for key in hidden if _is_setting(key) and key not in by_run[0]]
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A value as text, in which 0.1, 0.10 and 1e-1 are the same."""
     if isinstance(value, bool) or value is None:
         return json.dumps(value)

@@ -1,11 +1,15 @@
 """Reads from a sweep's folder whether it was a search, and for which objectives."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from normlab.config.objectives import direction
-from normlab.report.runs import Run, read_yaml
+from normlab.report.runs import Run, read_json, read_yaml
+
+LOG = re.compile(r"\btag\(\s*log\b")
 
 
 def is_search(runs: Sequence[Run]) -> bool:
@@ -34,6 +38,23 @@ def front(reached: Sequence[Sequence[float]]) -> list[bool]:
         return all(a >= b for a, b in zip(one, other, strict=True)) and list(one) != list(other)
 
     return [not any(beats(other, own) for other in reached) for own in reached]
+
+
+def in_log(runs: Sequence[Run]) -> set[str]:
+    """The keys that were searched in the logarithm of their values."""
+    spaces = [space for folder in _folders(runs) for space in _spaces(folder)]
+    return {key for space in spaces for key, values in space.items() if LOG.search(str(values))}
+
+
+def _spaces(folder: Path) -> Iterator[dict[str, Any]]:
+    """What a sweep's keys were given: as typed, by its yaml, and by the arms of a fair comparison."""
+    hydra: Any = read_yaml(folder / "multirun.yaml").get("hydra")
+    with suppress(KeyError, TypeError, ValueError):
+        yield dict(line.split("=", 1) for line in map(str, hydra["overrides"]["task"]) if "=" in line)
+        yield dict(hydra["sweeper"]["params"] or {})
+    fair: Any = read_json(folder / "fair.json")
+    with suppress(KeyError, TypeError, ValueError):
+        yield from (dict(arm["space"]) for arm in fair["arms"])
 
 
 def _folders(runs: Sequence[Run]) -> list[Path]:

@@ -6,12 +6,12 @@ from typing import Any
 import pandas as pd
 
 from normlab.report.answer import answer
-from normlab.report.compare import Comparison, Configuration
+from normlab.report.compare import Comparison, Configuration, with_settings
+from normlab.report.failed import Failure, failures
 from normlab.report.settings import spelled
 from normlab.report.wording import (
     NOTHING,
     decimals,
-    failures,
     headline,
     interval,
     lost,
@@ -21,6 +21,8 @@ from normlab.report.wording import (
     repeat,
     score,
 )
+
+FOLDERS = 20  # of runs without a score that are named
 
 
 def table(comparison: Comparison) -> pd.DataFrame:
@@ -63,9 +65,14 @@ def markdown(comparisons: list[Comparison], facts: Sequence[tuple[str, str]]) ->
         ]
         if comparison.best is not None:
             parts.append(f"The best again:\n\n```sh\n{repeat(comparison.best)}\n```")
-        bad = [f"- `{folder}` {status}: {cell(why)}" for folder, status, why in failures(comparison.runs)]
-        parts += [f"Without a score ({len(bad)}):\n\n" + "\n".join(bad)] if bad else []
+    parts += without_score(failures(with_settings(comparisons)))
     return "\n\n".join(parts) + "\n"
+
+
+def without_score(bad: Sequence[Failure]) -> list[str]:
+    """A paragraph on the runs without a score, where there are any."""
+    lines = [f"- {len(each.runs)} × {each.status}: {cell(each.reason)} (`{each.where(FOLDERS)}`)" for each in bad]
+    return ["Without a score:\n\n" + "\n".join(lines)] if lines else []
 
 
 def _markdown_table(comparison: Comparison) -> str:

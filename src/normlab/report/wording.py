@@ -5,8 +5,7 @@ import shlex
 from collections.abc import Sequence
 
 from normlab.folder.identity import REPLICATES
-from normlab.folder.place import shown
-from normlab.report.compare import Comparison, Configuration, counts
+from normlab.report.compare import Comparison, Configuration
 from normlab.report.differences import Difference
 from normlab.report.runs import Run
 from normlab.report.statistics import Estimate
@@ -93,11 +92,6 @@ def lost(configuration: Configuration) -> str:
     return f"{gone} of {gone + len(configuration.scores)}" if gone else "0"
 
 
-def failures(runs: list[Run]) -> list[tuple[str, str, str]]:
-    """(folder, status, reason) of each run whose score does not count."""
-    return [(str(shown(run.folder.absolute())), _status(run), reason(run)) for run in runs if not counts(run)]
-
-
 def reason(run: Run) -> str:
     """Why a run has no score, in one line."""
     if run.error:
@@ -107,10 +101,6 @@ def reason(run: Run) -> str:
         "pruned": "stopped early by the search: it did not look promising",
     }
     return reasons.get(run.status, "its score is not a number" if run.status == "finished" else "no reason was written")
-
-
-def _status(run: Run) -> str:
-    return "no score" if run.status == "finished" else run.status
 
 
 def repeat(configuration: Configuration) -> str:

@@ -22,7 +22,7 @@ def write(folder: Path, out: Path) -> tuple[str, list[Comparison]]:
     sweep = read_sweep(folder)
     found = contests(sweep)
     known = about(sweep, found)
-    html = page.page(sweep, found, known)
+    html = page.page(sweep, found, known, out)
     out.mkdir(parents=True, exist_ok=True)
     rows = tables.table(found).to_csv(index=False, float_format="%.6g", lineterminator="\n")
     writing.write_text(out / "summary.csv", rows)

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from normlab.report import wording
+from normlab.report.all_runs import runs_grid
 from normlab.report.chart import Chart
 from normlab.report.curves import curves as learning_curves
+from normlab.report.failed import failures
 from normlab.report.fair import charts, numbers, tables, words
 from normlab.report.fair.small_print import small_print
 from normlab.report.fair.space import numbers_of, shown_key
@@ -25,12 +28,14 @@ POINTS_DEPEND = {
 }
 
 
-def page(sweep: FairSweep, contests: Sequence[Contest], facts: Sequence[tuple[str, str]]) -> str:
-    """The page's HTML. facts: (name, value) about the runs."""
+def page(sweep: FairSweep, contests: Sequence[Contest], facts: Sequence[tuple[str, str]], place: Path) -> str:
+    """The page's HTML, as it is to lie in the folder `place`. facts: (name, value) about the runs."""
     made = Page()
     across = ranked(contests)
     sections = [_section(sweep, contest, made.place) for contest in contests]
     title = words.across(contests) or (sections[0]["headline"] if sections else "No arm has run.")
+    settings = sweep.with_settings
+    tests = list(dict.fromkeys(contest.comparison.score_name for contest in contests))
     return made.html(
         "fair.html",
         title,
@@ -40,7 +45,8 @@ def page(sweep: FairSweep, contests: Sequence[Contest], facts: Sequence[tuple[st
         refusals=words.refusals(sweep),
         marks=charts.MARKS,
         facts=facts,
-        failures=wording.failures(sweep.runs),
+        failures=failures(settings),
+        runs=made.grid(runs_grid(settings, sweep.score, tests, place)) if settings else None,
     )
 
 

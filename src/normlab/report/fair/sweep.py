@@ -8,6 +8,7 @@ from typing import Any
 from normlab.errors import ConfigError
 from normlab.folder.files import FORMAT
 from normlab.report.runs import Run, read_json, read_run
+from normlab.report.settings import Settings, settings_of
 
 FILE = "fair.json"
 
@@ -67,6 +68,11 @@ class FairSweep:
     def blind(self) -> bool:
         """Whether the points of the trials and their number did not depend on any result."""
         return self.sampler == "quasi_random" and self.pruner == "none" and self.budget == "trials"
+
+    @property
+    def with_settings(self) -> list[tuple[Run, Settings]]:
+        """All runs that were begun, each with the settings in which they differ."""
+        return list(zip(self.runs, settings_of(self.runs), strict=True)) if self.runs else []
 
     @property
     def runs(self) -> list[Run]:

@@ -5,13 +5,14 @@ from typing import Any
 
 import pandas as pd
 
+from normlab.report.failed import failures
 from normlab.report.fair import words
 from normlab.report.fair.small_print import small_print
 from normlab.report.fair.standing import Contest, Standing
 from normlab.report.fair.sweep import FairSweep
 from normlab.report.settings import spelled
-from normlab.report.tables import cell
-from normlab.report.wording import NOTHING, decimals, failures, interval, number, repeat, score
+from normlab.report.tables import cell, without_score
+from normlab.report.wording import NOTHING, decimals, interval, number, repeat, score
 
 HEADS = (
     "arm",
@@ -99,6 +100,5 @@ def markdown(sweep: FairSweep, contests: Sequence[Contest], facts: Sequence[tupl
         parts.append("\n".join(f"- {cell(line)}" for line in small_print(sweep, contest)))
         if contest.best is not None:
             parts.append(f"The best again:\n\n```sh\n{repeat(contest.best.configuration)}\n```")
-    bad = [f"- `{folder}` {status}: {cell(why)}" for folder, status, why in failures(sweep.runs)]
-    parts += [f"Without a score ({len(bad)}):\n\n" + "\n".join(bad)] if bad else []
+    parts += without_score(failures(sweep.with_settings))
     return "\n\n".join(parts) + "\n"
