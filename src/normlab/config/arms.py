@@ -9,7 +9,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from normlab.config.compose import Composed, compose_job
-from normlab.config.engines import NOT_SEARCHED, check_launcher
+from normlab.config.engines import NOT_SEARCHED, check_launcher, check_pruner
 from normlab.config.fair import check_keys, is_of_fair
 from normlab.config.names import check_name
 from normlab.config.options import GROUPS
@@ -67,7 +67,7 @@ class Arm:
 class Fair:
     """A checked `sweep=fair`. arms: what is compared. Its other fields are the keys under `fair`, see conf/train.yaml.
 
-    pruner: the pruner's keys; None: trials are not pruned.
+    pruner: the pruner's keys; None: trials are not pruned. pruner_name: its option.
     """
 
     arms: tuple[Arm, ...]
@@ -78,11 +78,7 @@ class Fair:
     over: str
     sampler: str
     pruner: dict[str, Any] | None
-
-    @property
-    def pruner_name(self) -> str:
-        """The pruner's option, `none` without one."""
-        return "none" if self.pruner is None else str(self.pruner["_target_"])
+    pruner_name: str
 
     def trial(self, arm: Arm, point: Mapping[str, Any]) -> Job:
         """A tuning run, which leaves the test part alone."""
@@ -124,16 +120,21 @@ def check_fair(arms: tuple[Arm, ...], settings: DictConfig, typed: Sequence[Over
     settings: the sweep's own configuration. typed: the command line. Raises ConfigError.
     """
     keys, chosen = settings.fair, settings.hydra.sweeper.get("pruner")
+    name = settings.hydra.runtime.choices.get("hydra/sweeper/pruner") or "none"
     check_keys(keys, typed, prunes=chosen is not None)
-    pruner: Any = None if chosen is None else OmegaConf.to_container(chosen, resolve=True)
+    if chosen is not None:
+        check_pruner(chosen)
+    pruner: Any = None if name == "none" else OmegaConf.to_container(chosen, resolve=True)
     trials = keys.trials if keys.budget == "trials" else None
-    fair = Fair(arms, trials, keys.seeds, keys.budget, keys.seconds, keys.over, keys.sampler, pruner)
+    fair = Fair(arms, trials, keys.seeds, keys.budget, keys.seconds, keys.over, keys.sampler, pruner, name)
     for arm in arms:
         _check_space(arm, trials)
         _check_over(arm, fair)
         for lines in probes([*arm.overrides, "test=false"], arm.space):
             check_launcher(settings.hydra.launcher, compose_job(lines, arm.source).config)
         fair.fresh(arm, {}, fair.seeds)
+        if pruner is not None and arm.config.score is not None and arm.config.score_mode is None:
+            raise ConfigError(f"score={arm.config.score} with a pruner: set score_mode=max or score_mode=min too")
     return fair
 
 

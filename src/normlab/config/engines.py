@@ -71,17 +71,20 @@ def check_search(engines: DictConfig, space: Space) -> None:
     if isinstance(folders, dict) and folders["subdir"] != "${hydra.job.num}":
         raise ConfigError(f"hydra.sweep.subdir={folders['subdir']}: trial k of a search has folder k; leave it out")
     _check_values("hydra.sweeper", sweeper, ["n_trials", "n_jobs", "seed", "confirm"])
-    _check_values("hydra.sweeper.pruner", sweeper.pruner, sweeper.pruner)
-    if not str(sweeper.pruner._target_).startswith(f"{PRUNERS}."):
-        raise ConfigError(
-            f"hydra.sweeper.pruner._target_={sweeper.pruner._target_}: jobs take Optuna's own pruners alone"
-        )
+    check_pruner(sweeper.pruner)
     sampler = sweeper.sampler
     if not sampler.get("_partial_"):
         raise ConfigError(f"hydra.sweeper.sampler={sampler.get('_target_')}: its yaml needs _partial_: true")
     for key, values in space.items():
         if _name(sampler) == "GridSampler" and isinstance(values, Numbers) and values.step is None:
             raise ConfigError(f"{key}={values}: a grid has no intervals; list values or use range(low,high,step)")
+
+
+def check_pruner(pruner: DictConfig) -> None:
+    """Raises ConfigError for a pruner that is none of Optuna's, or whose keys are out of range."""
+    _check_values("hydra.sweeper.pruner", pruner, pruner)
+    if not str(pruner._target_).startswith(f"{PRUNERS}."):
+        raise ConfigError(f"hydra.sweeper.pruner._target_={pruner._target_}: jobs take Optuna's own pruners alone")
 
 
 def check_sought(sweeper: DictConfig, config: DictConfig) -> None:

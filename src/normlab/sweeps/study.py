@@ -29,18 +29,20 @@ HANDED_OVER = "trial.json"  # in the folder of a job that may be pruned: which t
 PATIENCE = 60  # seconds that a process waits while others write
 
 
-def open_study(path: Path, directions: Sequence[Literal["minimize", "maximize"]]) -> "Study":
-    """The study in a sweep's folder: the one that is there, or a new one."""
+def open_study(path: Path, directions: Sequence[Literal["minimize", "maximize"]], file: str = FILE) -> "Study":
+    """The study in a file of a sweep's folder: the one that is there, or a new one."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(
-        storage=_storage(path / FILE), study_name="study", directions=directions, load_if_exists=True
+        storage=_storage(path / file), study_name="study", directions=directions, load_if_exists=True
     )
 
 
-def hand_over(path: Path, number: int, pruned: bool) -> None:
+def hand_over(path: Path, number: int, pruned: bool, trial: int | None = None, study: str = FILE) -> None:
     """Tells job `number` of the sweep in `path` which trial it is, where trials are pruned.
+
+    trial: its number in the study; None: the job's own. study: that study's file.
 
     A file in the job's folder tells it: that reaches every process of the job with every launcher, and also a person
     who goes on with the job by hand.
@@ -50,7 +52,13 @@ def hand_over(path: Path, number: int, pruned: bool) -> None:
         file.unlink(missing_ok=True)  # an earlier start may have left it
         return
     file.parent.mkdir(exist_ok=True)
-    write_text(file, json.dumps({"study": f"../{FILE}", "trial": number}) + "\n")
+    write_text(file, json.dumps({"study": f"../{study}", "trial": number if trial is None else trial}) + "\n")
+
+
+def trial_of(run_folder: Path, study: str) -> int | None:
+    """The number of the trial that a run is in the study of a file; None for one that is none of its trials."""
+    address = json.loads((run_folder / HANDED_OVER).read_text()) if handed_over(run_folder) else {}
+    return address["trial"] if address.get("study") == f"../{study}" else None
 
 
 def handed_over(run_folder: Path) -> bool:

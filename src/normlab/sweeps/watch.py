@@ -108,13 +108,17 @@ class Watch:
             for number in {*changed, *self.board.running()}:
                 self._report_warnings(number)
             for number in changed:
-                if (status := self.board.status(number)) in FAILED:
-                    error = _first_line(self.board.results[number]["error"])
-                    _complain(f"{self.board.name(number)} {status}: {error}; {place.shown(self._log(number))}")
+                if self.board.status(number) in FAILED:
+                    self._report_failure(number)
             over = [n for n in changed if self.board.is_new(n) and self.board.status(n) in ENDED]
             self.pace.look(self.board.running(), over, time.monotonic())
             if (ended := self.board.count(*ENDED)) != self.ended:
                 self.ended, self.last_end = ended, time.monotonic()
+
+    def _report_failure(self, number: int) -> None:
+        """Prints why a job failed, by its result."""
+        error, status = _first_line(self.board.results[number]["error"]), self.board.status(number)
+        _complain(f"{self.board.name(number)} {status}: {error}; {place.shown(self._log(number))}")
 
     def _report_warnings(self, number: int) -> None:
         """Prints the warnings that a job has logged since the last look; one that several jobs give is printed once."""
@@ -137,8 +141,7 @@ class Watch:
 
     def _state(self) -> str:
         """How the sweep stands, in one line."""
-        counts = [(self.board.count("pruned"), "pruned"), (len(self.board.running()), "running")]
-        counts.append((self.board.count(*FAILED), "failed"))
+        counts = [(self.board.count("pruned"), "pruned"), (len(self.board.running()), "running"), *self._failures()]
         parts = [f"{self.board.count('finished')}/{self.total} done", *_words(counts), self._left(), self._best()]
         return ", ".join(filter(None, parts))
 
@@ -148,14 +151,17 @@ class Watch:
         left = self.pace.left(max(waiting, 0), time.monotonic())
         return "" if left is None or self.ended >= self.total else f"{duration(left)} left"
 
+    def _failures(self) -> list[tuple[int, str]]:
+        """How many jobs have failed, and the word for it."""
+        return [(self.board.count(*FAILED), "failed")]
+
     def _best(self) -> str:
         """What has come out so far, in words."""
         return self.board.best()
 
     def _summary(self) -> str:
         """How the sweep has ended, in one line."""
-        counts = [(self.board.count("finished"), "finished"), (self.board.count("pruned"), "pruned")]
-        counts.append((self.board.count(*FAILED), "failed"))
+        counts = [(self.board.count(status), status) for status in ("finished", "pruned")] + self._failures()
         counts.append((self.total - sum(count for count, _ in counts), "not finished"))
         time_taken, where = duration(time.monotonic() - self.start), str(place.shown(self.path))
         jobs = "1 job" if self.total == 1 else f"{self.total} jobs"

@@ -22,6 +22,10 @@ class Folders:
         self.taken |= {*numbers.values()}
         return [numbers[job] for job in jobs]
 
+    def knows(self, job: Job) -> bool:
+        """Whether a job was begun before."""
+        return any(result["config_hash"] == job.config_hash for result in self.begun.values())
+
     def before(self, number: int) -> dict[str, Any]:
         """The result that a folder held when this began; empty where there was none."""
         return self.begun.get(number, {})

@@ -45,11 +45,13 @@ class Plan:
                 return run
         return next((run for arm in self.arms if (run := arm.next_fresh()) is not None), None)
 
-    def ended(self, number: int) -> ArmRuns:
+    def arm_of(self, run: Run) -> ArmRuns:
+        return next(arm for arm in self.arms if any(each is run for each in (*arm.trials, *arm.fresh)))
+
+    def ended(self, run: Run) -> ArmRuns:
         """Takes note of the end of a run, and returns its arm. Raises ConfigError where arms have different scores."""
-        run = self.runs[number]
-        arm = next(arm for arm in self.arms if run in (*arm.trials, *arm.fresh))
-        arm.ended(run, self.folders.result(number))
+        arm = self.arm_of(run)
+        arm.ended(run, self.folders.result(run.number))
         self.score()
         return arm
 

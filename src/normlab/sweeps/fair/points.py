@@ -42,6 +42,12 @@ def value_at(values: Choices | Numbers, share: float) -> Any:
     whole = isinstance(values.low, int)
     low, high = values.low, values.high + whole  # each whole number has its share, the last one too
     drawn = low * (high / low) ** share if values.log else low + share * (high - low)
-    if whole:
-        return min(int(drawn), values.high)
-    return min(max(float(f"{drawn:.{DIGITS}g}"), values.low), values.high)
+    return shortened(values, int(drawn) if whole else drawn)
+
+
+def shortened(values: Choices | Numbers, value: Any) -> Any:
+    """A drawn value with fewer digits where it is of an interval, and not outside of that."""
+    if isinstance(values, Choices) or values.step is not None:
+        return value
+    kept = value if isinstance(value, int) else float(f"{value:.{DIGITS}g}")
+    return min(max(kept, values.low), values.high)

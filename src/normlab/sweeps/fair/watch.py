@@ -5,6 +5,7 @@ from pathlib import Path
 from normlab.errors import SweepError
 from normlab.folder.identity import REPLICATES
 from normlab.folder.place import shown
+from normlab.sweeps.board import FAILED
 from normlab.sweeps.fair.arm_runs import ArmRuns
 from normlab.sweeps.fair.plan import Plan
 from normlab.sweeps.fair.run import Run, has_diverged
@@ -52,6 +53,15 @@ class FairWatch(Watch):
             names = ", ".join(arm.arm.name for arm in refused)
             raise SweepError(f"{len(refused)} of {len(self.plan.arms)} arms were refused, and not compared: {names}")
 
+    def _report_failure(self, number: int) -> None:
+        """A run that diverged is counted, which is no failure of the sweep."""
+        if not has_diverged(self.board.results[number]):
+            super()._report_failure(number)
+
+    def _failures(self) -> list[tuple[int, str]]:
+        diverged = sum(map(has_diverged, [*self.board.results.values()]))
+        return [(diverged, "diverged"), (self.board.count(*FAILED) - diverged, "failed")]
+
     def _best(self) -> str:
         """How many of the runs that have ended are trials, and how many of those with fresh seeds."""
         counts = {
@@ -80,4 +90,4 @@ def _tuned(arm: ArmRuns) -> str:
         return f"{name}: none {of} has a score, and so it gets no fresh runs"
     best = trials[arm.best]
     point = " ".join(f"{key}={value}" for key, value in best.point.items())
-    return f"{name} tuned: {point}, {best.result['score_name']} {best.score:.4g}, the best {of}"
+    return f"{name} tuned: {point}, {best.result['score_name']} {best.score:.4g}, chosen {of}"
