@@ -208,7 +208,8 @@ def test_a_search_of_jobs_side_by_side(tmp_path):
     optuna = pytest.importorskip("optuna")
     search = ["hydra/sweeper=optuna", "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=4"]
     side = [needs("joblib"), "hydra.sweeper.n_jobs=2", "optimizer.lr=interval(0.01,0.1)"]
-    train("-m", *search, *side, *SHORT, "name=s", cwd=tmp_path)
+    done = train("-m", *search, *side, *SHORT, "name=s", cwd=tmp_path)
+    assert done.stderr == ""
     sweep = tmp_path / "outputs" / "s"
     study = optuna.load_study(study_name="study", storage=f"sqlite:///{sweep / 'study.db'}")
     found = results(sweep)

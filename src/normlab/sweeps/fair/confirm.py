@@ -1,5 +1,6 @@
 """`hydra.sweeper.confirm=`: a search's best trials are run again on fresh seeds before one is called the best."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -116,22 +117,30 @@ class Confirmation:
 
     def summary(self) -> str:
         """Which trial is the best by its fresh runs: of those that diverged least often, the one with the best mean."""
-        search, sign = self.search, -1 if self._direction() == "maximize" else 1
-        ranked = sorted(
-            (trial for trial in self.trials if trial.reached(search.objective)),
-            key=lambda trial: (_diverged(trial), sign * fmean(trial.reached(search.objective))),
+        seeds, ranks = self.seeds, {trial.trial.number: self._rank(trial) for trial in self.trials}
+        ranked = sorted(self.trials, key=lambda trial: ranks[trial.trial.number])
+        first = [trial for trial in ranked if ranks[trial.trial.number] == ranks[ranked[0].trial.number]]
+        lines = [f"on {seeds} seed{'s' * (seeds > 1)} that the search did not use:"]
+        lines += [f"  {self._line(trial)}" for trial in ranked]
+        by = f"by {self._name} on fresh seeds"
+        if len(first) == 1:
+            return "\n".join([*lines, f"best {by}: {first[0].trial.number}, {first[0].arm.name}"])
+        return "\n".join(
+            [*lines, f"nobody is best {by}: {', '.join(str(each.trial.number) for each in first)} are equal"]
         )
-        lines = [f"  {self._line(trial)}" for trial in ranked or self.trials]
-        head = f"on {self.seeds} seed{'s' * (self.seeds > 1)} that the search did not use:"
-        if not ranked:
-            return "\n".join([head, *lines, "no trial is the best: none has reached its objective again"])
-        return "\n".join([head, *lines, f"best: {ranked[0].trial.number}, {ranked[0].arm.name}"])
+
+    def _rank(self, confirmed: Confirmed) -> tuple[int, float]:
+        """What is lower for a better trial."""
+        reached = confirmed.reached(self.search.objective)
+        mean = fmean(reached) if reached else -math.inf if self._is_raised else math.inf
+        return _diverged(confirmed), -mean if self._is_raised else mean
 
     def _confirmed(self, trial: "FrozenTrial", folders: Folders) -> Confirmed:
         search, point = self.search, dict(trial.params)
-        chosen = [f"{key}={show(value)}" for key, value in point.items()]
+        settings = {key: show(value) for key, value in point.items()}
+        chosen = [f"{key}={value}" for key, value in settings.items()]
         lines = (*search.fixed, *chosen)
-        arm = Arm(" ".join(chosen), {}, lines, search.space, compose_job(lines, search.source), search.source)
+        arm = Arm(" ".join(chosen), settings, lines, search.space, compose_job(lines, search.source), search.source)
         jobs = [arm.job({"seed": arm.config.seed + replicate}) for replicate in range(1, self.seeds + 1)]
         fresh = []
         for job, number in zip(jobs, folders.place(jobs), strict=True):
@@ -140,13 +149,20 @@ class Confirmation:
         own = known_result(search.path / str(trial.number))
         return Confirmed(arm, Run(arm.job({}), trial.number, point, True, True, own), fresh)
 
-    def _direction(self) -> str:
-        return direction(self.search.objective, self.search.settings.score_mode)
+    @property
+    def _is_raised(self) -> bool:
+        return direction(self.search.objective, self.search.settings.score_mode) == "maximize"
+
+    @property
+    def _name(self) -> str:
+        """The objective's own name, val/acc for the score."""
+        named = self.search.objective
+        return self.trials[0].trial.result["score_name"] if named == "score" else named
 
     def _line(self, confirmed: Confirmed) -> str:
         """A trial's number, the mean and sd that it reached with fresh seeds, in the search, and on the test part."""
         first, objective = confirmed.trial.result, self.search.objective
-        name = first["score_name"] if objective == "score" else objective
+        name = self._name
         (searched,) = values(first, [objective]) or [float("nan")]
         parts = [f"{name} {_spread(confirmed.reached(objective))} (in the search {searched:.4g})"]
         test = f"test/{name.rpartition('/')[2]}"
@@ -158,8 +174,6 @@ class Confirmation:
 
     def _write(self) -> None:
         search, hydra = self.search, self.search.settings.hydra
-        first = self.trials[0].trial.result
-        by_score = search.objective == "score"
         choices = hydra.runtime.choices
         write_record(
             search.path,
@@ -173,8 +187,8 @@ class Confirmation:
                 "over": "seed",
                 "sampler": choices["hydra/sweeper/sampler"],
                 "pruner": choices["hydra/sweeper/pruner"],
-                "score": first["score_name"] if by_score else search.objective,
-                "score_mode": first["score_mode"] if by_score else self._direction()[:3],
+                "score": self._name,
+                "score_mode": "max" if self._is_raised else "min",
                 "arms": [arm_record(trial.arm, [trial.trial], 0, trial.fresh) for trial in self.trials],
             },
         )

@@ -31,6 +31,7 @@ class JoblibLauncher(Beside):
         self.made = 0  # how many workers there are
         self.free: list[_Worker] = []
         self.busy: dict[Future[JobReturn], _Worker] = {}
+        atexit.register(self.free.clear)  # loky complains of a worker that is there when modules are taken down
 
     def _prepare(self, most: int | None) -> int:
         from joblib import cpu_count
