@@ -125,11 +125,11 @@ def test_a_network_that_takes_images_refuses_a_table_and_names_others(model, qui
 
 
 PAIRS = [
-    ["optimizer=adamw", "scheduler=cosine", "data=wine"],
-    ["optimizer=sgd", "scheduler=none", "data=diabetes"],
+    ["optimizer=adamw", "scheduler=cosine", "data=wine", "callbacks=ema"],
+    ["optimizer=sgd", "scheduler=none", "data=diabetes", "callbacks=[swa,freeze_statistics]"],
     ["optimizer=adamw", "scheduler=onecycle", "steps_per_execution=4"],
     ["scheduler=step", "data=breast_cancer"],
-    ["scheduler=plateau", "data=wine"],
+    ["scheduler=plateau", "data=wine", "callbacks=[precise_bn,momentum_schedule]"],
     ["callbacks=[early_stopping,lr_monitor,model_summary]", "logger=tensorboard"],
     ["trainer=cpu", "trainer.max_epochs=1", "data=breast_cancer"],
     ["trainer=overfit", "trainer.max_epochs=2"],

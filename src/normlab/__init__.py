@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from normlab.errors import ConfigError
     from normlab.norms.common.base import Norm
     from normlab.norms.common.declaration import Declaration, declaration
+    from normlab.norms.common.estimate import estimate_statistics
     from normlab.norms.common.fold import fold
     from normlab.norms.common.replace import replace_norms
     from normlab.report.frame import runs
@@ -36,6 +37,7 @@ __all__ = [
     "Regress",
     "compose",
     "declaration",
+    "estimate_statistics",
     "fold",
     "freeze",
     "load",
@@ -55,6 +57,7 @@ HOMES = {
     "Regress": "tasks.regress",
     "compose": "config.compose",
     "declaration": "norms.common.declaration",
+    "estimate_statistics": "norms.common.estimate",
     "fold": "norms.common.fold",
     "freeze": "tasks.freezing",
     "load": "runner.loaded",

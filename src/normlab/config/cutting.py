@@ -22,6 +22,11 @@ def check_cutting(config: DictConfig) -> None:
     ):
         if OmegaConf.select(config, key) == value:
             raise ConfigError(f"{key}={show(value)} cannot be combined with trainer.strategy=fsdp; use {remedy}")
+    for averaging in {"ema", "swa"} & {*config.callbacks}:
+        raise ConfigError(
+            f"callbacks={averaging} keeps a whole average in each process, and trainer.strategy=fsdp cuts the network: "
+            "use trainer.strategy=ddp"
+        )
 
 
 def check_several(config: DictConfig, processes: int | str) -> None:

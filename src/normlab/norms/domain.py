@@ -9,7 +9,7 @@ from normlab.distributed import collectives
 from normlab.norms.common.base import Norm
 from normlab.norms.common.declaration import BATCH, Declaration
 from normlab.norms.common.layer import UnfoldableEps
-from normlab.norms.common.running import SeveralNorms
+from normlab.norms.common.running import RunningNorm, SeveralNorms
 from normlab.norms.common.tracing import leaf
 
 
@@ -32,10 +32,15 @@ class DomainLayer(SeveralNorms):
             )
         return super().eps
 
+    @property
+    def in_use(self) -> RunningNorm:
+        """The set of the next batch's domain."""
+        return self.sets[self.domain]
+
     @leaf
     def forward(self, x: Tensor) -> Tensor:  # (N, C, *space) -> the same
         self.check_input(x)
-        chosen = self.sets[self.domain]
+        chosen = self.in_use
         return chosen.normalize(x) if self.training else chosen.evaluate(x)
 
 

@@ -12,6 +12,7 @@ from normlab.norms.common.checkpointing import moves_statistics
 from normlab.norms.common.declaration import BATCH, Declaration
 from normlab.norms.common.derived import Derived, again, derived, gradients
 from normlab.norms.common.moments import moments
+from normlab.norms.common.population import Population
 from normlab.norms.common.rows import affine, of_rows, pooled, positive_part, row_sums, space_axes
 
 
@@ -75,6 +76,10 @@ class EvoNormB0Layer(ActivatingNorm):
         a, b = (batch_var + self._eps).sqrt(), (var + self._eps).sqrt()
         weight, bias, v, a = (values.unsqueeze(0) for values in (self.weight, self.bias, self.v, a))
         return derived(_ByTheLarger, x, way, weight, bias, v, a, b)
+
+    def take_over(self, population: Population, of_batch: bool) -> None:
+        """See `normlab.norms.common.population.take_over`."""
+        self.running_var.copy_(population.biased_variance if of_batch else population.variance)
 
     def _of_batch(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         """The batch's biased variance (C,) from its rows' moments; the running one follows the unbiased."""

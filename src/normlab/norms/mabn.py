@@ -14,6 +14,7 @@ from normlab.norms.common.checkpointing import check_first_pass
 from normlab.norms.common.declaration import BATCH, Declaration
 from normlab.norms.common.layer import NormLayer
 from normlab.norms.common.moments import piece_moments, piece_sums
+from normlab.norms.common.population import Population
 from normlab.norms.common.rows import affine, of_rows
 from normlab.norms.common.tracing import check_not_exported, kept, leaf
 
@@ -128,6 +129,10 @@ class MABNLayer(NormLayer):
         r, rstd = self._follow(x.detach())
         past = self.products, self.num_backwards_tracked, self.option.average_from
         return _ByMovingAverage.apply(x, self.weight, self.bias, r, rstd, *past)  # pyright: ignore
+
+    def take_over(self, population: Population, of_batch: bool) -> None:
+        """See `normlab.norms.common.population.take_over`."""
+        self.running_square.copy_(population.biased_variance + population.mean.square())
 
     @torch.no_grad()
     def _follow(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from normlab.norms.common.base import Norm
 from normlab.norms.common.checkpointing import moves_statistics
 from normlab.norms.common.declaration import BATCH, Declaration
 from normlab.norms.common.layer import NormLayer, in_float32
+from normlab.norms.common.population import Population
 from normlab.norms.common.running import tracking_factor
 from normlab.norms.common.tracing import check_not_exported, leaf
 
@@ -119,9 +120,17 @@ class WhiteningLayer(NormLayer):
         # a copy in the memory format of x
         return torch.empty_like(x).copy_(y.view(self.num_features, x.shape[0], *x.shape[2:]).transpose(0, 1))
 
+    def take_over(self, population: Population, of_batch: bool) -> None:
+        """See `normlab.norms.common.population.take_over`."""
+        eye = torch.eye(self.size, dtype=population.mean.dtype, device=population.mean.device)
+        self.running_mean.copy_(population.mean)
+        self.running_whitening.copy_(self._inverse_root(population.covariance + self._eps * eye))
+
     def _whitening(self, centred: Tensor) -> Tensor:
         eye = torch.eye(self.size, dtype=centred.dtype, device=centred.device)
-        cov = torch.baddbmm(self._eps * eye, centred, centred.mT, alpha=1 / centred.shape[2])
+        return self._inverse_root(torch.baddbmm(self._eps * eye, centred, centred.mT, alpha=1 / centred.shape[2]))
+
+    def _inverse_root(self, cov: Tensor) -> Tensor:
         if self.option.method == "eigh":
             check_not_exported(f"{self.name}, method=eigh")
             return EighInverseRoot.apply(cov, self._eps)

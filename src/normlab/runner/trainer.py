@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import LearningRateMonitor, StochasticWeightAveraging
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -18,13 +18,14 @@ from torch.nn.parallel import DistributedDataParallel
 from normlab.callbacks.epoch_seed import EpochSeed
 from normlab.callbacks.merge_statistics import MergeStatistics
 from normlab.callbacks.modes import ModeGuard
+from normlab.callbacks.prediction_time import PredictionTime
 from normlab.callbacks.progress import TrainingProgress
 from normlab.callbacks.record import Record
 from normlab.callbacks.same_config import SameConfig
 from normlab.callbacks.tags import Tags
 from normlab.callbacks.thaw import Thaw
 from normlab.config.cutting import check_several, cuts
-from normlab.config.instantiate import make_node, offer
+from normlab.config.instantiate import locate, make_node, offer
 from normlab.distributed import devices
 from normlab.errors import ConfigError
 from normlab.folder.files import OUR_TRAINER_KEYS
@@ -90,12 +91,16 @@ def make_trainer(
     if config.action == "fit":
         following = {"monitor": record.score, "mode": record.mode, "run_folder": folder}
         added = [offer(node, f"callbacks.{name}", following) for name, node in config.callbacks.items()]
+        _refuse_in_fit([*callbacks, *added])
         loggers = [offer(node, f"logger.{name}", {"save_dir": folder}) for name, node in config.logger.items()]
         core.append(record)
         if task.thawing is not None:
             core.append(Thaw(task.thawing, config.thaw_at, modes))
         if handed_over(folder) and not config.extend:
             added.append(Pruning(record))
+    if config.action == "test":
+        made = (make_node(node, f"callbacks.{name}") for name, node in config.callbacks.items() if _is_for_test(node))
+        added = [*made]
     if config.action == "lr_find":
         settings.max_epochs = 1000  # the finder ends by steps, before this
         settings.check_val_every_n_epoch = 1001  # it looks at the training loss alone
@@ -160,6 +165,21 @@ def _refuse_per_batch(callbacks: Sequence[Callback], steps: int) -> None:
         if overridden:
             name = type(callback).__name__
             raise ConfigError(f"callbacks: {name} acts in {overridden[0]}; with steps_per_execution={steps} use 1")
+
+
+def _is_for_test(node: DictConfig) -> bool:
+    return issubclass(locate(node._target_, "callbacks"), PredictionTime)
+
+
+def _refuse_in_fit(callbacks: Sequence[Callback]) -> None:
+    for callback in callbacks:
+        if isinstance(callback, PredictionTime):
+            raise ConfigError(f"callbacks: {type(callback).__name__} acts in action=test; leave it out of the training")
+        if isinstance(callback, StochasticWeightAveraging):
+            raise ConfigError(
+                "callbacks: Lightning's StochasticWeightAveraging estimates statistics for torch's own batch norm "
+                "alone, and other norms would keep those of other weights than are saved; use callbacks=swa"
+            )
 
 
 def steps_per_call(config: DictConfig) -> int:
