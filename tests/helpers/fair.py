@@ -29,7 +29,7 @@ def make_fair(path, trials, fresh, *typed, keys=("norm",), spaces=None, refused=
         own, runs, points = fresh.get(arm, []), [], rates(len(scores))
         for score, rate in zip(scores, points, strict=True):
             line = ["model=net", "data=wine", *chosen, f"{KEY}={rate}", "seed=0", *typed]
-            _run(path / str(count), line, score, {})
+            make_job(path / str(count), line, score, {})
             runs.append({"job": count, "point": {KEY: rate}})
             count += 1
         known = [place for place, score in enumerate(scores) if score is not None]
@@ -38,7 +38,7 @@ def make_fair(path, trials, fresh, *typed, keys=("norm",), spaces=None, refused=
         for replicate, score in enumerate(own, 1):
             line = ["model=net", "data=wine", *chosen, f"{KEY}={points[best]}", f"{over}={replicate}", *typed]
             tested = {} if score is None else {"test/acc": score}
-            _run(path / str(count), line, None if score is None else scores[best], tested)
+            make_job(path / str(count), line, None if score is None else scores[best], tested)
             again.append({"job": count, "replicate": replicate})
             count += 1
         tuned = None if best is None else {"trial": best} | runs[best]
@@ -58,7 +58,7 @@ def make_fair(path, trials, fresh, *typed, keys=("norm",), spaces=None, refused=
     return path
 
 
-def _run(path, typed, score, metrics):
+def make_job(path, typed, score, metrics):
     """A run folder with the keys that a report of a fair sweep reads; `make_run` composes a whole configuration."""
     values = dict(line.split("=", 1) for line in typed)
     data = {"split_seed": int(values.get("data.split_seed", 0)), "val_fraction": 0.2, "test_fraction": 0.2}

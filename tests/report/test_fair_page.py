@@ -1,22 +1,33 @@
 """The page of a fair sweep: what it says of made-up runs, of broken ones and of damaged files."""
 
+import json
 import re
 
 import numpy as np
 import pytest
-from helpers.fair import KEY, make_fair, rates
+import vl_convert
+from helpers.fair import KEY, make_fair, make_job, rates
 from helpers.reports import make_run, page_text, rows
 from scipy import stats
 
 from normlab.errors import ConfigError
 from normlab.report import write_report
+from normlab.report.fair import charts
+from normlab.report.fair.numbers import curves
 from normlab.report.fair.standing import LUCK, contests, ranked
 from normlab.report.fair.sweep import read_sweep
+from normlab.report.fair.tables import markdown
 from normlab.report.fair.words import across
 
 TRIALS = {"batch": [0.80, 0.90, 0.895, None], "group": [0.70, 0.92, 0.80, 0.60], "none": [0.5, 0.6, None, None]}
 FRESH = {"batch": [0.950, 0.953, 0.950, 0.940, 0.953], "group": [0.909, 0.903, 0.909, 0.908, 0.908]}
 FRESH["none"] = [0.610, 0.613, 0.606, 0.609, 0.607]
+
+
+def words_of(sweep):
+    """summary.md on one line: what the page says, without the time that drawing it takes."""
+    read = read_sweep(sweep)
+    return " ".join(markdown(read, contests(read), []).split()).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def said(report, name):
@@ -91,25 +102,21 @@ def test_an_arm_that_lost_fresh_runs_is_named_and_has_no_letter(tmp_path):
 
 def test_an_arm_of_which_every_trial_was_lost_stands_last(tmp_path):
     trials, fresh = TRIALS | {"none": [None] * 4}, {arm: FRESH[arm] for arm in ("batch", "group")}
-    write_report([make_fair(tmp_path / "s", trials, fresh)])
-    text = page_text(tmp_path / "s")
+    text = words_of(make_fair(tmp_path / "s", trials, fresh))
     assert "Every trial of none was lost, and so there is no setting to run again." in text
     assert "batch is best" in text
-    assert rows(tmp_path / "s")[-1]["trials_lost"] == "4"
+    assert "| none | – | – | – | – | 0 | – | 4 of 4 | – |" in text
 
 
 def test_a_sweep_under_way_says_so(tmp_path):
     fresh = {"batch": FRESH["batch"], "group": FRESH["group"][:3]}
-    write_report([make_fair(tmp_path / "s", TRIALS, fresh)])
-    text = page_text(tmp_path / "s")
+    text = words_of(make_fair(tmp_path / "s", TRIALS, fresh))
     assert "The sweep is not at its end: fresh runs of group and none are to come." in text
-    write_report([make_fair(tmp_path / "t", TRIALS, {"batch": []})])
-    assert "No arm has a test score yet." in page_text(tmp_path / "t")
+    assert "No arm has a test score yet." in words_of(make_fair(tmp_path / "t", TRIALS, {"batch": []}))
 
 
 def test_one_fresh_seed_says_nothing_about_noise(tmp_path):
-    write_report([make_fair(tmp_path / "s", TRIALS, {arm: scores[:1] for arm, scores in FRESH.items()})])
-    text = page_text(tmp_path / "s")
+    text = words_of(make_fair(tmp_path / "s", TRIALS, {arm: scores[:1] for arm, scores in FRESH.items()}))
     assert "batch leads with test/acc 0.950 (one fresh run)." in text
     assert "nothing is known about noise" in text
     assert "more than noise" not in text
@@ -187,8 +194,8 @@ def test_over_five_data_sets_arms_are_ranked(tmp_path):
     critical = stats.studentized_range.ppf(0.95, 3, np.inf) / np.sqrt(2) * np.sqrt(3 * 4 / 6 / 5)
     assert result.critical == pytest.approx(critical)
     assert across(found).startswith(
-        "Over 5 data sets batch has the best mean rank, 1.20; it cannot be told from group, and is told from the other "
-        f"1 arm (critical difference {critical:.2f}, Nemenyi at 5 %; Friedman’s test that all are equal: p = 0.015)."
+        "Over 5 data sets batch has the best mean rank, 1.20, not told from group, and told from the other 1 arm "
+        f"(critical difference {critical:.2f}, Nemenyi at 5 %; Friedman’s test that all are equal: p = 0.015)."
     )
     write_report([sweep])
     assert "Over 5 data sets batch has the best mean rank" in page_text(sweep)
@@ -203,26 +210,69 @@ def test_a_lost_run_counts_as_the_worst_score_of_its_data_set(tmp_path):
     assert result.mean == pytest.approx([1.2, 1.8, 3.0])  # (0.9 + 0.1) / 2 is behind 0.805
 
 
-def test_a_confirmed_search_has_no_section_on_tuning(tmp_path):
-    trials = {"batch": [0.9], "group": [0.8]}
-    sweep = make_fair(tmp_path / "s", trials, {arm: FRESH[arm] for arm in trials}, confirm=True, sampler="tpe")
+def test_a_confirmed_search_is_named_by_its_points_and_shows_the_search(tmp_path):
+    """As hydra.sweeper.confirm writes it: arms without settings, each with the one trial that it is."""
+    sweep = make_fair(tmp_path / "s", {"batch": [0.90, 0.80, 0.70]}, {"batch": []})
+    content = json.loads((sweep / "fair.json").read_text())
+    number, arms = 3, []
+    for trial, scores in enumerate((FRESH["group"], FRESH["batch"])):
+        value = rates(3)[trial]
+        runs = [number + place for place in range(5)]
+        for seed, (job, score) in enumerate(zip(runs, scores, strict=True), 1):
+            make_job(sweep / str(job), ["norm=batch", f"{KEY}={value}", f"seed={seed}"], 0.9, {"test/acc": score})
+        number += 5
+        own = {"job": trial, "point": {KEY: value}}
+        fresh = [{"job": job, "replicate": seed} for seed, job in enumerate(runs, 1)]
+        arms.append(content["arms"][0] | {"name": f"{KEY}={value}", "settings": {}, "trials": [own], "fresh": fresh})
+        arms[-1]["tuned"] = own | {"trial": 0}
+    changed = {"confirm": True, "sampler": "tpe", "trials": 1, "seeds": 5, "arms": arms, "keys": [KEY]}
+    (sweep / "fair.json").write_text(json.dumps(content | changed))
     found = contests(read_sweep(sweep))
     assert found[0].comparison.overlap == 0.0  # what was confirmed is a setting, and was not tuned
     write_report([sweep])
     text = page_text(sweep)
+    best = f"lr={rates(3)[1]:.5g}"
+    assert f"{best} is best: test/acc 0.949" in text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "the 2 best trials of a search by val/acc (tpe) run again on 5 fresh seeds" in text
     assert "Compared are the 2 trials that a search by val/acc ended with." in text
+    assert "val/acc in the search" in text
+    assert "The search, key by key" in text
     assert "How hard" not in text
+
+
+def test_equal_scores_in_single_precision_share_the_first_place(tmp_path):
+    fresh = {"batch": [0.9, 0.8, 0.7], "group": [0.7, 0.9 + 2e-8, 0.8]}
+    assert "Nobody is best: group and batch share test/acc 0.800 (mean over fresh seeds)." in words_of(
+        make_fair(tmp_path / "s", TRIALS, fresh)
+    )
 
 
 def test_splits_share_samples_with_tuning_and_the_page_says_so(tmp_path):
     sweep = make_fair(tmp_path / "s", TRIALS, FRESH, over="data.split_seed")
-    write_report([sweep])
-    text = page_text(sweep)
+    text = words_of(sweep)
     assert "mean ± sd over 5 fresh splits" in text
     assert "was in part trained on or validated on when the arms were tuned" in text
     assert "Nadeau and Bengio" in text
 
 
 def test_tuned_to_the_end_of_the_space_is_a_caveat(tmp_path):
-    write_report([make_fair(tmp_path / "s", TRIALS | {"group": [0.9, 0.8, 0.7, 0.6]}, FRESH)])
-    assert "group was tuned to the lowest optimizer.lr that was tried; beyond" in page_text(tmp_path / "s")
+    assert "The tuned optimizer.lr of group is the lowest that was tried" in words_of(
+        make_fair(tmp_path / "s", TRIALS | {"group": [0.9, 0.8, 0.7, 0.6]}, FRESH)
+    )
+
+
+def test_vega_draws_every_trial_and_puts_lost_ones_at_the_edge(tmp_path):
+    """Rendered by vl-convert without a browser, which labels each mark with its data."""
+    found = curves(contests(read_sweep(make_fair(tmp_path / "s", TRIALS, FRESH)))[0].standings, KEY, 3)
+    svg = vl_convert.vegalite_to_svg(charts.trials(found, KEY, True, "val/acc", False).drawing)
+    points = re.findall(r'aria-label="([^"]*)" role="graphics-symbol" aria-roledescription="point"', svg)
+    drawn = [dict(part.split(": ") for part in label.split("; ")) for label in points]
+    placed = {(each["arm"], float(each[KEY])): each for each in drawn}
+    assert len(drawn) == len(placed) == 12
+    for arm, scores in TRIALS.items():
+        for rate, score in zip(rates(4), scores, strict=True):
+            mark = placed[arm, rate]
+            kind = "lost" if score is None else "off" if (arm, score) == ("none", 0.5) else None
+            assert mark.get("kind") == kind
+            if kind is None:
+                assert float(mark["val/acc"]) == score

@@ -17,7 +17,7 @@ from normlab.report.settings import DATA_KEYS, DIGITS, Settings, label, settings
 from normlab.report.statistics import INF, Estimate, estimate
 
 SHARES = ("acc", "f1", "auroc")  # scores from 0 to 1
-EQUAL = 1e-12  # means that differ by no more than rounding count as equal
+EQUAL = 1e-7  # means that differ by no more count as equal: scores are rounded to single precision
 
 
 @dataclass(eq=False)

@@ -75,7 +75,8 @@ def trials(curves: Sequence[Curve], key: str, log: bool, score: str, minimized: 
     kind = alt.Shape("kind:N", legend=None, scale=kinds)
     crosses = alt.Chart(inline([*columns, "kind"], off)).mark_point(size=36, strokeWidth=1.8, filled=False)
     crosses = crosses.encode(x=x, y=y, color=colour, shape=kind, opacity=front, tooltip=tips)
-    drawing = spec(alt.layer(line, dots.add_params(over), crosses), height=320)
+    layers = alt.layer(line, dots.add_params(over), crosses).resolve_scale(shape="independent")
+    drawing = spec(layers, height=320)
     count = sum(len(curve.points) for curve in curves)
     says = f"{score} of {count} trials against {key}, a line for each of {len(names)} arms."
     cells = [(c.name, shortened(f"{value:.10g}"), what) for c in curves for value, _, what in c.points]

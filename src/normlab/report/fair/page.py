@@ -9,15 +9,19 @@ from normlab.report import wording
 from normlab.report.all_runs import runs_grid
 from normlab.report.chart import Chart
 from normlab.report.curves import curves as learning_curves
+from normlab.report.effects import effects
 from normlab.report.failed import failures
 from normlab.report.fair import charts, numbers, tables, words
+from normlab.report.fair.searched import searched
 from normlab.report.fair.small_print import small_print
 from normlab.report.fair.space import numbers_of, shown_key
 from normlab.report.fair.standing import Contest, ranked
 from normlab.report.fair.sweep import FairSweep
+from normlab.report.parallel import parallel
 from normlab.report.render import Page, Placed
 from normlab.report.scores import scores
 from normlab.report.settings import spelled
+from normlab.report.study_charts import study_charts
 
 Place = Callable[[Chart | None], Placed | None]
 
@@ -47,6 +51,8 @@ def page(sweep: FairSweep, contests: Sequence[Contest], facts: Sequence[tuple[st
         facts=facts,
         failures=failures(settings),
         runs=made.grid(runs_grid(settings, sweep.score, tests, place)) if settings else None,
+        confirm=sweep.confirm,
+        **_by_key(sweep, made.place),
     )
 
 
@@ -62,8 +68,8 @@ def _section(sweep: FairSweep, contest: Contest, place: Place) -> dict[str, Any]
         "fine": small_print(sweep, contest),
         "units": comparison.blocks.units,
         "score_name": comparison.score_name,
-        "heads": tables.heads(contest),
-        "rows": tables.rows(contest),
+        "heads": tables.heads(sweep, contest),
+        "rows": tables.rows(sweep, contest),
         "scores": place(scores(comparison)) if comparison.ranked else None,
         "tuning": None if sweep.confirm else _tuning(sweep, contest, place),
         "curves": panels
@@ -75,6 +81,19 @@ def _section(sweep: FairSweep, contest: Contest, place: Place) -> dict[str, Any]
             "rows": panels.rows,
         },
         "repeat": wording.repeat(best.configuration) if best else None,
+    }
+
+
+def _by_key(sweep: FairSweep, place: Place) -> dict[str, Any]:
+    """The charts of all tuned keys, where there are several, and those of a search's study."""
+    studies, missing = study_charts(sweep.folder) if sweep.confirm else ([], None)
+    comparisons = searched(sweep)
+    lines = [chart for each in comparisons if (chart := parallel(each)) is not None]
+    return {
+        "effects": [(key, caption, place(chart)) for each in comparisons for key, caption, chart in effects(each)],
+        "parallels": [place(replace(chart, elsewhere="the table of all runs")) for chart in lines],
+        "studies": [(title, caption, place(chart)) for title, caption, chart in studies],
+        "missing": missing,
     }
 
 

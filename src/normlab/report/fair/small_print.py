@@ -48,14 +48,15 @@ def _tuning(sweep: FairSweep, contest: Contest) -> Iterator[str]:
             "no test score, and others that it tried may be as good."
         )
         return
+    outermost: dict[tuple[str, str], list[Standing]] = {}
     for each in contest.standings:
         key = only_key(each.arm)
-        if key is None or each.arm.tuned is None:
-            continue
-        at = at_end(numbers(each.arm, key), float(each.arm.tuned.point[key]))
-        if at:
-            label = each.configuration.label
-            yield f"{label} was tuned to the {at} {key} that was tried; beyond the space it may do better."
+        if key is not None and each.arm.tuned is not None:
+            end = at_end(numbers(each.arm, key), float(each.arm.tuned.point[key]))
+            outermost.setdefault((end, key), []).append(each)
+    for (end, key), arms in outermost.items():
+        if end:
+            yield f"The tuned {key} of {named(arms)} is the {end} that was tried; a wider space may hold a better one."
     yield (
         "Each setting was chosen by single trainings, so with other trials an arm may get another one. Intervals are "
         f"widened for that, by {LUCK} of the variance of a run, which is what simulated sweeps need; an arm with a "

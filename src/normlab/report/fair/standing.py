@@ -82,7 +82,7 @@ class Contest:
 
 
 def tested_metric(score: str) -> str:
-    """The test metric that belongs to a tuning score: `test/acc` of `val/acc`."""
+    """The test metric that belongs to a tuning score: `test/acc` of `val/acc`; `seconds` has none but itself."""
     return "test/" + score.partition("/")[2] if "/" in score else score
 
 
@@ -125,8 +125,9 @@ def _contest(sweep: FairSweep, data: Settings, keys: list[str], arms: Sequence[A
 
 
 def tested(run: Run, name: str) -> Run:
-    """The same run with a test metric as its score."""
-    return replace(run, score=run.metrics.get(name) if run.status == "finished" else None, score_name=name)
+    """The same run with a test metric as its score, or with another figure that a search was for."""
+    known = {"seconds": run.seconds, "parameters": run.parameters} | run.metrics
+    return replace(run, score=known.get(name) if run.status == "finished" else None, score_name=name)
 
 
 def _standing(arm: Arm, configuration: Configuration, letters: str) -> Standing:

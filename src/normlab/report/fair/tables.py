@@ -14,17 +14,7 @@ from normlab.report.settings import spelled
 from normlab.report.tables import cell, without_score
 from normlab.report.wording import NOTHING, decimals, interval, number, repeat, score
 
-HEADS = (
-    "arm",
-    "tuned",
-    "{score}",
-    "95 % interval",
-    "letters",
-    "fresh {units}",
-    "lost (95 %)",
-    "lost trials",
-    "seconds",
-)
+LAST = ("lost (95 %)", "lost trials", "seconds")  # the last columns
 
 
 def table(contests: Sequence[Contest]) -> pd.DataFrame:
@@ -59,22 +49,26 @@ def _figures(contest: Contest, standing: Standing) -> dict[str, Any]:
     }
 
 
-def heads(contest: Contest) -> list[str]:
+def heads(sweep: FairSweep, contest: Contest) -> list[str]:
     """What the columns of `rows` are called."""
-    names = {"score": contest.comparison.score_name, "units": contest.comparison.blocks.units}
-    return [head.format(**names) for head in HEADS]
+    comparison = contest.comparison
+    second = f"{sweep.score} in the search" if sweep.confirm else "tuned"
+    units = f"fresh {comparison.blocks.units}"
+    return ["arm", second, comparison.score_name, "95 % interval", "letters", units, *LAST]
 
 
-def rows(contest: Contest) -> list[list[str]]:
+def rows(sweep: FairSweep, contest: Contest) -> list[list[str]]:
     """The table of the arms in words, the best first."""
-    return [_row(contest, standing) for standing in contest.standings]
+    return [_row(sweep, contest, standing) for standing in contest.standings]
 
 
-def _row(contest: Contest, standing: Standing) -> list[str]:
+def _row(sweep: FairSweep, contest: Contest, standing: Standing) -> list[str]:
     configuration, places = standing.configuration, decimals(contest.comparison)
+    tuned = standing.arm.tuned
+    searched = tuned.run.score if tuned is not None and tuned.run is not None else None
     return [
         configuration.label,
-        words.point(standing),
+        number(searched, places) if sweep.confirm else words.point(standing),
         score(configuration.score, places),
         interval(configuration.score, places),
         standing.letters or ("†" if configuration.lost and configuration.scores else NOTHING),
@@ -94,7 +88,8 @@ def markdown(sweep: FairSweep, contests: Sequence[Contest], facts: Sequence[tupl
     for contest in contests:
         parts += [f"## {spelled(contest.comparison.data)}"] if contest.comparison.data else []
         parts.append(f"**{cell(words.headline(contest))}** {cell(' '.join(words.lead(contest)))}".strip())
-        lines = [heads(contest), ["---"] * len(HEADS), *rows(contest)]
+        names = heads(sweep, contest)
+        lines = [names, ["---"] * len(names), *rows(sweep, contest)]
         parts.append("\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines))
         parts += [f"> {cell(quote)}"] if (quote := words.quote(sweep, contest)) else []
         parts.append("\n".join(f"- {cell(line)}" for line in small_print(sweep, contest)))

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from normlab.report.fair.space import within
 from normlab.report.fair.standing import Contest, Standing, ranked
 from normlab.report.fair.sweep import FairSweep
-from normlab.report.fair.tuning import leaders
+from normlab.report.fair.tuning import leaders as leaders_by_trials
 from normlab.report.settings import option, shortened, spelled
 from normlab.report.wording import NOTHING, counted, decimals, interval, listed, number, score
 
@@ -32,8 +32,9 @@ def headline(contest: Contest) -> str:
         return "No arm has a test score yet."
     places, units = decimals(comparison), comparison.blocks.units
     if best is None:
-        shared = number(comparison.ranked[0].score.mean, places)
-        return f"Nobody is best: the leaders share {comparison.score_name} {shared}."
+        leaders = listed([each.label for each in comparison.first])
+        mean = number(comparison.ranked[0].score.mean, places)
+        return f"Nobody is best: {leaders} share {comparison.score_name} {mean} (mean over fresh {units})."
     name, count = best.configuration.label, best.configuration.score.count
     over = f"mean ± sd over {count} fresh {units}" if count > 1 else "one fresh run"
     reached = f"{comparison.score_name} {score(best.configuration.score, places)} ({over})"
@@ -80,10 +81,13 @@ def quote(sweep: FairSweep, contest: Contest) -> str:
     told = [f"told from {listed([each.configuration.label for each in beaten])}"] if beaten else []
     told += [f"not told from {listed([each.configuration.label for each in level])}"] if level else []
     verdict = f", {' and '.join(told)} by Tukey’s studentized range at 5 %" if told else ""
+    how = f"each of {counted(len(contest.standings), 'arm')} tuned by {_tuned_by(sweep)} and then"
+    if sweep.confirm:
+        how = f"the {len(contest.standings)} best trials of a search by {sweep.score} ({sweep.sampler})"
+    setting = "" if sweep.confirm else f" ({point(best)})"
     return (
-        f"{_fixed(contest)}, each of {counted(len(contest.standings), 'arm')} tuned by {_tuned_by(sweep)} and then run "
-        f"again on {estimate.count} fresh {units}: {best.configuration.label} ({point(best)}) has the "
-        f"{'lowest' if comparison.minimized else 'highest'} {reached}{verdict}."
+        f"{_fixed(contest)}, {how} run again on {estimate.count} fresh {units}: {best.configuration.label}{setting} "
+        f"has the {'lowest' if comparison.minimized else 'highest'} {reached}{verdict}."
     )
 
 
@@ -142,23 +146,24 @@ def across(contests: Sequence[Contest]) -> str | None:
     if (result := ranked(contests)) is None:
         return None
     names, ranks = result
-    level = [name for name, apart in zip(names[1:], ranks.apart[0, 1:], strict=True) if not apart]
-    beaten = len(names) - 1 - len(level)
-    verdict = f"it cannot be told from {listed(level) if len(level) <= NAMED else f'{len(level)} arms'}"
-    if not level:
-        verdict = "it is told from all others"
-    elif beaten:
-        verdict += f", and is told from the other {counted(beaten, 'arm')}"
+    first = [name for name, rank in zip(names, ranks.mean, strict=True) if rank == ranks.mean[0]]
+    rest = list(zip(names, ranks.apart[0], strict=True))[len(first) :]
+    level = [name for name, apart in rest if not apart]
+    parts = [f"not told from {listed(level) if len(level) <= NAMED else f'{len(level)} arms'}"] if level else []
+    if beaten := len(rest) - len(level):
+        parts.append(f"told from the other {counted(beaten, 'arm')}" if level else "told from all others")
+    verdict = f", {', and '.join(parts)}" if parts else ""
     chance = "p < 0.0001" if ranks.p < 1e-4 else f"p = {ranks.p:.2g}"
     return (
-        f"Over {ranks.count} data sets {names[0]} has the best mean rank, {ranks.mean[0]:.2f}; {verdict} (critical "
-        f"difference {ranks.critical:.2f}, Nemenyi at 5 %; Friedman’s test that all are equal: {chance})."
+        f"Over {ranks.count} data sets {listed(first)} {'has' if len(first) == 1 else 'have'} the best mean rank, "
+        f"{ranks.mean[0]:.2f}{verdict} (critical difference {ranks.critical:.2f}, Nemenyi at 5 %; Friedman’s test that "
+        f"all are equal: {chance})."
     )
 
 
 def turns(curves: dict[str, list[float]], minimized: bool) -> str:
     """Who has the best expected score at how many trials."""
-    ahead = leaders(curves, minimized)
+    ahead = leaders_by_trials(curves, minimized)
     if len(ahead) < 2:
         return f"{ahead[0][0]} is ahead at every number of trials." if ahead else ""
     spans = [f"at {first}" if first == last else f"from {first} to {last}" for _, first, last in ahead]
