@@ -211,7 +211,7 @@ def test_a_lost_run_counts_as_the_worst_score_of_its_data_set(tmp_path):
 
 
 def test_a_confirmed_search_is_named_by_its_points_and_shows_the_search(tmp_path):
-    """As hydra.sweeper.confirm writes it: arms without settings, each with the one trial that it is."""
+    """As hydra.sweeper.confirm writes it: an arm is a trial, and its settings are the trial's values."""
     sweep = make_fair(tmp_path / "s", {"batch": [0.90, 0.80, 0.70]}, {"batch": []})
     content = json.loads((sweep / "fair.json").read_text())
     number, arms = 3, []
@@ -223,8 +223,8 @@ def test_a_confirmed_search_is_named_by_its_points_and_shows_the_search(tmp_path
         number += 5
         own = {"job": trial, "point": {KEY: value}}
         fresh = [{"job": job, "replicate": seed} for seed, job in enumerate(runs, 1)]
-        arms.append(content["arms"][0] | {"name": f"{KEY}={value}", "settings": {}, "trials": [own], "fresh": fresh})
-        arms[-1]["tuned"] = own | {"trial": 0}
+        arms.append(content["arms"][0] | {"name": f"{KEY}={value}", "settings": {KEY: str(value)}, "trials": [own]})
+        arms[-1] |= {"tuned": own | {"trial": 0}, "fresh": fresh}
     changed = {"confirm": True, "sampler": "tpe", "trials": 1, "seeds": 5, "arms": arms, "keys": [KEY]}
     (sweep / "fair.json").write_text(json.dumps(content | changed))
     found = contests(read_sweep(sweep))

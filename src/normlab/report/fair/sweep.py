@@ -122,17 +122,16 @@ def _sweep(folder: Path, content: dict[str, Any]) -> FairSweep:
         score=str(content["score"] or "score"),
         minimized=content["score_mode"] == "min",
         confirm=bool(content.get("confirm")),
-        arms=[_arm(folder, arm, bool(content.get("confirm"))) for arm in content["arms"]],
+        arms=[_arm(folder, arm) for arm in content["arms"]],
     )
 
 
-def _arm(folder: Path, content: dict[str, Any], confirm: bool) -> Arm:
-    """An arm. confirm: whether it is a trial of a search, which is told from others by its point."""
+def _arm(folder: Path, content: dict[str, Any]) -> Arm:
     trials = [Trial(dict(trial["point"]), _run(folder, trial["job"])) for trial in content["trials"]]
     tuned, refused = content["tuned"], content["refused"]
     return Arm(
         name=str(content["name"]),
-        settings={str(k): str(v) for k, v in (trials[0].point if confirm else content["settings"]).items()},
+        settings={str(key): str(value) for key, value in content["settings"].items()},
         space={str(key): str(values) for key, values in content["space"].items()},
         trials=trials,
         tuned=None if tuned is None else trials[int(tuned["trial"])],
