@@ -50,11 +50,11 @@ def test_who_wins_at_many_trials_may_lose_at_few():
     """One arm is good everywhere, the other only at one rate in eight, and better there."""
     curves = {"easy": expected_best([0.9] * 8), "hard": expected_best([0.5] * 7 + [0.97])}
     turns = leaders(curves)
-    assert [arm for arm, _, _ in turns] == ["easy", "hard"]
+    assert [arms for arms, _, _ in turns] == [["easy"], ["hard"]]
     (_, first, last), (_, then, end) = turns
     assert (first, last + 1, end) == (1, then, 8)
     assert 0.5 + 0.47 * last / 8 < 0.9 <= 0.5 + 0.47 * then / 8  # a subset of n has the good rate with chance n / 8
-    assert leaders({"b": [0.5, 0.4], "a": [0.5, 0.5, 0.1]}, minimized=True) == [("b", 1, 2)]
+    assert leaders({"b": [0.5, 0.4], "a": [0.5, 0.5, 0.1]}, minimized=True) == [(["b", "a"], 1, 1), (["b"], 2, 2)]
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import vl_convert
 from helpers.fair import KEY, make_fair, make_job, rates
+from helpers.fairs import fair_sweep
 from helpers.reports import make_run, page_text, rows
 from scipy import stats
 
 from normlab.errors import ConfigError
+from normlab.folder.writing import write_config
 from normlab.report import write_report
 from normlab.report.fair import charts
 from normlab.report.fair.numbers import curves
@@ -145,6 +147,7 @@ def test_every_number_of_the_charts_stands_in_a_table(tmp_path):
     for arm, scores in TRIALS.items():
         for rate, score in zip(rates(4), scores, strict=True):
             assert re.search(rf"{arm} {rate:.5g} {'diverged' if score is None else f'{score:.3f}'}", text)
+    assert "Ahead are batch from 1 to 3 and group at 4 trials." in text
     assert "3 0.899 0.890 0.575" in text  # of three trials: the mean of the best over the four subsets
     assert text.count("The numbers of this chart") >= 3
 
@@ -242,9 +245,9 @@ def test_a_confirmed_search_is_named_by_its_points_and_shows_the_search(tmp_path
 
 def test_equal_scores_in_single_precision_share_the_first_place(tmp_path):
     fresh = {"batch": [0.9, 0.8, 0.7], "group": [0.7, 0.9 + 2e-8, 0.8]}
-    assert "Nobody is best: group and batch share test/acc 0.800 (mean over fresh seeds)." in words_of(
-        make_fair(tmp_path / "s", TRIALS, fresh)
-    )
+    text = words_of(make_fair(tmp_path / "s", TRIALS, fresh))
+    assert "run again on 3 fresh seeds: group and batch share the highest test/acc 0.800." in text
+    assert "Nobody is best: group and batch share test/acc 0.800 (mean over fresh seeds)." in text
 
 
 def test_splits_share_samples_with_tuning_and_the_page_says_so(tmp_path):
@@ -276,3 +279,20 @@ def test_vega_draws_every_trial_and_puts_lost_ones_at_the_edge(tmp_path):
             assert mark.get("kind") == kind
             if kind is None:
                 assert float(mark["val/acc"]) == score
+
+
+def test_the_page_reads_what_the_sweep_writes(tmp_path):
+    """A real plan of a fair sweep, whose jobs are not trained."""
+    launcher, record = fair_sweep(tmp_path, "norm=batch,group", "fair.trials=4", "fair.seeds=3")
+    for number, config in launcher.launched.items():
+        write_config(tmp_path / str(number), config)
+    (contest,) = contests(read_sweep(tmp_path))
+    assert {each.arm.name for each in contest.standings} == {arm["name"] for arm in record["arms"]}
+    for standing in contest.standings:
+        (own,) = (arm for arm in record["arms"] if arm["name"] == standing.arm.name)
+        assert standing.arm.tuned.point == own["tuned"]["point"]
+        assert standing.configuration.score.count == 3
+        assert standing.lost_trials == sum(trial["point"][KEY] > 0.1 for trial in own["trials"])
+    text = words_of(tmp_path)
+    assert "each of 2 arms tuned by 4 trials of optimizer.lr from" in text
+    assert "With net on wine (" in text

@@ -15,7 +15,7 @@ UNITS = {"seed": "seed", "data.split_seed": "split", "data.fold": "fold"}
 def about(sweep: FairSweep, contests: Sequence[Contest]) -> list[tuple[str, str]]:
     """(name, value) pairs for the page; what is not known is left out."""
     runs, fresh = sweep.runs, [run for arm in sweep.arms for run in arm.fresh]
-    varied = {key for arm in sweep.arms for key in (*arm.settings, *arm.space)}
+    varied = {*differing([arm.settings for arm in sweep.arms]), *(key for arm in sweep.arms for key in arm.space)}
     known = [
         ("arms", _arms(sweep)),
         ("tuned", _tuned(sweep)),

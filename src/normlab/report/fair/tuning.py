@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from normlab.report.compare import EQUAL
+
 CLOSE = 0.01  # a score within this share of the best one counts as good
 
 
@@ -21,20 +23,20 @@ def expected_best(scores: Sequence[float], minimized: bool = False) -> list[floa
     ]
 
 
-def leaders(curves: Mapping[str, Sequence[float]], minimized: bool = False) -> list[tuple[str, int, int]]:
-    """(arm, first, last): who has the best expected score from `first` to `last` trials. curves: `expected_best` each.
+def leaders(curves: Mapping[str, Sequence[float]], minimized: bool = False) -> list[tuple[list[str], int, int]]:
+    """(arms, first, last): which have the best expected score from `first` to `last` trials. curves: `expected_best`.
 
-    It ends with the arm that has the fewest trials. Of equal arms the one that led before is named, else the first.
+    It ends with the arm that has the fewest trials. Several arms are named where their scores are equal.
     """
-    turns: list[tuple[str, int, int]] = []
+    turns: list[tuple[list[str], int, int]] = []
     for number in range(min(map(len, curves.values()), default=0)):
         values = {arm: -curve[number] if minimized else curve[number] for arm, curve in curves.items()}
         top = max(values.values())
-        level = [arm for arm, value in values.items() if math.isclose(value, top, rel_tol=1e-12)]
-        if turns and turns[-1][0] in level:
-            turns[-1] = (turns[-1][0], turns[-1][1], number + 1)
+        ahead = [arm for arm, value in values.items() if math.isclose(value, top, rel_tol=EQUAL)]
+        if turns and turns[-1][0] == ahead:
+            turns[-1] = (ahead, turns[-1][1], number + 1)
         else:
-            turns.append((level[0], number + 1, number + 1))
+            turns.append((ahead, number + 1, number + 1))
     return turns
 
 

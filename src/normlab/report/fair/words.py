@@ -69,26 +69,32 @@ def lead(contest: Contest) -> Iterator[str]:
 
 
 def quote(sweep: FairSweep, contest: Contest) -> str:
-    """One sentence with the result and with everything that was fixed."""
-    best, comparison = contest.best, contest.comparison
-    if best is None or best.arm.tuned is None:
+    """One sentence with the result and with everything that was fixed; empty before there is a result."""
+    comparison = contest.comparison
+    if not comparison.ranked or not comparison.first:
         return ""
-    places, units = decimals(comparison), comparison.blocks.units
-    estimate = best.configuration.score
-    reached = f"{comparison.score_name} {score(estimate, places)}"
+    count, units = comparison.ranked[0].score.count, comparison.blocks.units
+    how = f"each of {counted(len(contest.standings), 'arm')} tuned by {_tuned_by(sweep)} and then"
+    if sweep.confirm:
+        how = f"the {len(contest.standings)} best trials of a search by {sweep.score} ({sweep.sampler})"
+    return f"{_fixed(contest)}, {how} run again on {count} fresh {units}: {_result(sweep, contest)}."
+
+
+def _result(sweep: FairSweep, contest: Contest) -> str:
+    comparison, best = contest.comparison, contest.best
+    places, estimate = decimals(comparison), comparison.first[0].score
+    end = f"{'lowest' if comparison.minimized else 'highest'} {comparison.score_name}"
+    if best is None:
+        names = listed([each.label for each in comparison.first])
+        return f"{names} share the {end} {number(estimate.mean, places)}"
+    reached = score(estimate, places)
     reached += f" (95 % interval {interval(estimate, places)})" if interval(estimate, places) != NOTHING else ""
     beaten, level = contest.beaten(best), contest.level(best)
     told = [f"told from {listed([each.configuration.label for each in beaten])}"] if beaten else []
     told += [f"not told from {listed([each.configuration.label for each in level])}"] if level else []
     verdict = f", {' and '.join(told)} by Tukey’s studentized range at 5 %" if told else ""
-    how = f"each of {counted(len(contest.standings), 'arm')} tuned by {_tuned_by(sweep)} and then"
-    if sweep.confirm:
-        how = f"the {len(contest.standings)} best trials of a search by {sweep.score} ({sweep.sampler})"
     setting = "" if sweep.confirm else f" ({point(best)})"
-    return (
-        f"{_fixed(contest)}, {how} run again on {estimate.count} fresh {units}: {best.configuration.label}{setting} "
-        f"has the {'lowest' if comparison.minimized else 'highest'} {reached}{verdict}."
-    )
+    return f"{best.configuration.label}{setting} has the {end} {reached}{verdict}"
 
 
 def _tuned_by(sweep: FairSweep) -> str:
@@ -165,9 +171,11 @@ def turns(curves: dict[str, list[float]], minimized: bool) -> str:
     """Who has the best expected score at how many trials."""
     ahead = leaders_by_trials(curves, minimized)
     if len(ahead) < 2:
-        return f"{ahead[0][0]} is ahead at every number of trials." if ahead else ""
-    spans = [f"at {first}" if first == last else f"from {first} to {last}" for _, first, last in ahead]
-    return f"Ahead are {listed([f'{name} {span}' for (name, _, _), span in zip(ahead, spans, strict=True)])} trials."
+        return "".join(f"{listed(arms)} {'is' if len(arms) == 1 else 'are'} ahead throughout." for arms, _, _ in ahead)
+    parts = [
+        f"{listed(arms)} {f'at {first}' if first == last else f'from {first} to {last}'}" for arms, first, last in ahead
+    ]
+    return f"Ahead are {listed(parts)} trials."
 
 
 def terminal(sweep: FairSweep, contests: Sequence[Contest]) -> str:
