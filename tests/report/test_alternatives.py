@@ -5,10 +5,13 @@ from html import unescape
 
 import pytest
 from helpers.reports import make_run, make_sweep
+from PIL import Image
 
+from normlab.errors import ConfigError
 from normlab.report import write_report
 from normlab.report.chart import Chart
 from normlab.report.charts import WRAP, wrapped
+from normlab.report.export import check_formats, export
 
 
 def alternatives(folder):
@@ -72,3 +75,30 @@ def test_a_long_name_takes_lines_and_loses_nothing():
     assert max(map(len, lines)) <= WRAP
     assert "".join(lines).replace(" · ", "") == name.replace(" · ", "")
     assert wrapped("group · mynet") == "group · mynet"
+
+
+def test_charts_and_tables_are_saved_as_files(tmp_path):
+    scores = {"batch": [0.90, 0.80], "group": [0.70, 0.61]}
+    sweep = make_sweep(tmp_path / "s", scores)
+    write_report([sweep])
+    written = export(sweep / "report.html", ["svg", "png", "latex", "markdown"], tmp_path / "files")
+    names = {"scores", "curves-batch", "curves-group", "effect-norm"}
+    assert {file.name for file in written} == {f"{name}.{end}" for name in names for end in ("svg", "png")} | {
+        f"{name}.{end}" for name in ("configurations", "runs") for end in ("tex", "md")
+    }
+    svg = (tmp_path / "files" / "scores.svg").read_text()
+    assert "var(" not in svg
+    assert {"batch", "group"} <= set(re.findall(r"<text[^>]*>([^<]*)</text>", svg))
+    with Image.open(tmp_path / "files" / "scores.png") as picture:
+        assert picture.size[0] == 3 * 700
+        assert picture.getpixel((0, 0))[:3] == (255, 255, 255)  # on paper, not on nothing
+    (heads, first, _) = (tmp_path / "files" / "configurations.tex").read_text().split("rule\n")[1:]
+    assert heads.startswith(r" & norm & val/acc & 95 \% interval & ")
+    assert first.startswith(r"$\star$ & batch & 0.850~$\pm$~0.071 & ")
+    assert (tmp_path / "files" / "runs.md").read_text().count("\n| ") == 5
+
+
+def test_formats_that_are_unknown_are_refused():
+    assert check_formats("svg, latex") == ["svg", "latex"]
+    with pytest.raises(ConfigError, match="--export svg,jpg: 'jpg' is none of svg, png, pdf, latex, markdown"):
+        check_formats("svg,jpg")

@@ -100,7 +100,7 @@ def test_what_was_searched_in_log_has_a_logarithmic_axis(space, typed, tmp_path)
 
 
 def charts(html):
-    return json.loads(re.search(r"const charts = (.*?);\n</script>", html, re.S).group(1))
+    return json.loads(re.search(r'id="charts">(.*?)</script>', html, re.S).group(1))
 
 
 @pytest.mark.parametrize("text", [

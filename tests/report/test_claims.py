@@ -220,7 +220,7 @@ def test_the_winner_and_what_cannot_be_told_from_it_are_drawn(tmp_path):
     assert found.best in drawn(found)
     assert found.configurations[-1] not in drawn(found)
     html = (tmp_path / "s" / "report.html").read_text()
-    assert html[html.rindex("const charts") :].count("lr=0.1") >= 2
+    assert html[html.rindex('id="charts">') :].count("lr=0.1") >= 2
 
 
 def test_marginals_of_a_search_are_not_called_effects(tmp_path):

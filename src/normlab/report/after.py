@@ -5,7 +5,7 @@ import traceback
 from pathlib import Path
 
 from normlab.errors import ConfigError
-from normlab.report import write_report
+from normlab.report import Report, kept, write_report
 from normlab.report.runs import read_json
 
 
@@ -19,13 +19,23 @@ def report_sweep(folder: Path, code: int) -> int:
         return code
     sys.stdout.flush()
     try:
-        print(write_report([folder]))
+        print(_report(folder))
     except Exception as error:
         if not isinstance(error, ConfigError):
             traceback.print_exception(error)
         print(f"no report of {folder}: {type(error).__name__}: {error}", file=sys.stderr)
         return code or 1
     return code
+
+
+def _report(folder: Path) -> Report:
+    """The sweep's report, which is made again only where it would come out otherwise."""
+    grounds = kept.grounds(folder)
+    if (answer := kept.answer(folder, grounds)) is not None:
+        return Report(folder, [], answer)
+    report = write_report([folder])
+    kept.note(folder, grounds, report.answer)
+    return report
 
 
 def _begun(folder: Path, code: int) -> bool:

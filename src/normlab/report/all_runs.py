@@ -28,7 +28,7 @@ def runs_grid(settings: Sequence[tuple[Run, Settings]], score: str, tests: Seque
         _row(run, linked(run, names[run.folder], folder), [shortened(own.get(key, ""), digits) for key in keys], tests)
         for run, own in settings
     ]
-    return Grid("runs", "runs", heads, rows, configs=config_columns(_flat([run for run, _ in settings])), first=0)
+    return Grid("runs", "runs", heads, rows, configs=config_columns(_flat([run for run, _ in settings])))
 
 
 def run_names(runs: Sequence[Run]) -> dict[Path, str]:

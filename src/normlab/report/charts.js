@@ -51,7 +51,7 @@ const redraw = (onPaper) => () => {
 addEventListener("beforeprint", redraw(true));
 addEventListener("afterprint", redraw(false));
 
-charts.forEach(async (chart, number) => {
+JSON.parse(document.getElementById("charts").textContent).forEach(async (chart, number) => {
   const place = document.getElementById("chart" + number);
   if (!place) return;
   const options = {renderer: "svg", actions: false, tooltip: {theme: "page"}, patch};

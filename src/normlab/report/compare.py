@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from statistics import fmean
 from typing import Any
 
@@ -105,7 +106,7 @@ class Comparison:
         top = self.ranked[0]
         return [c for c in self.ranked if c.compared == top.compared and abs(c.score.mean - top.score.mean) <= EQUAL]
 
-    @property
+    @cached_property
     def tests(self) -> list[str]:
         """The names of the test metrics, the score's own first."""
         first = "test/" + self.score_name.partition("/")[2]
@@ -122,7 +123,7 @@ class Comparison:
     def is_share(self) -> bool:
         return self.score_name.rpartition("/")[2] in SHARES
 
-    @property
+    @cached_property
     def floor(self) -> float:
         """The least variance of a score: an accuracy over n samples is known to 1/n only, evenly spread within that."""
         if not self.score_name.endswith("/acc"):
@@ -221,9 +222,10 @@ def rank(data: Settings, keys: list[str], configurations: list[Configuration], l
         paired=bool(blocks.shared),
         digits=telling_digits([configuration.settings for configuration in configurations]),
     )
+    chosen = {id(configuration) for configuration in compared}
     for configuration in configurations:
         configuration.label = label(configuration.settings, comparison.digits)
-        configuration.compared = configuration in compared
+        configuration.compared = id(configuration) in chosen
         shared = configuration.compared and bool(blocks.shared)
         means = blocks.means(configuration.scores, only_shared=shared)
         known = configuration.compared and between is not None

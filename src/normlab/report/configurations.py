@@ -15,13 +15,14 @@ def configurations_grid(comparison: Comparison, name: str = "configurations") ->
     heads = [Head("rank", "mark"), *(Head(key, "key") for key in comparison.keys), Head(comparison.score_name, "score")]
     heads += [Head("95 % interval", "quiet"), Head("behind the best (95 %)", "pair-of")]
     heads += [*map(Head, [comparison.blocks.units, "lost runs", *tests, "seconds", "parameters"])]
-    rows = [_row(comparison, configuration, tests) for configuration in comparison.configurations]
+    places = wording.decimals(comparison)
+    rows = [_row(comparison, configuration, tests, places) for configuration in comparison.configurations]
     best = [place for place, configuration in enumerate(comparison.configurations) if configuration is comparison.best]
     return Grid(name, "configurations", heads, rows, best)
 
 
-def _row(comparison: Comparison, configuration: Configuration, tests: list[str]) -> list[str]:
-    places, behind = wording.decimals(comparison), configuration.behind
+def _row(comparison: Comparison, configuration: Configuration, tests: list[str], places: int) -> list[str]:
+    behind = configuration.behind
     return [
         wording.mark(comparison, configuration),
         *(shortened(configuration.settings[key], comparison.digits) for key in comparison.keys),

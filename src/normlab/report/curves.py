@@ -17,7 +17,7 @@ PANELS = 9  # configurations that have a panel
 BEHIND = 20  # configurations in grey behind a panel
 RUNS = 30  # the most thin lines in a panel
 POINTS = 200  # the most points of a curve
-EPOCHS = 6  # epochs in the table of the panels
+EPOCHS = 5  # epochs in the table of the panels
 POINTER = 120  # points of a panel that the pointer finds
 BELOW = "the table below the panels"
 

@@ -24,9 +24,12 @@ from normlab.report.charts import (
     wrapped,
 )
 from normlab.report.compare import Comparison
+from normlab.report.curves import thin
+from normlab.report.scores import RINGS
 from normlab.report.settings import shortened
 from normlab.report.statistics import Estimate, marginal
 
+DOTS = 800  # runs in a cloud
 PARTS = 5  # rows of the table of a cloud of runs
 MARGINAL = 12  # up to this many values of a key, each gets a mean
 
@@ -46,8 +49,10 @@ def _effect(comparison: Comparison, key: str, searched_in_log: bool) -> tuple[st
         len(comparison.keys) > 1 and len(values) == sum(c.compared for c in comparison.ranked) > 2
     )  # a search's values: each is there once
     if numeric and (drawn or len(values) > MARGINAL):
+        crowded = sum(len(c.runs) for c in comparison.ranked) > DOTS
         log = is_log([float(value) for value in values], searched_in_log)
-        return "Each dot is a run.", _scatter(comparison, key, log)
+        told = f"Each dot is a run; of more than {DOTS} an even choice is drawn." if crowded else "Each dot is a run."
+        return told, _scatter(comparison, key, log)
     blocks, paired = comparison.blocks, comparison.paired and comparison.blocks.shared
     scores = [
         (c.settings[key], tuple(v for k, v in c.settings.items() if k != key), blocks.name(replicate), score)
@@ -91,9 +96,9 @@ def _means(comparison: Comparison, key: str, means: dict[str, Estimate], numeric
     layers = [rule, dot]
     if len(comparison.keys) > 1:
         own = [
-            (wrapped(shortened(c.settings[key], comparison.digits)), c.label, c.score.mean, shown_mean(c.score))
-            for c in comparison.ranked
-            if c.compared
+            (name, c.label, c.score.mean, shown_mean(c.score))
+            for name, value in zip(names, order, strict=True)
+            for c in thin([c for c in comparison.ranked if c.compared and c.settings[key] == value], RINGS)
         ]
         tips = [alt.Tooltip("of:N", title="configuration"), alt.Tooltip("mean:N", title=comparison.score_name)]
         layers.insert(0, rings(inline(["name", "of", "value", "mean"], own), y, x, tips))
@@ -115,8 +120,9 @@ def _scatter(comparison: Comparison, key: str, log: bool) -> Chart:
         for run in c.runs
         if c.compared and run.score is not None
     ]
-    data = inline(["x", "value", "run", "seed"], rows)
-    x = alt.X("x:Q", title=key, scale=alt.Scale(type="log" if log else "linear", zero=False, nice=not log))
+    drawn = thin(sorted(rows), DOTS)
+    data = inline(["x", "value", "run", "seed"], drawn)
+    x = alt.X("x:Q", title=key, scale=alt.Scale(type="log") if log else alt.Scale(zero=False, nice=True))
     y = alt.Y("value:Q", title=comparison.score_name, scale=alt.Scale(zero=False))
     tips = ["run:N", alt.Tooltip("x:Q", title=key, format=".4~g"), alt.Tooltip("value:Q", format=".5~g"), "seed:N"]
     dots = alt.Chart(data).mark_point(size=40, color=ACCENT, opacity=0.9).encode(x=x, y=y, tooltip=tips)

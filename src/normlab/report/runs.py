@@ -75,7 +75,7 @@ def find_runs(folders: Iterable[Path], comparable: bool = True) -> list[Run]:
     for top in folders:
         if not top.is_dir():
             raise ConfigError(f"{top}: no such folder; give the folder of a sweep, or folders of runs")
-        paths = sorted(_run_folders(top), key=in_order)
+        paths = sorted(run_folders(top), key=in_order)
         runs = {path.resolve(): run for path in paths if (run := read_run(path)) is not None}
         if not runs:
             raise ConfigError(f"{top} holds no run: expected folders with a result.json, as python train.py -m leaves")
@@ -140,7 +140,7 @@ def is_run(folder: Path) -> bool:
     return any((folder / name).is_file() for name in OF_A_RUN)
 
 
-def _run_folders(top: Path) -> Iterator[Path]:
+def run_folders(top: Path) -> Iterator[Path]:
     """The folders with a result.json or a config.yaml; what lies in a run folder, such as test/, is no run itself."""
     for path, below, files in os.walk(top):
         below[:] = [name for name in below if not name.startswith(".")]

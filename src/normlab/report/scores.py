@@ -10,9 +10,11 @@ from normlab.report.chart import Chart
 from normlab.report.charts import ACCENT, INK, MUTED, ends, inline, named, rings, rows_height, seed, shown_mean, spec
 from normlab.report.charts import wrapped as wrap
 from normlab.report.compare import Comparison, Configuration
+from normlab.report.curves import thin
 from normlab.report.runs import Run
 
-SHOWN = 30  # configurations in the chart
+SHOWN, MOST = 30, 100  # configurations in the chart
+RINGS = 60  # runs of a configuration that are drawn, from the lowest to the highest score
 LISTED = 10  # runs of a configuration whose scores stand in the table of the chart
 
 
@@ -20,7 +22,11 @@ def scores(comparison: Comparison) -> Chart:
     """Each configuration's runs, mean and interval."""
     shown, name = drawn(comparison), comparison.score_name
     rows = [(wrap(c.label), *ends(c.score), _kind(comparison, c), c.score.count, shown_mean(c.score)) for c in shown]
-    dots = [(wrap(c.label), run.score, str(run.folder), seed(run)) for c in shown for run in _scored(comparison, c)]
+    dots = [
+        (wrap(c.label), run.score, str(run.folder), seed(run))
+        for c in shown
+        for run in thin(sorted(_scored(comparison, c), key=lambda run: run.score or 0.0), RINGS)
+    ]
     order = [row[0] for row in rows]
     y = named("name", order)
     x = alt.X("value:Q", title=name, scale=alt.Scale(zero=False, nice=True))
@@ -69,7 +75,7 @@ def _numbers(comparison: Comparison, configuration: Configuration) -> list[str]:
 def drawn(comparison: Comparison) -> list[Configuration]:
     """The best SHOWN configurations, without those so far behind that the others would shrink to one dot.
 
-    The limit is Tukey's outer fence on the bad side; the best one and all that cannot be told from it always stay.
+    The limit is Tukey's outer fence on the bad side; the best one and all that cannot be told from it stay, up to MOST.
     """
     ranked = comparison.ranked
     if len(ranked) < 4:
@@ -80,7 +86,8 @@ def drawn(comparison: Comparison) -> list[Configuration]:
     near = [c for c, mean in zip(ranked, means, strict=True) if mean >= first - 3 * (third - first)]
     shown = near[:SHOWN]
     tied = [c for c in ranked if c.tied and c.behind is not None and c.behind.known]
-    return [c for c in ranked if c in shown or c in tied or c in comparison.first]
+    kept = {id(c) for c in (*shown, *tied, *comparison.first)}
+    return [c for c in ranked if id(c) in kept][:MOST]
 
 
 def _kind(comparison: Comparison, configuration: Configuration) -> str:

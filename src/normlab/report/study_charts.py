@@ -10,12 +10,14 @@ import altair as alt
 
 from normlab.report.chart import Chart
 from normlab.report.charts import ACCENT, INK, MUTED, inline, named, rows_height, spec, wrapped
+from normlab.report.curves import thin
 
 if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
 ENOUGH = 10  # with fewer trials, importances mean nothing
+TRIALS = 800  # the most that are drawn, an even choice of all
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +74,11 @@ def _history(
     scale = alt.Scale(zero=False)
     x, y = alt.X("trial:Q", axis=alt.Axis(tickMinStep=1, format="d")), alt.Y("value:Q", title=name, scale=scale)
     tips = ["run:N", alt.Tooltip("value:Q", title=name, format=".5~g")]
-    ran = inline(["trial", "value", "best", "run"], rows)
+    ran = inline(["trial", "value", "best", "run"], thin(rows, TRIALS))
     line = alt.Chart(ran).mark_line(interpolate="step-after", color=ACCENT, strokeWidth=2.2)
     line = line.encode(x=x, y=alt.Y("best:Q", title=name, scale=scale))
     dots = alt.Chart(ran).mark_point(size=40, color=INK).encode(x=x, y=y, tooltip=tips)
-    crosses = alt.Chart(inline(["trial", "value", "run", "last epoch"], stopped)).mark_point(
+    crosses = alt.Chart(inline(["trial", "value", "run", "last epoch"], thin(stopped, TRIALS))).mark_point(
         shape="cross", angle=45, size=40, color=MUTED
     )
     layers = [line, dots, *([crosses.encode(x=x, y=y, tooltip=[*tips, "last epoch:Q"])] if stopped else [])]
@@ -104,7 +106,9 @@ def _pareto(study: "Study", folder: Path, names: list[str], done: "list[FrozenTr
         alt.Tooltip("x:Q", title=names[1], format=".5~g"),
     ]
     columns = ["x", "value", "front", "run"]
-    others = alt.Chart(inline(columns, [row for row in rows if not row[2]])).mark_point(size=36, color=MUTED)
+    others = alt.Chart(inline(columns, thin([row for row in rows if not row[2]], TRIALS))).mark_point(
+        size=36, color=MUTED
+    )
     best = alt.Chart(inline(columns, sorted(row for row in rows if row[2])))
     line = best.mark_line(color=ACCENT, strokeDash=[4, 3]).encode(x=x, y=y)
     dots = best.mark_point(size=70, filled=True, opacity=1, color=ACCENT, shape="diamond").encode(

@@ -27,11 +27,12 @@ FOLDERS = 20  # of runs without a score that are named
 
 def table(comparison: Comparison) -> pd.DataFrame:
     """summary.csv: a row a configuration, the best first, in plain numbers."""
-    rows = [comparison.data | c.settings | _figures(comparison, c) for c in comparison.configurations]
+    first = comparison.first
+    rows = [comparison.data | c.settings | _figures(comparison, c, c in first) for c in comparison.configurations]
     return pd.DataFrame(rows)
 
 
-def _figures(comparison: Comparison, configuration: Configuration) -> dict[str, Any]:
+def _figures(comparison: Comparison, configuration: Configuration, is_first: bool) -> dict[str, Any]:
     own, behind = configuration.score, configuration.behind
     name = comparison.score_name
     return {
@@ -41,10 +42,10 @@ def _figures(comparison: Comparison, configuration: Configuration) -> dict[str, 
         "high": own.high,
         comparison.blocks.units.replace(" ", "_"): own.count,
         "samples": comparison.samples,
-        "behind_best": 0.0 if configuration in comparison.first else behind.mean if behind else None,
+        "behind_best": 0.0 if is_first else behind.mean if behind else None,
         "behind_low": behind.low if behind else None,
         "behind_high": behind.high if behind else None,
-        "tied_with_best": configuration in comparison.first or (configuration.tied if behind else None),
+        "tied_with_best": is_first or (configuration.tied if behind else None),
         "runs": len(configuration.runs),
         "runs_without_score": len(configuration.bad),
         "lost_rate": lost_rate(configuration),
