@@ -75,6 +75,7 @@ def place(tmp_path, monkeypatch) -> Path:
 
 
 def start(words: list[str], monkeypatch) -> int | str | None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # main sets it
     monkeypatch.setattr(sys, "argv", ["train.py", *words])
     with pytest.raises(SystemExit) as end:
         app.main()

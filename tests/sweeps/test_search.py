@@ -379,6 +379,9 @@ REFUSED = {
     "norm=nf,frn hydra.sweeper.confirm=5 hydra.sweeper.objectives=[score,seconds]": (
         "hydra.sweeper.confirm=5 runs the best three again, and with score and seconds none is the best: seek one"
     ),
+    "norm=nf,frn hydra.sweeper.confirm=5 hydra.sweeper.objectives=[test/acc]": (
+        "hydra.sweeper.confirm=5 compares scores on the test part, and test/acc has the search look at it: seek score"
+    ),
     "norm=nf,frn hydra.sweeper.confirm=5 seed=4294967291": (
         "seed=4294967291: hydra.sweeper.confirm=5 takes the 5 seeds above it, and 4294967295 is the largest; lower seed"
     ),

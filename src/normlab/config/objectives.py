@@ -82,6 +82,11 @@ def check_confirmed(objectives: Sequence[str], seeds: int, seed: int) -> None:
             f"hydra.sweeper.confirm={seeds} runs the best three again, and with {' and '.join(objectives)} none is the "
             "best: seek one objective, or leave out confirm"
         )
+    if objectives[0].startswith("test/"):
+        raise ConfigError(
+            f"hydra.sweeper.confirm={seeds} compares scores on the test part, and {objectives[0]} has the search "
+            "look at it: seek score or a metric of val/"
+        )
     if seed + seeds > LARGEST_SEED:
         raise ConfigError(
             f"seed={seed}: hydra.sweeper.confirm={seeds} takes the {seeds} seeds above it, and {LARGEST_SEED} is the "

@@ -78,7 +78,7 @@ class OptunaSweeper(EngineSweeper):
             study = self._study(space)
             self.fresh = fresh_numbers(read_record(path))  # of an earlier start, which ran the best trials again
             OmegaConf.save(self.settings, path / "multirun.yaml")
-            with Watch(path, self._total(space), space) as watch:
+            with Watch(path, self._total(space) + len(self.fresh), space) as watch:
                 failed = self._run(study, fixed, space, watch)
                 confirmation = self._confirmation(study, fixed, space)
                 failed += [] if confirmation is None else confirmation.run(self.engine, watch, self.n_jobs)
@@ -168,7 +168,7 @@ class OptunaSweeper(EngineSweeper):
         most = len(grid(space)) if self._is_grid() else 2 * total
         begun = sum(trial.params.keys() == space.keys() for trial in study.get_trials(deepcopy=False))
         end = min(total + self._refused(study), most)  # a trial that could not be trained makes room for another
-        watch.total = max(watch.total, end)
+        watch.total = max(watch.total, end + len(self.fresh))
         return self._ask(study, space, begun) if begun < end else None
 
     def _refused(self, study: "Study") -> int:

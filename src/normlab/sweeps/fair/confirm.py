@@ -75,7 +75,8 @@ class Confirmation:
         trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
         before = read_record(search.path)
         folders = Folders(search.path)
-        folders.taken = trials.keys() - fresh_numbers(before)
+        self.earlier = fresh_numbers(before)
+        folders.taken = trials.keys() - self.earlier
         confirmed = {arm["tuned"]["job"] for arm in before.get("arms", [])}
         best = [trial.number for trial in islice(_ranked(study, search.space), BEST)]
         self.trials = [
@@ -87,7 +88,7 @@ class Confirmation:
         runs = {run.number: run for trial in self.trials for run in trial.fresh}
         waiting = iter([run for run in runs.values() if not run.over])
         failed = []
-        watch.total += len(runs)
+        watch.total += len(runs.keys() - self.earlier)
         watch.board.keys.add("seed")
         watch.board.compared = {*runs}
 
@@ -167,7 +168,7 @@ class Confirmation:
         parts = [f"{name} {_spread(confirmed.reached(objective))} (in the search {searched:.4g})"]
         test = f"test/{name.rpartition('/')[2]}"
         if tested := [run.result["metrics"][test] for run in confirmed.fresh if test in run.result.get("metrics", {})]:
-            parts += [f"{test} {_spread(tested)}"] if test != name else []
+            parts.append(f"{test} {_spread(tested)}")
         if diverged := _diverged(confirmed):
             parts.append(f"{diverged} of {len(confirmed.fresh)} diverged")
         return ", ".join([str(confirmed.trial.number), *parts, confirmed.arm.name])
