@@ -3,6 +3,7 @@
 import json
 from functools import cache
 from math import log10
+from random import Random
 
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
@@ -46,26 +47,35 @@ class Stop(BaseException):
 class FakeLauncher:
     """Writes results without training: the score falls with the distance of the rate from the arm's best one.
 
-    A rate above a tenth diverges. stops: after so many jobs the next one is killed. ends: what becomes of a job of a
-    folder otherwise, as parts of its result.
+    A rate above a tenth diverges. stops: after so many jobs all are killed. ends: what becomes of a job of a folder
+    otherwise, as parts of its result. workers: how many jobs run at a time, which end in an order that `seed` decides.
     """
 
-    def __init__(self, path, stops=None, ends=None):
+    def __init__(self, path, stops=None, ends=None, workers=1, seed=0):
         self.path, self.stops, self.ends, self.launched = path, stops, ends or {}, {}
+        self.workers, self.random, self.running = workers, Random(seed), {}
 
     def serve(self, next_job, ended, most):
-        while (job := next_job()) is not None:
-            ended(job.number, self._run(job.number, job.overrides[:-1]))  # the last one says the folder
+        while True:
+            while len(self.running) < self.workers and (job := next_job()) is not None:
+                self.running[job.number] = self._begin(job.number, job.overrides[:-1])  # the last one says the folder
+            if not self.running:
+                return
+            if len(self.launched) == self.stops:
+                raise Stop
+            number = self.random.choice(sorted(self.running))
+            ended(number, self._end(number, *self.running.pop(number)))
 
-    def _run(self, number, typed):
+    def _begin(self, number, typed):
         config = composed(typed)
         result = {"overrides": [*typed], "config_hash": config_hash(config), "status": "running", "score": None}
         result |= {"error": None, "metrics": {}, "score_name": "val/acc", "score_mode": "max", "seconds": 1.0}
         (self.path / str(number)).mkdir(exist_ok=True)
         (self.path / str(number) / "config.yaml").touch()
         writing.write_result(self.path / str(number), result)
-        if len(self.launched) == self.stops:
-            raise Stop
+        return config, result
+
+    def _end(self, number, config, result):
         self.launched[number] = config
         result |= self.end(config) | self.ends.get(number, {})
         writing.write_result(self.path / str(number), result)

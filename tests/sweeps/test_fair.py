@@ -12,6 +12,7 @@ from normlab.runner.rehearsal import rehearse
 from normlab.sweeps.fair.rehearsals import refusals
 
 TWO = ["norm=batch,group", "fair.trials=3", "fair.seeds=2"]
+KILLED = [(stops, workers) for workers in (1, 3) for stops in range(10)]  # of ten jobs, four of which are fresh runs
 ARMS = ["norm=batch,group,none", "fair.trials=4", "fair.seeds=3"]
 
 
@@ -41,12 +42,13 @@ def test_each_arm_is_tuned_alike_and_its_best_setting_is_run_on_fresh_seeds(tmp_
     assert launcher.launched.keys() == {*range(21)}
 
 
-@pytest.mark.parametrize("stops", rest_slow([0, 4, 8], lambda case: case == (8,)))
-def test_a_killed_sweep_ends_as_one_that_was_not(stops, tmp_path):
+@pytest.mark.parametrize(("stops", "workers"), rest_slow(KILLED, lambda case: case in ((5, 1), (7, 3))))
+def test_a_killed_sweep_ends_as_one_that_was_not(stops, workers, tmp_path):
+    """With several workers jobs end in another order than they began, and those that run are killed together."""
     fair_sweep(tmp_path / "whole", *TWO)
     with pytest.raises(Stop):
-        fair_sweep(tmp_path / "parts", *TWO, stops=stops)
-    rest, fair = fair_sweep(tmp_path / "parts", *TWO)
+        fair_sweep(tmp_path / "parts", *TWO, stops=stops, workers=workers, seed=stops)
+    rest, fair = fair_sweep(tmp_path / "parts", *TWO, workers=workers, seed=stops + 1)
     assert fair == told(tmp_path / "whole")
     assert results(tmp_path / "parts") == results(tmp_path / "whole")
     assert len(rest.launched) == 10 - stops

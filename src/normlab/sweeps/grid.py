@@ -92,7 +92,7 @@ def by_folder(
             places[min(numbers, key=lambda number: (begun[number]["status"] != "finished", number))] = job
         else:
             new.append(job)
-    free = (number for number in count() if number not in (*places, *taken) and _is_free(path / str(number)))
+    free = (number for number in count() if number not in (*places, *taken) and is_free(path / str(number)))
     places |= dict(zip(free, new, strict=False))
     return dict(sorted(places.items()))
 
@@ -117,7 +117,7 @@ def _shorter(path: Path) -> str | None:
         return None
 
 
-def _is_free(path: Path) -> bool:
+def is_free(path: Path) -> bool:
     """Whether a folder is missing, or was made for a job that has not begun."""
     return not path.exists() or ({entry.name for entry in path.iterdir()} <= reuse.UNTRAINED - {"result.json"})
 

@@ -25,10 +25,20 @@ class ArmRuns:
         self.trials: list[Run] = []
         self.fresh: list[Run] = []
         self.refused = refused
-        known = fair.budget == "trials" and fair.sampler == "quasi_random"
-        while self._add_trial() and (known or self.trials[-1].over):
+        self.reserved: list[int] = []
+        self.known = fair.budget == "trials" and fair.sampler == "quasi_random"  # all trials, before the first
+        while self._add_trial() and (self.known or self.trials[-1].over):
             pass
+
+    def keep_folders(self) -> None:
+        """Gives the fresh runs their folders once all arms have those of their trials.
+
+        Where the setting is not known yet, the next free ones are kept for them. The folders then do not depend on
+        which arm is tuned first, and a sweep that goes on has those of one that was not stopped.
+        """
         self._add_fresh()
+        if not self.fresh and self.known and self.refused is None:
+            self.reserved = self.folders.reserve(self.fair.seeds)
 
     def next_trial(self) -> Run | None:
         """The next trial to begin; None while there is none."""
@@ -96,11 +106,12 @@ class ArmRuns:
             return
         point = self.trials[self.best].point
         replicates = range(1, self.fair.seeds + 1)
-        self.fresh = self._planned([self.fair.fresh(self.arm, point, number) for number in replicates], point)
+        jobs = [self.fair.fresh(self.arm, point, number) for number in replicates]
+        self.fresh = self._planned(jobs, point, self.reserved)
 
-    def _planned(self, jobs: Sequence[Job], point: Mapping[str, Any]) -> list[Run]:
+    def _planned(self, jobs: Sequence[Job], point: Mapping[str, Any], reserved: Sequence[int] = ()) -> list[Run]:
         runs = []
-        for job, number in zip(jobs, self.folders.place(jobs), strict=True):
+        for job, number in zip(jobs, self.folders.place(jobs, reserved), strict=True):
             before = self.folders.before(number)
             over = is_answer(before) and before["config_hash"] == job.config_hash
             runs.append(Run(job, number, dict(point), over, over, before if over else {}))

@@ -1,12 +1,13 @@
 """The run folders of a fair sweep: each job has the one where it was begun before, or the next free number."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 from normlab.config.space import Job
 from normlab.folder.files import known_result
-from normlab.sweeps.grid import by_folder, earlier
+from normlab.sweeps.grid import by_folder, earlier, is_free
 
 
 class Folders:
@@ -16,11 +17,19 @@ class Folders:
         self.path, self.begun = path, earlier(path)
         self.taken: set[int] = set()
 
-    def place(self, jobs: Sequence[Job]) -> list[int]:
-        """The numbers of the folders of jobs, which no other job then gets."""
+    def place(self, jobs: Sequence[Job], reserved: Collection[int] = ()) -> list[int]:
+        """The numbers of the folders of jobs, which no other job then gets. reserved: what was kept for them."""
+        self.taken -= {*reserved}
         numbers = {job: number for number, job in by_folder(self.path, self.begun, jobs, self.taken).items()}
         self.taken |= {*numbers.values()}
         return [numbers[job] for job in jobs]
+
+    def reserve(self, most: int) -> list[int]:
+        """The next free numbers, which are kept for jobs that are not known yet."""
+        free = (number for number in count() if number not in self.taken and is_free(self.path / str(number)))
+        numbers = [*islice(free, most)]
+        self.taken |= {*numbers}
+        return numbers
 
     def knows(self, job: Job) -> bool:
         """Whether a job was begun before."""

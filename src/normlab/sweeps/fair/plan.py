@@ -27,6 +27,8 @@ class Plan:
     ):
         self.fair, self.folders = fair, folders
         self.arms = [ArmRuns(fair, arm, folders, chooses(arm), refused.get(arm.name)) for arm in fair.arms]
+        for arm in self.arms:
+            arm.keep_folders()
 
     @property
     def runs(self) -> dict[int, Run]:
