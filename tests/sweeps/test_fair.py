@@ -4,7 +4,8 @@ import json
 
 import pytest
 from helpers.cases import rest_slow
-from helpers.fairs import Stop, compared, fair_sweep, told
+from helpers.fairs import WINE, Stop, compared, fair_sweep, told
+from helpers.processes import start, train, wait_for_rows
 from scipy.stats import qmc
 
 from normlab.errors import ConfigError, SweepError
@@ -13,6 +14,7 @@ from normlab.sweeps.fair.rehearsals import refusals
 
 TWO = ["norm=batch,group", "fair.trials=3", "fair.seeds=2"]
 KILLED = [(stops, workers) for workers in (1, 3) for stops in range(10)]  # of ten jobs, four of which are fresh runs
+JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 ARMS = ["norm=batch,group,none", "fair.trials=4", "fair.seeds=3"]
 
 
@@ -42,7 +44,7 @@ def test_each_arm_is_tuned_alike_and_its_best_setting_is_run_on_fresh_seeds(tmp_
     assert launcher.launched.keys() == {*range(21)}
 
 
-@pytest.mark.parametrize(("stops", "workers"), rest_slow(KILLED, lambda case: case in ((5, 1), (7, 3))))
+@pytest.mark.parametrize(("stops", "workers"), rest_slow(KILLED, lambda case: case in ((5, 1), (3, 3))))
 def test_a_killed_sweep_ends_as_one_that_was_not(stops, workers, tmp_path):
     """With several workers jobs end in another order than they began, and those that run are killed together."""
     fair_sweep(tmp_path / "whole", *TWO)
@@ -127,3 +129,23 @@ def test_by_time_a_trial_counts_if_those_before_it_took_less(budget, counted, tm
     assert fair["trials"] is None
     again, same = fair_sweep(tmp_path, *by_time)
     assert (again.launched, same) == ({}, fair)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]], ids=["basic", "joblib"]
+)
+def test_a_killed_process_goes_on_with_the_same_numbers(launcher, tmp_path):
+    command = ["-m", *WINE, "trainer.max_epochs=60", "norm=batch,group", "fair.trials=2", "fair.seeds=1"]
+    process = start(*command, *launcher, "name=parts", cwd=tmp_path)
+    whole, parts = tmp_path / "outputs" / "whole", tmp_path / "outputs" / "parts"
+    wait_for_rows(parts / "2" / "metrics.csv", 3)
+    process.kill()
+    process.communicate()
+    train(*command, *launcher, "name=parts", cwd=tmp_path)
+    train(*command, "name=whole", cwd=tmp_path)
+    assert told(parts) == told(whole)
+    for number in range(6):
+        one, other = (json.loads((path / str(number) / "result.json").read_text()) for path in (whole, parts))
+        assert one["metrics"] == other["metrics"]
+        assert any(key.startswith("test/") for key in one["metrics"]) == (number >= 4)
