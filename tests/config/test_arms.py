@@ -72,6 +72,7 @@ def test_jobs_are_what_their_process_composes_and_fresh_ones_have_seeds_that_tun
         ("fair.trials=0", "fair.trials=0: expected a whole number of at least 1"),
         ("fair.seeds=0", "fair.seeds=0: expected a whole number of at least 1"),
         ("fair.trails=3", "no key trails in fair; did you mean trials"),
+        ("+fair.trails=3", "no key trails in fair; did you mean trials"),
         ("fair.trials=3,4", "fair.trials is no setting by which arms could differ"),
         ("norm=batch,gohst", "no option gohst in norm; did you mean ghost"),
         ("norm.sise=interval(1,2)", "no key sise in norm"),

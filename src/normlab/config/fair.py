@@ -9,7 +9,7 @@ from normlab.config.names import check_extra
 from normlab.config.options import fair_keys
 from normlab.config.rules import rule
 from normlab.config.values import check_value
-from normlab.errors import ConfigError, show
+from normlab.errors import ConfigError, did_you_mean, show
 
 NODE = "fair"
 
@@ -24,12 +24,14 @@ def is_of_fair(override: Override) -> bool:
 
 
 def leave_out(config: DictConfig, sweeper: DictConfig) -> None:
-    """Takes the keys out of the configuration of a run. Raises ConfigError where the chosen sweeper reads none."""
+    """Takes the keys out of the configuration of a run. Raises ConfigError for one that nobody reads."""
     if NODE not in config:  # a replayed run, whose configuration has none
         return
     with open_dict(config):
         given = OmegaConf.to_container(config.pop(NODE))
     assert isinstance(given, dict)
+    for key in given.keys() - fair_keys().keys():
+        raise ConfigError(f"no key {key} in fair{did_you_mean(str(key), fair_keys())} (keys: {', '.join(fair_keys())})")
     if is_fair(sweeper):
         return
     for key, value in given.items():
