@@ -5,6 +5,7 @@ from omegaconf import OmegaConf
 
 from normlab import compose
 from normlab.config.compose import compose_job
+from normlab.config.source import OURS
 from normlab.config.sweep import check_sweep
 from normlab.errors import ConfigError
 from normlab.folder.identity import config_hash
@@ -119,3 +120,16 @@ def test_a_run_has_no_keys_of_fair():
     assert "fair" not in compose([])
     with pytest.raises(ConfigError, match="the keys of fair belong to -m sweep=fair"):
         compose(["fair.seeds=3"])
+
+
+def test_an_experiment_may_set_the_keys(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\nfair: {trials: 3, seeds: 2}\n"
+    (tmp_path / "experiment" / "which.yaml").write_text(text)
+    source = OURS.also([str(tmp_path)], "--config-dir")
+    fair = check_sweep([*SMALL, "experiment=which", "norm=batch,group", "fair.seeds=5"], source).fair
+    assert fair is not None
+    assert (fair.trials, fair.seeds, len(fair.arms)) == (3, 5, 2)
+    assert "fair" not in fair.arms[0].config
+    with pytest.raises(ConfigError, match=r"fair.trials=3: the keys of fair belong to -m sweep=fair"):
+        check_sweep(["experiment=which", "norm=batch,group"], source)

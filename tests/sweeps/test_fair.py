@@ -74,13 +74,16 @@ def test_what_is_added_runs_nothing_again(more, trials, tmp_path):
     assert not before.keys() & set(map(str, launched))
 
 
-def test_a_run_that_diverged_is_an_answer_and_one_that_failed_is_run_again(tmp_path):
-    """Of the three rates one is above a tenth."""
+def test_a_run_that_diverged_is_an_answer_and_one_that_failed_is_run_again(tmp_path, capsys):
+    """Of the three rates one is above a tenth. What diverged is counted, and what failed is told."""
     failed = {1: {"status": "failed", "score": None, "error": "MemoryError: no"}}
     with pytest.raises(SweepError, match=r"1 of 10 jobs failed: \S+/1$"):
         fair_sweep(tmp_path, *TWO, ends=failed)
     statuses = [json.loads(text)["status"] for text in results(tmp_path).values()]
     assert statuses.count("failed") == 3
+    told_of = capsys.readouterr()
+    assert "10 jobs: 7 finished, 2 diverged, 1 failed, 6/6 trials, 4/4 fresh runs, " in told_of.out
+    assert [line.partition(" (")[0] for line in told_of.err.splitlines()] == ["job 1"]
     again, _ = fair_sweep(tmp_path, *TWO)
     assert again.launched.keys() == {1}
 

@@ -65,7 +65,7 @@ def check(overrides: Sequence[str], source: ConfigSource = OURS, data_follows: b
     """
     overrides = as_typed(overrides)
     if (space := typed_value(parse(overrides), "sweep")) is not None:
-        raise ConfigError(f"sweep={space}: a search is started with -m")
+        raise ConfigError(f"sweep={space} is started with -m")
     composed = compose_job(overrides, source)
     if not data_follows:
         check_data(composed.config)
