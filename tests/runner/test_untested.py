@@ -16,5 +16,5 @@ def test_nothing_is_tested_and_the_run_is_another(quick_run, monkeypatch):
         quick_run("model=net", "data=wine")
     result = quick_run("model=net", "data=wine", "test=false", folder="other")
     assert result.score is not None
-    assert {name.partition("/")[0] for name in result.metrics} == {"val"}
+    assert {name.partition("/")[0] for name in result.metrics} == {"train", "val"}
     assert config_hash(compose(["test=false"])) != config_hash(compose([])) == config_hash(compose(["test=true"]))
