@@ -150,16 +150,16 @@ def test_a_trial_that_diverges_again_is_counted_and_is_not_the_best(tmp_path, ca
 
 def test_more_seeds_and_more_trials_add_what_is_new(tmp_path, capsys):
     """The new trials, of which one is among the best three, have numbers that no fresh run has."""
-    confirm(tmp_path, first := Queue(), n_trials=3, confirm=1)
-    assert fresh(first) == [("0.1", "1"), ("0.2", "1"), ("0.3", "1")]
-    more = Queue()
-    confirm(tmp_path, more, n_trials=5, confirm=2)
-    assert "13 jobs: 13 finished, " in capsys.readouterr().out
-    assert [trial.number for trial in study(tmp_path).trials if trial.params] == [0, 1, 2, 6, 7]
-    assert fresh(more) == [("0.1", "2"), ("0.2", "2"), ("0.3", "2"), ("0.4", "1"), ("0.4", "2")]
-    assert [arm["tuned"]["job"] for arm in record(tmp_path)["arms"]] == [1, 2, 6, 0]
-    confirm(tmp_path, again := Queue(), confirm=2)
-    assert again.launched == []
+    confirm(tmp_path, first := Queue(), n_trials=3, confirm=2)
+    assert fresh(first) == [(rate, seed) for rate in ("0.1", "0.2", "0.3") for seed in "12"]
+    more, again = Queue(), Queue()
+    confirm(tmp_path, more, n_trials=5, confirm=1)
+    assert "12 jobs: 12 finished, " in capsys.readouterr().out
+    assert [trial.number for trial in study(tmp_path).trials if trial.params] == [0, 1, 2, 9, 10]
+    assert fresh(more) == [("0.4", "1")]
+    assert [arm["tuned"]["job"] for arm in record(tmp_path)["arms"]] == [1, 2, 9, 0]
+    confirm(tmp_path, again, confirm=3)
+    assert fresh(again) == [("0.1", "3"), ("0.2", "3"), ("0.3", "3"), ("0.4", "2"), ("0.4", "3")]
 
 
 @pytest.mark.slow

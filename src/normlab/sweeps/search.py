@@ -16,7 +16,6 @@ from normlab.folder import files, lock, place, reuse
 from normlab.folder.files import known_result
 from normlab.folder.identity import numbers
 from normlab.sweeps.fair.confirm import Confirmation, Search, fresh_numbers
-from normlab.sweeps.fair.record import read_record
 from normlab.sweeps.launchers.queue import NumberedJob, serve
 from normlab.sweeps.study import distribution, given, hand_over, open_study, summary
 from normlab.sweeps.sweeper import EngineSweeper
@@ -76,7 +75,7 @@ class OptunaSweeper(EngineSweeper):
         path.mkdir(parents=True, exist_ok=True)
         with lock.hold(path):
             study = self._study(space)
-            self.fresh = fresh_numbers(read_record(path))  # of an earlier start, which ran the best trials again
+            self.fresh = fresh_numbers(path, study)  # of an earlier start, which ran the best trials again
             OmegaConf.save(self.settings, path / "multirun.yaml")
             with Watch(path, self._total(space) + len(self.fresh), space) as watch:
                 failed = self._run(study, fixed, space, watch)

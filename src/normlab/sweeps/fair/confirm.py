@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
@@ -73,11 +73,10 @@ class Confirmation:
     def __init__(self, search: Search, study: "Study", seeds: int):
         self.search, self.seeds = search, seeds
         trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
-        before = read_record(search.path)
+        self.earlier = fresh_numbers(search.path, study)
         folders = Folders(search.path)
-        self.earlier = fresh_numbers(before)
-        folders.taken = trials.keys() - self.earlier
-        confirmed = {arm["tuned"]["job"] for arm in before.get("arms", [])}
+        folders.taken = {number for number, trial in trials.items() if trial.params}
+        confirmed = {arm["tuned"]["job"] for arm in read_record(search.path).get("arms", [])}
         best = [trial.number for trial in islice(_ranked(study, search.space), BEST)]
         self.trials = [
             self._confirmed(trials[number], folders) for number in dict.fromkeys([*best, *sorted(confirmed)])
@@ -195,9 +194,10 @@ class Confirmation:
         )
 
 
-def fresh_numbers(record: dict[str, Any]) -> set[int]:
-    """The numbers of the fresh runs that have begun."""
-    return {run["job"] for arm in record.get("arms", []) for run in arm["fresh"] if run["job"] is not None}
+def fresh_numbers(path: Path, study: "Study") -> set[int]:
+    """The numbers of the folders of a search that are no trial's: those of fresh runs that were begun."""
+    trials = {trial.number for trial in study.get_trials(deepcopy=False) if trial.params}
+    return {int(entry.name) for entry in path.iterdir() if entry.name.isdecimal()} - trials
 
 
 def _ranked(study: "Study", space: Space) -> Iterator["FrozenTrial"]:

@@ -91,7 +91,7 @@ class Beside(Launcher):
         return [returned[job.number] for job in jobs]
 
     def serve(self, next_job: NextJob, ended: Ended, most: int | None) -> None:
-        """See `queue.serve`. Where this is interrupted, or `ended` raises, the jobs that run are stopped."""
+        """See `queue.serve`. Ctrl-C, or an error that `ended` raises, reaches the jobs that run."""
 
         def take(count: int) -> list[NumberedJob]:
             return list(islice(iter(next_job, None), count))
@@ -126,4 +126,4 @@ class Beside(Launcher):
         raise NotImplementedError
 
     def _stop(self, running: Collection[Any]) -> None:
-        """Passes Ctrl-C on to the jobs that run, so that they record it in their folders."""
+        """Passes Ctrl-C on to the jobs that run, so that they record it in their folders. A cluster's jobs go on."""
