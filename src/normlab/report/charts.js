@@ -51,11 +51,16 @@ const redraw = (onPaper) => () => {
 addEventListener("beforeprint", redraw(true));
 addEventListener("afterprint", redraw(false));
 
-JSON.parse(document.getElementById("charts").textContent).forEach(async (chart, number) => {
-  const place = document.getElementById("chart" + number);
-  if (!place) return;
-  const options = {renderer: "svg", actions: false, tooltip: {theme: "page"}, patch};
-  const {view} = await vegaEmbed(place, chart.drawing, options);
-  views.push({view, place});
-  place.parentElement.after(savers(chart, view));
-});
+// One after the other, so that the page can be read and scrolled meanwhile.
+const draw = async (drawings) => {
+  for (const [number, chart] of drawings.entries()) {
+    const place = document.getElementById("chart" + number);
+    if (!place) continue;
+    const options = {renderer: "svg", actions: false, tooltip: {theme: "page"}, patch};
+    const {view} = await vegaEmbed(place, chart.drawing, options);
+    views.push({view, place});
+    place.parentElement.after(savers(chart, view));
+    await new Promise((go) => setTimeout(go));
+  }
+};
+draw(JSON.parse(document.getElementById("charts").textContent));
