@@ -148,7 +148,7 @@ def test_every_number_of_the_charts_stands_in_a_table(tmp_path):
         for rate, score in zip(rates(4), scores, strict=True):
             assert re.search(rf"{arm} {rate:.5g} {'diverged' if score is None else f'{score:.3f}'}", text)
     assert "Ahead are batch from 1 to 3 and group at 4 trials." in text
-    assert "3 0.899 0.890 0.575" in text  # of three trials: the mean of the best over the four subsets
+    assert "3 0.899 0.890 0.575" in text  # the mean of the best over the four subsets of three trials
     assert text.count("The numbers of this chart") >= 3
 
 
@@ -296,3 +296,27 @@ def test_the_page_reads_what_the_sweep_writes(tmp_path):
     text = words_of(tmp_path)
     assert "each of 2 arms tuned by 4 trials of optimizer.lr from" in text
     assert "With net on wine (" in text
+
+
+def test_where_less_is_better_the_lowest_is_best(tmp_path):
+    trials = {"batch": [0.9, 0.2, 0.3, None], "group": [0.4, 0.3, 0.5, 0.9]}
+    fresh = {"batch": [0.25, 0.26, 0.24, 0.25], "group": [0.35, 0.36, 0.35, 0.33]}
+    sweep = make_fair(tmp_path / "s", trials, fresh, mode="min")
+    write_report([sweep])
+    text = page_text(sweep).replace("\N{NO-BREAK SPACE}", " ")
+    assert "batch is best: test/loss 0.2500 ± 0.0082" in text
+    assert "batch (lr=0.01334) has the lowest test/loss" in text
+    assert "1 0.5750 0.5250" in text  # a mean over the arm's trials, the lost one with the highest loss of all
+    (contest,) = contests(read_sweep(sweep))
+    svg = vl_convert.vegalite_to_svg(charts.trials(curves(contest.standings, KEY, 3), KEY, True, "loss", True).drawing)
+    lost = re.search(r'aria-label="[^"]*loss: ([\d.]+); arm: batch; kind: lost"', svg)
+    assert float(lost.group(1)) > 0.2 + 3 * (0.4 - 0.2)  # where the axis of the scores ends, upwards
+
+
+def test_the_axis_of_the_scores_shows_the_better_half():
+    assert charts.bounds([0.1, 0.9, 0.95, 0.97], minimized=False) == pytest.approx((0.91, 0.97))
+    assert charts.bounds([0.9, 0.95, 0.97], minimized=False) == pytest.approx((0.91, 0.97))
+    assert charts.bounds([5.0, 0.3, 0.2], minimized=True) == pytest.approx((0.2, 0.5))
+    assert charts.bounds([0.4, 0.3, 0.2], minimized=True) == (0.2, 0.4)
+    low, high = charts.bounds([0.5, 0.5], minimized=False)
+    assert low < high == 0.5

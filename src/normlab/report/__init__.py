@@ -43,13 +43,13 @@ def write_report(folders: Sequence[str | Path], out: str | Path | None = None) -
 
     assert folders, "no folder to report on"
     paths = [Path(path) for path in folders]
-    runs = find_runs(paths)  # before what takes a second to import: it may refuse
     place = Path(os.path.commonpath([path.absolute() for path in paths])) if out is None else Path(out)
     if is_fair(paths):
         from normlab.report import fair
 
         answer, comparisons = fair.write(paths[0], place)
         return Report(place, comparisons, answer)
+    runs = find_runs(paths)  # before what takes a second to import: it may refuse
 
     import pandas as pd
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from normlab.config.space import Choices, Numbers, Space
 
-NEAR = 0.1  # the reach of an average over neighbours, as a share of the width of the space
+NEAR = 0.08  # the reach of an average over neighbours, as a share of the width of the space
 
 
 def tuned(

@@ -1,6 +1,7 @@
 """The charts of a fair sweep; each has its numbers as a table beside it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 
@@ -10,7 +11,7 @@ from normlab.report.fair.letters import groups
 from normlab.report.fair.numbers import Curve
 from normlab.report.fair.ranks import Ranks
 from normlab.report.settings import shortened
-from normlab.report.wording import number
+from normlab.report.wording import NOTHING, number
 
 MARKS = {  # Vega's shapes, and their paths in a legend of 34 × 12
     "circle": "M17 2 A4 4 0 1 1 16.99 2 Z",
@@ -25,7 +26,7 @@ MARKS = {  # Vega's shapes, and their paths in a legend of 34 × 12
 SHAPES = [*MARKS]
 CROSS = "M-1,-1L1,1M-1,1L1,-1"
 ARROWS = {False: "M0,-1.2V1.2M-0.8,0.3L0,1.2L0.8,0.3", True: "M0,1.2V-1.2M-0.8,-0.3L0,-1.2L0.8,-0.3"}
-ROW = 0.05  # of the height of the scores: a row of crosses
+ROW = 0.05  # the height of a row of marks, as a share of that of the scores
 DASHES = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2]]
 
 
@@ -37,50 +38,50 @@ def looks(count: int) -> tuple[list[str], list[list[int]], list[str]]:
 
 
 def trials(curves: Sequence[Curve], key: str, log: bool, score: str, minimized: bool) -> Chart:
-    """The tuning score of each trial against the key; a cross at the edge is a lost one, an arrow one far off.
-
-    There each arm has a row of its own, so that no mark hides another.
-    """
+    """The tuning score of each trial against the key; a cross at the edge is a lost one, an arrow one far off."""
     names = [curve.name for curve in curves]
     low, high = bounds([value for curve in curves for value in curve.known], minimized)
-    step = ROW * (high - low) * (1 if minimized else -1)  # from the axis's worse end outwards
-    edge = (high if minimized else low) + step * len(curves)
-    rows, off = [], []
-    for place, curve in enumerate(curves):
-        row = (high if minimized else low) + step * (place + 0.5)
-        for value, own, what in curve.points:
-            if own is not None and low <= own <= high:
-                rows.append((curve.name, value, own, what))
-            else:
-                off.append((curve.name, value, row, what, "lost" if own is None else "off"))
+    rows, off, ends = _placed(curves, low, high, minimized)
     x = alt.X("x:Q", title=key, scale=alt.Scale(type="log" if log else "linear", zero=False, nice=False, padding=12))
-    ends = [low, edge] if minimized else [edge, high]
     axis = alt.Axis(labelExpr=f"datum.value < {low} || datum.value > {high} ? '' : datum.label")
     y = alt.Y("y:Q", title=score, axis=axis, scale=alt.Scale(zero=False, domain=ends, nice=False, padding=8))
-    colours, dashes, shapes = looks(len(names))
-    colour = alt.Color("arm:N", legend=None, scale=alt.Scale(domain=names, range=colours))
+    colour, dash, shape = _encodings(names)
     over = alt.selection_point(name="arm", on="pointerover", fields=["arm"], clear="pointerout")
     front = alt.condition(over, alt.value(1.0), alt.value(0.15))
     columns = ["arm", "x", "y", "what"]
     tips = ["arm:N", alt.Tooltip("x:Q", title=key, format=".4~g"), alt.Tooltip("what:N", title=score)]
-    base = alt.Chart(inline(columns, rows))
+    base = alt.Chart(inline(columns, rows)).encode(x=x, y=y, color=colour, opacity=front)
     lined = alt.FieldOneOfPredicate("arm", [curve.name for curve in curves if curve.line])
-    line = base.transform_filter(lined).mark_line(strokeWidth=2)
-    dash = alt.StrokeDash("arm:N", legend=None, scale=alt.Scale(domain=names, range=dashes))
-    line = line.encode(x=x, y=y, color=colour, strokeDash=dash, opacity=front)
-    shape = alt.Shape("arm:N", legend=None, scale=alt.Scale(domain=names, range=shapes))
-    dots = base.mark_point(size=60, filled=True)
-    dots = dots.encode(x=x, y=y, color=colour, shape=shape, opacity=front, tooltip=tips)
+    line = base.transform_filter(lined).mark_line(strokeWidth=2).encode(strokeDash=dash)
+    dots = base.mark_point(size=60, filled=True).encode(shape=shape, tooltip=tips).add_params(over)
     kinds = alt.Scale(domain=["lost", "off"], range=[CROSS, ARROWS[minimized]])
+    marks = alt.Chart(inline([*columns, "kind"], off)).mark_point(size=36, strokeWidth=1.8, filled=False)
     kind = alt.Shape("kind:N", legend=None, scale=kinds)
-    crosses = alt.Chart(inline([*columns, "kind"], off)).mark_point(size=36, strokeWidth=1.8, filled=False)
-    crosses = crosses.encode(x=x, y=y, color=colour, shape=kind, opacity=front, tooltip=tips)
-    layers = alt.layer(line, dots.add_params(over), crosses).resolve_scale(shape="independent")
-    drawing = spec(layers, height=320)
+    marks = marks.encode(x=x, y=y, color=colour, opacity=front, shape=kind, tooltip=tips)
+    drawing = spec(alt.layer(line, dots, marks).resolve_scale(shape="independent"), height=320)
     count = sum(len(curve.points) for curve in curves)
     says = f"{score} of {count} trials against {key}, a line for each of {len(names)} arms."
     cells = [(c.name, shortened(f"{value:.10g}"), what) for c in curves for value, _, what in c.points]
     return Chart("trials", drawing, says, ["arm", key, score], cells, text=1)
+
+
+def _placed(
+    curves: Sequence[Curve], low: float, high: float, minimized: bool
+) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]], list[float]]:
+    """The points within `low` and `high`, those beyond, and the ends of an axis that has room for both.
+
+    Beyond the worse end each arm has a row of its own, so that no mark hides another.
+    """
+    edge, step = (high, ROW * (high - low)) if minimized else (low, ROW * (low - high))
+    rows, off = [], []
+    for place, curve in enumerate(curves):
+        for value, score, what in curve.points:
+            if score is not None and low <= score <= high:
+                rows.append((curve.name, value, score, what))
+            else:
+                kind = "lost" if score is None else "off"
+                off.append((curve.name, value, edge + step * (place + 0.5), what, kind))
+    return rows, off, sorted([high if not minimized else low, edge + step * len(curves)])
 
 
 def bounds(values: Sequence[float], minimized: bool) -> tuple[float, float]:
@@ -89,8 +90,10 @@ def bounds(values: Sequence[float], minimized: bool) -> tuple[float, float]:
     if not ordered:
         return 0.0, 1.0
     best, median, worst = ordered[0], ordered[(len(ordered) - 1) // 2], ordered[-1]
-    far = best + 3 * (median - best)
-    edge = (min(worst, far) if minimized else max(worst, far)) if median != best else worst
+    far = best + 3 * (median - best) if median != best else worst
+    edge = min(worst, far) if minimized else max(worst, far)
+    if edge == best:  # an axis needs some height
+        edge += (1 if minimized else -1) * (abs(best) / 100 or 0.01)
     return (best, edge) if minimized else (edge, best)
 
 
@@ -98,24 +101,30 @@ def expected(curves: dict[str, list[float]], score: str, places: int) -> Chart:
     """The best score to expect against the number of trials, a line and points for each arm."""
     names = list(curves)
     rows = [(name, n, value) for name, values in curves.items() for n, value in enumerate(values, 1)]
-    colours, dashes, shapes = looks(len(names))
     x = alt.X("n:Q", title="trials", axis=alt.Axis(tickMinStep=1, format="d", grid=False))
     y = alt.Y("best:Q", title=f"expected best {score}", scale=alt.Scale(zero=False))
-    colour = alt.Color("arm:N", legend=None, scale=alt.Scale(domain=names, range=colours))
-    base = alt.Chart(inline(["arm", "n", "best"], rows))
-    dash = alt.StrokeDash("arm:N", legend=None, scale=alt.Scale(domain=names, range=dashes))
-    shape = alt.Shape("arm:N", legend=None, scale=alt.Scale(domain=names, range=shapes))
+    colour, dash, shape = _encodings(names)
+    base = alt.Chart(inline(["arm", "n", "best"], rows)).encode(x=x, y=y, color=colour)
     tips = ["arm:N", alt.Tooltip("n:Q", title="trials"), alt.Tooltip("best:Q", title=score, format=".5~g")]
-    line = base.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour, strokeDash=dash)
-    dots = base.mark_point(size=36, filled=True, opacity=1).encode(x=x, y=y, color=colour, shape=shape, tooltip=tips)
+    line = base.mark_line(strokeWidth=2).encode(strokeDash=dash)
+    dots = base.mark_point(size=36, filled=True, opacity=1).encode(shape=shape, tooltip=tips)
     longest = max(map(len, curves.values()))
-    heads = ["trials", *names]
     cells = [
-        [str(n + 1), *(number(values[n], places) if n < len(values) else "–" for values in curves.values())]
+        [str(n + 1), *(number(values[n], places) if n < len(values) else NOTHING for values in curves.values())]
         for n in range(longest)
     ]
     says = f"The best {score} to expect of 1 to {longest} trials, a line for each of {len(names)} arms."
-    return Chart("expected-best", spec(alt.layer(line, dots), height=280), says, heads, cells)
+    return Chart("expected-best", spec(alt.layer(line, dots), height=280), says, ["trials", *names], cells)
+
+
+def _encodings(names: Sequence[str]) -> tuple[alt.Color, alt.StrokeDash, alt.Shape]:
+    """How the arms are told from each other: by colour, dashes and points."""
+    colour, dash, shape = (alt.Scale(domain=[*names], range=values) for values in looks(len(names)))
+    return (
+        alt.Color("arm:N", legend=None, scale=colour),
+        alt.StrokeDash("arm:N", legend=None, scale=dash),
+        alt.Shape("arm:N", legend=None, scale=shape),
+    )
 
 
 def critical_differences(names: Sequence[str], ranks: Ranks) -> Chart:

@@ -41,7 +41,7 @@ def ranks(scores: np.ndarray) -> Ranks | None:
     from scipy.stats import friedmanchisquare, rankdata  # takes a second to import
 
     by_data = rankdata(-scores, axis=1)
-    alike = bool((by_data == by_data[:, :1]).all())  # of which Friedman's statistic is 0 / 0
+    alike = bool((by_data == by_data[:, :1]).all())  # then Friedman's statistic is 0 / 0
     p = 1.0 if alike else float(friedmanchisquare(*scores.T).pvalue)
     return Ranks(by_data.mean(axis=0), count, p, critical_difference(arms, count))
 
