@@ -38,7 +38,12 @@ class Plan:
     @property
     def total(self) -> int:
         """How many runs there will be, as far as that is known by now."""
-        return sum(self._expected(arm) for arm in self.arms)
+        return self.trials + sum(self._fresh(arm) for arm in self.arms)
+
+    @property
+    def trials(self) -> int:
+        """How many of them are trials."""
+        return sum(len(arm.trials) if arm.refused else max(len(arm.trials), self.fair.trials or 0) for arm in self.arms)
 
     def next(self) -> Run | None:
         """The next run to begin, of the arm with the fewest begun trials; fresh ones after the trials of all arms."""
@@ -84,8 +89,5 @@ class Plan:
             "arms": [arm_record(arm.arm, arm.counted, arm.best, arm.fresh, arm.refused) for arm in self.arms],
         }
 
-    def _expected(self, arm: ArmRuns) -> int:
-        if arm.refused is not None:
-            return len(arm.trials)
-        trials = max(len(arm.trials), self.fair.trials or 0)
-        return trials + (0 if arm.is_tuned and arm.best is None else self.fair.seeds)
+    def _fresh(self, arm: ArmRuns) -> int:
+        return 0 if arm.is_tuned and arm.best is None else self.fair.seeds

@@ -64,11 +64,9 @@ class FairWatch(Watch):
 
     def _best(self) -> str:
         """How many of the runs that have ended are trials, and how many of those with fresh seeds."""
-        counts = {
-            "trials": [run for arm in self.plan.arms for run in arm.trials],
-            "fresh runs": [run for arm in self.plan.arms for run in arm.fresh],
-        }
-        return ", ".join(f"{_over(runs)}/{len(runs)} {kind}" for kind, runs in counts.items() if runs)
+        plan = self.plan
+        trials, fresh = sum(_over(arm.trials) for arm in plan.arms), sum(_over(arm.fresh) for arm in plan.arms)
+        return f"{trials}/{plan.trials} trials, {fresh}/{plan.total - plan.trials} fresh runs"
 
 
 def _is_of(run: Run, arms: list[ArmRuns]) -> bool:
