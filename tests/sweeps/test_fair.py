@@ -134,6 +134,14 @@ def test_by_time_a_trial_counts_if_those_before_it_took_less(budget, counted, tm
     assert (again.launched, same) == ({}, fair)
 
 
+def test_by_time_a_cluster_gets_no_more_trials_than_are_likely_to_count(tmp_path):
+    """It takes every job that there is. Trials take a second each, so that exactly those are run that count."""
+    by_time = ["norm=batch,group", "fair.budget=seconds", "fair.seconds=9.5", "fair.seeds=1"]
+    launcher, fair = fair_sweep(tmp_path, *by_time, workers=200)
+    assert [len(arm["trials"]) for arm in fair["arms"]] == [10, 10]
+    assert len(launcher.launched) == 2 * 10 + 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]], ids=["basic", "joblib"]

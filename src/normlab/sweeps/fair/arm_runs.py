@@ -1,6 +1,7 @@
 """The runs of one arm: its trials, which of them was best, and the fresh runs of that setting."""
 
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from normlab.config.arms import Arm, Fair
@@ -90,7 +91,19 @@ class ArmRuns:
             return False
         if self.fair.seconds is None:
             return len(self.trials) < (self.fair.trials or 0)
-        return len(self.counted) == len(self.trials) and sum(run.seconds for run in self.trials) < self.fair.seconds
+        return self._has_time(self.fair.seconds)
+
+    def _has_time(self, seconds: float) -> bool:
+        """Whether a further trial will count, if those that run take as long as those that have ended.
+
+        Of an arm no more trials run than have ended, or one. A cluster takes every job that there is, and would get
+        trials without end before it is known how long they take.
+        """
+        ended = [run.seconds for run in self.trials if run.over]
+        running = len(self.trials) - len(ended)
+        if not ended:
+            return running == 0
+        return running < len(ended) and sum(ended) + running * fmean(ended) < seconds
 
     def _add_trial(self) -> bool:
         """Plans a further trial; false where there is none to plan."""
