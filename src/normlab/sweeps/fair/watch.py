@@ -83,7 +83,7 @@ def _tuned(arm: ArmRuns) -> str:
     if arm.refused is not None:
         return f"{name} is refused: {arm.refused}"
     diverged = sum(has_diverged(run.result) for run in trials)
-    of = f"of {len(trials)} trials" + (f" ({diverged} diverged)" if diverged else "")
+    of = f"of {len(trials)} trial{'s' * (len(trials) != 1)}" + (f" ({diverged} diverged)" if diverged else "")
     if arm.best is None:
         return f"{name}: none {of} has a score, and so it gets no fresh runs"
     best = trials[arm.best]
