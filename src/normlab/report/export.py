@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from normlab.errors import ConfigError
-from normlab.report.tables import cell
 
 FORMATS = ("svg", "png", "pdf", "latex", "markdown")
 WIDTH = 700  # of a chart, in pixels
@@ -80,6 +79,8 @@ def _text(content: Any) -> str:
 
 
 def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    from normlab.report.tables import cell  # with pandas, which a refused command does not need
+
     lines = [[*map(cell, heads)], ["---"] * len(heads), *([*map(cell, row)] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

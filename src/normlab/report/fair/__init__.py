@@ -4,21 +4,24 @@ It is written where a sweep's folder holds fair.json, into the same files as any
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from normlab.folder import writing
-from normlab.report.compare import Comparison
-from normlab.report.fair import page, tables, words
-from normlab.report.fair.about import about
-from normlab.report.fair.standing import contests
-from normlab.report.fair.sweep import read_sweep
+if TYPE_CHECKING:
+    from normlab.report.compare import Comparison
 
 
-def write(folder: Path, out: Path) -> tuple[str, list[Comparison]]:
+def write(folder: Path, out: Path) -> "tuple[str, list[Comparison]]":
     """Writes report.html, summary.csv and summary.md about the sweep in `folder`.
 
     Returns the answer in a few lines, and the comparisons by test scores, one for each data set. Raises ConfigError
     where fair.json is damaged, and OSError.
     """
+    from normlab.folder import writing  # here, as other reports ask this room only whether a sweep is fair
+    from normlab.report.fair import page, tables, words
+    from normlab.report.fair.about import about
+    from normlab.report.fair.standing import contests
+    from normlab.report.fair.sweep import read_sweep
+
     sweep = read_sweep(folder)
     found = contests(sweep)
     known = about(sweep, found)

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from normlab.errors import ConfigError
 from normlab.folder.files import FORMAT
 from normlab.report.runs import Run, read_json, read_run
-from normlab.report.settings import Settings, settings_of
+
+if TYPE_CHECKING:
+    from normlab.report.settings import Settings
 
 FILE = "fair.json"
 
@@ -70,8 +72,10 @@ class FairSweep:
         return self.sampler == "quasi_random" and self.pruner == "none" and self.budget == "trials"
 
     @property
-    def with_settings(self) -> list[tuple[Run, Settings]]:
+    def with_settings(self) -> "list[tuple[Run, Settings]]":
         """All runs that were begun, each with the settings in which they differ."""
+        from normlab.report.settings import settings_of  # with pandas
+
         return list(zip(self.runs, settings_of(self.runs), strict=True)) if self.runs else []
 
     @property
