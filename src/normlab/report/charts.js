@@ -46,6 +46,7 @@ const savers = (chart, view) => {
 const views = [];
 const redraw = (onPaper) => () => {
   document.documentElement.classList.toggle("paper", onPaper);
+  if (onPaper) document.querySelectorAll("details.fine").forEach((notes) => (notes.open = true));
   views.forEach(({view, place}) => view.width(place.clientWidth).run());
 };
 addEventListener("beforeprint", redraw(true));

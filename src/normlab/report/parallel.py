@@ -66,18 +66,26 @@ def _scale(numbers: Sequence[float], log: bool) -> tuple[Callable[[float], float
     return lambda number: (to(number) - low) / span, ticks
 
 
+def _leading(comparison: Comparison, shown: Sequence[Configuration]) -> Sequence[Configuration]:
+    """The best one and those that cannot be told from it; where nothing is known about noise, the best tenth."""
+    if any(c.behind is not None and c.behind.known for c in shown):
+        return [*comparison.first, *(c for c in shown if c.tied and c.behind is not None and c.behind.known)]
+    return shown[: max(1, len(shown) // 10)]
+
+
 def _drawn(comparison: Comparison, shown: Sequence[Configuration], axes: Sequence[Axis]) -> dict:
     places = wording.decimals(comparison)
-    leading = {id(c) for c in [*comparison.first, *(c for c in shown if c.tied)]}
+    leading = {id(c) for c in _leading(comparison, shown)}
     rows = [
         (n, name, place(c), c.label, wording.number(c.score.mean, places), "best" if id(c) in leading else "other")
-        for n, c in enumerate(shown)
+        for n, c in reversed([*enumerate(shown)])  # the best on top
         for name, place, _ in axes
     ]
     names = [name for name, _, _ in axes]
     columns = ["line", "key", "place", "configuration", "score", "kind"]
+    padding = 10 + 13 * max(name.count(".") for name in names)  # below names of several lines
     title = alt.Axis(orient="top", labelExpr=r"split(replace(datum.label, /[.]/g, '.\n'), '\n')", labelAngle=0,
-                     labelLimit=0, domain=False, ticks=False, labelPadding=10)  # fmt: skip
+                     labelLimit=0, domain=False, ticks=False, labelPadding=padding)  # fmt: skip
     x = alt.X("key:N", sort=names, title=None, axis=title, scale=alt.Scale(padding=0.35))
     y = alt.Y("place:Q", axis=None, scale=alt.Scale(domain=[0, 1]))
     at = alt.selection_point(name="at", on="pointerover", fields=["line"], empty=False, clear="pointerout")
