@@ -61,9 +61,9 @@ def call(function: str, *values: Any) -> Forked:
 def _server() -> "subprocess.Popen[str]":
     command = [sys.executable, "-c", "from helpers.warm import serve; serve()"]
     path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    server = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}
-    )
+    # Threads are counted when torch is imported, and so the test that comes first would decide for all.
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     atexit.register(server.communicate)  # which closes its input, and it ends
     return server
 
