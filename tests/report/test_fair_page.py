@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 import vl_convert
-from helpers.fair import KEY, make_fair, make_job, rates
-from helpers.fairs import fair_sweep
+from helpers.fair_folders import KEY, make_fair, make_job, rates
+from helpers.fair_sweeps import fair_sweep
 from helpers.reports import make_run, page_text, rows
 from scipy import stats
 
@@ -281,9 +281,10 @@ def test_vega_draws_every_trial_and_puts_lost_ones_at_the_edge(tmp_path):
                 assert float(mark["val/acc"]) == score
 
 
-def test_the_page_reads_what_the_sweep_writes(tmp_path):
+@pytest.mark.parametrize(("arms", "on"), [("norm=batch,group", "With net on wine ("), ("model=net,mlp", "On wine (")])
+def test_the_page_reads_what_the_sweep_writes(tmp_path, arms, on):
     """A real plan of a fair sweep, whose jobs are not trained."""
-    launcher, record = fair_sweep(tmp_path, "norm=batch,group", "fair.trials=4", "fair.seeds=3")
+    launcher, record = fair_sweep(tmp_path, arms, "fair.trials=4", "fair.seeds=3")
     for number, config in launcher.launched.items():
         write_config(tmp_path / str(number), config)
     (contest,) = contests(read_sweep(tmp_path))
@@ -295,7 +296,7 @@ def test_the_page_reads_what_the_sweep_writes(tmp_path):
         assert standing.lost_trials == sum(trial["point"][KEY] > 0.1 for trial in own["trials"])
     text = words_of(tmp_path)
     assert "each of 2 arms tuned by 4 trials of optimizer.lr from" in text
-    assert "With net on wine (" in text
+    assert on in text
 
 
 def test_where_less_is_better_the_lowest_is_best(tmp_path):

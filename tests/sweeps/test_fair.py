@@ -4,7 +4,7 @@ import json
 
 import pytest
 from helpers.cases import rest_slow
-from helpers.fairs import WINE, Stop, compared, fair_sweep, told
+from helpers.fair_sweeps import WINE, Stop, compared, fair_sweep, told
 from helpers.processes import start, train, wait_for_rows
 from scipy.stats import qmc
 

@@ -4,7 +4,7 @@ import json
 from statistics import median
 
 import pytest
-from helpers.fairs import Stop, compared, fair_sweep, told
+from helpers.fair_sweeps import Stop, compared, fair_sweep, told
 
 from normlab.errors import ConfigError
 from normlab.sweeps.fair.folders import Folders

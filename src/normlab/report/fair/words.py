@@ -111,8 +111,8 @@ def _fixed(contest: Contest) -> str:
     run = contest.best.configuration.runs[0] if contest.best else contest.comparison.runs[0]
     data, trainer = run.config.get("data"), run.config.get("trainer")
     settings = contest.comparison.data | contest.standings[0].configuration.settings
-    model = "" if "model" in settings else f"{option(run, 'model')} "
-    said = f"With {model}on {option(run, 'data')}"
+    place = option(run, "data")
+    said = f"On {place}" if "model" in settings else f"With {option(run, 'model')} on {place}"
     parts = []
     if isinstance(data, dict) and data.get("split_seed") is not None and contest.comparison.blocks.unit == "seed":
         parts.append(f"split {data['split_seed']}")
