@@ -26,7 +26,7 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
 # How variables begin that pytest, Lightning, Hydra and torch set for a process.
-OF_PROCESS = ("PYTEST_", "PL_", "PYTORCH_", "TORCH", "_TORCH", "HYDRA_")
+OF_PROCESS = ("PYTEST_", "PL_", "PYTORCH_", "TORCH", "_TORCH", "HYDRA_", "CUBLAS_")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -161,6 +161,7 @@ def test_options_not_run_above_have_a_reason():
     """What a machine may lack, or an extra brings, is composed here and run where it is there."""
     tested = " ".join(["trainer=auto trainer=debug callbacks=none logger=none", *(" ".join(pair) for pair in PAIRS)])
     elsewhere = {"gpu", "mps", "wandb", "mlflow"}
+    elsewhere |= {"prediction_time", "tent"}  # they act in action=test: tests/callbacks/test_adapting.py
     elsewhere |= {"ddp", "ddp_cpu", "fsdp", "torchrun", "slurm"}  # test_distributed.py, test_fsdp.py and the like
     for group in ("loss", "optimizer", "scheduler", "trainer", "callbacks", "logger"):
         for option in options(group):

@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from normlab.config.space import Choices, Numbers, Space
 
 NEAR = 0.08  # the reach of an average over neighbours, as a share of the width of the space
@@ -25,6 +23,8 @@ def tuned(
     (benchmarks/README.md, "Claims of a fair sweep"). Points without neighbours, as in a space of many keys, are
     compared by their own scores.
     """
+    import numpy as np  # a command that is refused does without it
+
     known = np.array([math.nan if score is None else -score if minimized else score for score in scores], dtype=float)
     if np.isnan(known).all():
         return None
