@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.special import stdtrit
-from surrogates import DEFAULTS, KINDS, rates
+from surrogates import DEFAULTS, KINDS, UNSEEN, rates
 
 from normlab.report.differences import behind
 
@@ -182,6 +182,12 @@ def _print_fair(sweeps: int) -> None:
         leading, equal, unlike = (rates(kind, *each, sweeps) for each in ((2.0, False), (0.0, True), (0.0, False)))
         cells = [leading.told, leading.named, equal.claimed, unlike.claimed]
         print(f"| {kind} | {' | '.join(map(_percent, cells))} | {equal.shown:.2f} |", flush=True)
+    print(f"\nThe same on curves by which nothing was chosen, % of {sweeps} sweeps\n")
+    heads = ["curves over the rate", heads[1], heads[3], heads[4]]
+    print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
+    for kind in UNSEEN:
+        leading, equal, unlike = (rates(kind, *each, sweeps) for each in ((2.0, False), (0.0, True), (0.0, False)))
+        print(f"| {kind} | {' | '.join(map(_percent, [leading.told, equal.claimed, unlike.claimed]))} |", flush=True)
     print(f"\nThe same on {KINDS_OF_CHOICE}, % of {sweeps} sweeps\n")
     heads = ["choice of the tuned trial", "trials", "fresh seeds", "told from all others", "equal arms are told apart"]
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
