@@ -90,7 +90,8 @@ def _method(sweep: FairSweep, contest: Contest) -> Iterator[str]:
     if len(contest.compared) > 1 and contest.groups:
         yield (
             "Letters are by Tukey’s studentized range over all pairs: of simulated sweeps of four equal arms with 16 "
-            "trials and 12 fresh seeds, 2 to 4 % tell two apart, and 5 to 10 % where tuning finds the best rate less well."
+            "trials and 12 fresh seeds, 2 to 4 % tell two apart, and 5 to 10 % where tuning finds the best rate less "
+            "well."
         )
     if own := [e for e in contest.standings if e.configuration.behind is not None and e.configuration.behind.own]:
         yield f"{named(own)}: compared by the variance of the pair alone, as spreads are unequal (Games and Howell)."
