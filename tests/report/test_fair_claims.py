@@ -7,7 +7,7 @@ import pytest
 from helpers.cases import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
-from surrogates import KINDS, rates
+from surrogates import KINDS, UNSEEN, rates
 
 
 def error(rate, sweeps):
@@ -27,3 +27,9 @@ def test_equal_arms_are_seldom_told_apart_at_the_defaults(kind, sweeps):
     found = rates(kind, 0.0, True, sweeps)
     assert found.claimed <= 0.05 + 2 * error(0.05, sweeps)
     assert found.shown > 0.4  # a grid of one seed shows a lead where there is none
+
+
+@pytest.mark.parametrize("alike", [True, False])
+@pytest.mark.parametrize("kind", UNSEEN)
+def test_on_curves_by_which_nothing_was_chosen_equal_arms_are_told_apart_as_the_page_says(kind, alike):
+    assert rates(kind, 0.0, alike, 200).claimed <= 0.105 + 2 * error(0.105, 200)
