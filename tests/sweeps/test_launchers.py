@@ -167,8 +167,11 @@ def test_ray_starts_a_killed_job_again(tmp_path):
     assert "resuming from" in (sweep / "1" / "train.log").read_text()
 
 
+RAY = pytest.param(["ray"], marks=pytest.mark.endurance)  # its start may take minutes on a busy machine
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", [["joblib", "hydra.launcher.n_jobs=2"], ["ray"]], ids=lambda words: words[0])
+@pytest.mark.parametrize("launcher", [["joblib", "hydra.launcher.n_jobs=2"], RAY], ids=lambda words: words[0])
 def test_ctrl_c_is_noted_by_every_job(launcher, tmp_path):
     process = start(needs(launcher[0]), *launcher[1:], cwd=tmp_path)
     process.send_signal(signal.SIGINT)
