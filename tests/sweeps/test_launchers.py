@@ -103,6 +103,8 @@ def start(*overrides: str, cwd: Path) -> subprocess.Popen[str]:
     raise AssertionError("the jobs never trained")
 
 
+SUBMITTED_LOST = r"local job \d+ ended without a result, in state \w+; see outputs/s/.submitit/\S+\.err"
+
 linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks into /proc, which Linux has")
 
 
@@ -112,10 +114,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks int
     ("launcher", "keys", "error"),
     [
         ("joblib", ["hydra.launcher.n_jobs=2"], "its process was killed, perhaps for want of memory"),
-        pytest.param(
-            *("submitit_local", [], r"local job \d+ ended as \w+; see outputs/s/.submitit/\S+\.err"),
-            marks=pytest.mark.endurance,
-        ),
+        pytest.param("submitit_local", [], SUBMITTED_LOST, marks=pytest.mark.endurance),
     ],
 )
 def test_a_killed_process_costs_its_own_job_alone_and_the_same_command_goes_on(launcher, keys, error, tmp_path):

@@ -67,8 +67,8 @@ class SubmititLauncher(Beside):
         try:
             returned = submitted.results()[0]
         except UncompletedJobError:
-            where = f"{submitted.job_id} ended as {submitted.state}; see {shown(submitted.paths.stderr)}"
-            returned = self.runner.lost(running[submitted], f"{self.cluster} job {where}")
+            ended = f"{self.cluster} job {submitted.job_id} ended without a result, in state {submitted.state}"
+            returned = self.runner.lost(running[submitted], f"{ended}; see {shown(submitted.paths.stderr)}")
         yield submitted, returned
 
 
