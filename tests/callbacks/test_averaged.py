@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from helpers.asking import asked
-from helpers.folders import assert_same_run, rows_of, state, weights
+from helpers.asking import assert_goes_on
+from helpers.folders import rows_of, state, weights
+from helpers.precise import assert_precise
 from lightning import Callback
 from lightning.pytorch.callbacks import StochasticWeightAveraging
-from torch import nn
 
 from normlab import compose, run
 from normlab.errors import ConfigError
@@ -47,16 +47,7 @@ def test_checkpoints_hold_the_average_and_its_own_statistics(tmp_path, kind):
     parts.task.load_state_dict(weights(tmp_path / "run"))
     for parameter, wanted in zip(parts.task.parameters(), by_hand(kind, notes), strict=True):
         torch.testing.assert_close(parameter.double(), wanted, rtol=1e-4, atol=1e-6)
-
-    layers = [layer for layer in parts.task.network.modules() if isinstance(layer, nn.BatchNorm1d)]
-    seen = []
-    for layer in layers:
-        layer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    with torch.no_grad():
-        parts.task.eval()(torch.cat([batch[0] for batch in parts.data.train_dataloader()]))
-    for layer, x in zip(layers, seen, strict=True):
-        torch.testing.assert_close(layer.running_mean, x.mean(0), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(layer.running_var, x.var(0), rtol=1e-4, atol=1e-5)
+    assert_precise(tmp_path / "run", overrides)
 
 
 @pytest.mark.parametrize("kind", AVERAGES)
@@ -78,14 +69,7 @@ def test_training_goes_its_way_and_the_average_is_what_is_validated(tmp_path, mo
     "moment", [("on_train_batch_start", 9), ("on_validation_batch_start", 3), ("on_train_batch_end", 21)], ids=str
 )
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tmp_path, kind, moment):
-    overrides = [*WINE, *AVERAGES[kind]]
-    run(compose(overrides), folder=tmp_path / "whole")
-    hook, count = moment
-    config = asked(overrides, hook=hook, count=count, mark=str(tmp_path / "mark"), rank=0)
-    with pytest.raises(KeyboardInterrupt):
-        run(config, folder=tmp_path / "run")
-    run(compose(overrides), folder=tmp_path / "run")
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert_goes_on(tmp_path, [*WINE, *AVERAGES[kind]], moment)
 
 
 def test_lightnings_own_is_refused(tmp_path):

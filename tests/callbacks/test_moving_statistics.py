@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from helpers.asking import asked
-from helpers.folders import assert_same_run
+from helpers.asking import assert_goes_on
 from lightning import Callback
 from torch import nn
 
@@ -54,13 +53,7 @@ def test_the_share_goes_from_the_first_to_the_last_by_the_same_factor(tmp_path):
 @pytest.mark.parametrize("callback", [FREEZES, SCHEDULES], ids=["freeze", "schedule"])
 @pytest.mark.parametrize("count", [4, 9])
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tmp_path, callback, count):
-    overrides = [*WINE, *callback]
-    run(compose(overrides), folder=tmp_path / "whole")
-    config = asked(overrides, hook="on_train_batch_start", count=count, mark=str(tmp_path / "mark"), rank=0)
-    with pytest.raises(KeyboardInterrupt):
-        run(config, folder=tmp_path / "run")
-    run(compose(overrides), folder=tmp_path / "run")
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert_goes_on(tmp_path, [*WINE, *callback], ("on_train_batch_start", count))
 
 
 @pytest.mark.parametrize(

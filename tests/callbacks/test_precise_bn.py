@@ -2,33 +2,15 @@
 
 import pytest
 import torch
-from helpers.asking import asked
-from helpers.folders import assert_same_run, weights
-from torch import nn
+from helpers.asking import assert_goes_on
+from helpers.folders import weights
+from helpers.precise import assert_precise
 
 from normlab import compose, run
 from normlab.errors import ConfigError
-from normlab.runner.build import build
 
 WINE = ["model=net", "data=wine", "logger=none", "trainer=cpu", "trainer.max_epochs=3", "data.batch_size=20"]
 PRECISE = [*WINE, "callbacks=precise_bn", "callbacks.precise_bn.in_order=true"]
-
-
-def assert_precise(folder, overrides):
-    """Each layer of the last checkpoint has the statistics of what it gets in evaluation, of the training part."""
-    parts = build(compose(overrides), folder)
-    parts.task.load_state_dict(weights(folder))
-    batches = list(parts.data.train_dataloader())
-    layers = [layer for layer in parts.task.network.modules() if isinstance(layer, nn.BatchNorm1d)]
-    seen = []
-    for layer in layers:
-        layer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    with torch.no_grad():
-        parts.task.eval()(torch.cat([batch[0] for batch in batches]))
-    assert len(seen) == len(layers) > 0
-    for layer, x in zip(layers, seen, strict=True):
-        torch.testing.assert_close(layer.running_mean, x.mean(0), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(layer.running_var, x.var(0), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("more", [[], ["steps_per_execution=3"], ["trainer.check_val_every_n_epoch=2"]], ids=str)
@@ -44,14 +26,7 @@ def test_checkpoints_have_precise_statistics_and_the_weights_of_a_run_without(tm
 @pytest.mark.parametrize("moment", [("on_train_batch_start", 9), ("on_validation_batch_start", 3)], ids=str)
 @pytest.mark.parametrize("norm", ["batch", "renorm"])
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tmp_path, norm, moment):
-    overrides = [*WINE, f"norm={norm}", "callbacks=precise_bn"]
-    run(compose(overrides), folder=tmp_path / "whole")
-    hook, count = moment
-    config = asked(overrides, hook=hook, count=count, mark=str(tmp_path / "mark"), rank=0)
-    with pytest.raises(KeyboardInterrupt):
-        run(config, folder=tmp_path / "run")
-    run(compose(overrides), folder=tmp_path / "run")
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert_goes_on(tmp_path, [*WINE, f"norm={norm}", "callbacks=precise_bn"], moment)
 
 
 def test_a_frozen_layer_stays(tmp_path):

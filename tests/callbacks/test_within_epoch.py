@@ -8,7 +8,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
-from helpers.asking import HOOKS, Ask, asked
+from helpers.asking import HOOKS, Ask, assert_goes_on
 from helpers.cases import rest_slow
 from helpers.folders import assert_same_run, result_of
 from helpers.samples import image_folder
@@ -21,19 +21,6 @@ from normlab.config.interval import parse_interval
 from normlab.errors import ConfigError
 
 WINE = ["model=net", "data=wine", "logger=none", "trainer.max_epochs=3", "data.batch_size=20"]  # 6 batches an epoch
-
-
-def assert_goes_on(tmp_path, overrides, *moments, rank=0):
-    """Interrupts a run at each of the moments, a hook and how often it was called, and lets it go on each time."""
-    run(compose(overrides), folder=tmp_path / "whole")
-    for place, (hook, count) in enumerate(moments):
-        folder = tmp_path / f"{place}"
-        config = asked(overrides, hook=hook, count=count, mark=str(tmp_path / f"{place}.mark"), rank=rank)
-        with pytest.raises(KeyboardInterrupt):
-            run(config, folder=folder)
-        assert result_of(folder)["status"] == "interrupted"
-        run(compose(overrides), folder=folder)
-        assert_same_run(folder, tmp_path / "whole")
 
 
 CASES = {

@@ -4,7 +4,10 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 from lightning import Callback
+
+from helpers.folders import assert_same_run, result_of
 
 HOOKS = ("on_train_batch_start", "on_train_batch_end", "on_validation_start", "on_validation_batch_start")
 HOOKS += ("on_validation_end", "on_train_epoch_end")
@@ -36,3 +39,18 @@ def asked(overrides, **keys):
     config = compose(overrides)
     config.callbacks = {**config.callbacks, "ask": {"_target_": "helpers.asking.Ask", **keys}}
     return config
+
+
+def assert_goes_on(tmp_path, overrides, *moments, rank=0):
+    """Interrupts a run at each of the moments, a hook and how often it was called, and lets it go on each time."""
+    from normlab import compose, run
+
+    run(compose(overrides), folder=tmp_path / "whole")
+    for place, (hook, count) in enumerate(moments):
+        folder = tmp_path / f"{place}"
+        config = asked(overrides, hook=hook, count=count, mark=str(tmp_path / f"{place}.mark"), rank=rank)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, folder=folder)
+        assert result_of(folder)["status"] == "interrupted"
+        run(compose(overrides), folder=folder)
+        assert_same_run(folder, tmp_path / "whole")

@@ -3,7 +3,7 @@
 from torch.optim.swa_utils import get_ema_avg_fn
 from typing_extensions import override
 
-from normlab.callbacks.averaged import Averaged
+from normlab.callbacks.common.averaged import Averaged
 
 
 class EMA(Averaged):

@@ -1,14 +1,13 @@
 """Running statistics that stand still in the last epochs.  python train.py callbacks=freeze_statistics"""
 
-from lightning import Callback, LightningModule, Trainer
-from torch import nn
+from lightning import LightningModule, Trainer
 from typing_extensions import override
 
+from normlab.callbacks.common.epochs import EpochBegin, check_epochs, check_keeps_statistics, moving_layers
 from normlab.callbacks.modes import ModeGuard
-from normlab.callbacks.precise_bn import check_epochs, check_keeps_statistics, moving_layers
 
 
-class FreezeStatistics(Callback):
+class FreezeStatistics(EpochBegin):
     """In the last epochs training normalises by the running statistics, which no longer move.
 
     start: the share of the epochs after which they stand still; 0.75 of 8 epochs leaves the last two.
@@ -30,20 +29,12 @@ class FreezeStatistics(Callback):
         check_epochs(trainer, "freeze_statistics")
 
     @override
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._freeze(trainer, pl_module)  # a run that goes on within an epoch does not begin it again
-
-    @override
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._freeze(trainer, pl_module)
-
-    def _freeze(self, trainer: Trainer, task: LightningModule) -> None:
+    def begin_epoch(self, trainer: Trainer, task: LightningModule) -> None:
         assert trainer.max_epochs is not None
         if trainer.current_epoch < self.start * trainer.max_epochs:
             return
-        assert isinstance(task.network, nn.Module)
-        for name in moving_layers(task):
-            task.network.get_submodule(name).eval()
+        for layer in moving_layers(task).values():
+            layer.eval()
         for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
             if isinstance(callback, ModeGuard):
                 callback.look(task)

@@ -1,17 +1,13 @@
 """Running statistics that follow ever more batches.  python train.py callbacks=momentum_schedule"""
 
-from typing import Any
-
-from lightning import Callback, LightningModule, Trainer
-from torch import nn
+from lightning import LightningModule, Trainer
 from typing_extensions import override
 
-from normlab.callbacks.precise_bn import check_epochs, check_keeps_statistics
+from normlab.callbacks.common.epochs import EpochBegin, check_epochs, check_keeps_statistics, keeping_layers
 from normlab.errors import ConfigError
-from normlab.norms.common.estimate import keeps_statistics
 
 
-class MomentumSchedule(Callback):
+class MomentumSchedule(EpochBegin):
     """The share of a new batch in the running statistics goes from `first` in the first epoch to `last` in the last.
 
     It changes by the same factor from epoch to epoch. A large share follows weights that move fast, and a small one
@@ -26,33 +22,21 @@ class MomentumSchedule(Callback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         check_keeps_statistics(pl_module, "momentum_schedule")
-        for name, layer in _layers(pl_module):
+        for name, layer in keeping_layers(pl_module).items():
             if not isinstance(getattr(layer, "momentum", None), int | float):
                 raise ConfigError(
                     f"callbacks=momentum_schedule: {name} ({type(layer).__name__}) has no momentum that could be set"
                 )
         check_epochs(trainer, "momentum_schedule")
 
-    @override
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._set(trainer, pl_module)  # a run that goes on within an epoch does not begin it again
-
-    @override
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._set(trainer, pl_module)
-
     def momentum(self, epoch: int, epochs: int) -> float:
         """The share in epoch `epoch`, counted from 0, of `epochs`."""
         return self.first * (self.last / self.first) ** (epoch / max(epochs - 1, 1))
 
-    def _set(self, trainer: Trainer, task: LightningModule) -> None:
+    @override
+    def begin_epoch(self, trainer: Trainer, task: LightningModule) -> None:
         assert trainer.max_epochs is not None
         momentum = self.momentum(trainer.current_epoch, trainer.max_epochs)
-        for _, layer in _layers(task):
+        for layer in keeping_layers(task).values():
             for each in getattr(layer, "sets", [layer]):
                 each.momentum = momentum
-
-
-def _layers(task: LightningModule) -> list[tuple[str, Any]]:
-    assert isinstance(task.network, nn.Module)
-    return [(name, layer) for name, layer in task.network.named_modules() if keeps_statistics(layer)]

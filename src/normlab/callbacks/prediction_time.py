@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
-from normlab.callbacks.precise_bn import check_keeps_statistics
-from normlab.norms.common.estimate import keeps_statistics, take_batch
+from normlab.callbacks.common.epochs import check_keeps_statistics, keeping_layers
+from normlab.norms.common.estimate import take_batch
 
 
 class PredictionTime(Callback):
@@ -34,8 +34,9 @@ class PredictionTime(Callback):
         network = pl_module.network
         assert isinstance(network, nn.Module)
         self.before = [(tensor, tensor.clone()) for tensor in (*network.parameters(), *network.buffers())]
-        layers = [(name, layer) for name, layer in network.named_modules() if keeps_statistics(layer)]
-        self.hooks = [layer.register_forward_pre_hook(_by_batch(name)) for name, layer in layers]
+        self.hooks = [
+            layer.register_forward_pre_hook(_by_batch(name)) for name, layer in keeping_layers(pl_module).items()
+        ]
 
     @override
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -6,8 +6,8 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
-from normlab.callbacks.averaged import Averaged
-from normlab.callbacks.precise_bn import check_epochs
+from normlab.callbacks.common.averaged import Averaged
+from normlab.callbacks.common.epochs import check_epochs
 
 
 class SWA(Averaged):

@@ -9,9 +9,9 @@ from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from typing_extensions import override
 
+from normlab.callbacks.common.epochs import keeping_layers
 from normlab.callbacks.prediction_time import PredictionTime
 from normlab.errors import ConfigError
-from normlab.norms.common.estimate import keeps_statistics
 from normlab.tasks.classify import Classify
 
 
@@ -37,7 +37,7 @@ class Tent(PredictionTime):
         if not isinstance(pl_module, Classify):
             raise ConfigError("callbacks=tent lowers the entropy of classes, and this data has none; leave it out")
         super().on_test_start(trainer, pl_module)
-        self.layers = [layer for layer in pl_module.network.modules() if keeps_statistics(layer)]
+        self.layers = [*keeping_layers(pl_module).values()]
         self.parameters = [each for layer in self.layers for each in layer.parameters() if each.requires_grad]
         if not self.parameters:
             raise ConfigError("callbacks=tent: the network's norm layers have no γ and β that could be adapted")

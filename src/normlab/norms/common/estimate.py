@@ -76,8 +76,13 @@ def keeps_statistics(layer: nn.Module) -> bool:
     return declared is not None and declared.running_stats and bool(declared.axes)
 
 
+def layers_with_statistics(network: nn.Module) -> dict[str, nn.Module]:
+    """The layers of a network that keep running statistics, by name."""
+    return {name: layer for name, layer in network.named_modules() if keeps_statistics(layer)}
+
+
 def _chosen(network: nn.Module, names: Collection[str] | None) -> dict[str, nn.Module]:
-    keeping = {name: layer for name, layer in network.named_modules() if keeps_statistics(layer)}
+    keeping = layers_with_statistics(network)
     if not keeping:
         raise ValueError(f"{type(network).__name__} has no norm layer with running statistics to estimate")
     if names is not None:

@@ -24,9 +24,8 @@ class Population:
         self.size, self.within = size, within
         self.count = torch.zeros((), **exact)  # values of each channel; with `within`, samples
         self.mean = torch.zeros(channels, **exact)
-        self.squares = torch.zeros(
-            channels // size, size, size, **exact
-        )  # sums of products of what is left of the mean
+        # sums of products of what is left when the mean is taken off
+        self.squares = torch.zeros(channels // size, size, size, **exact)
 
     @torch.no_grad()
     def see(self, x: Tensor) -> None:

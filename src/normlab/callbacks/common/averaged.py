@@ -5,15 +5,16 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
-from normlab.callbacks.precise_bn import estimate_from_training, moving_layers
+from normlab.callbacks.common.epochs import EpochBegin, moving_layers
+from normlab.callbacks.common.training_statistics import estimate_from_training
 
 MODULE = "module."  # how torch's AveragedModel begins the names of what it averages
 
 
-class Averaged(WeightAveraging):
+class Averaged(EpochBegin, WeightAveraging):
     """Averages the weights, which are then validated, saved and, after training, used in place of those that train.
 
     Running statistics are not averaged, since those of an average of weights are no average of statistics: they are
@@ -28,7 +29,7 @@ class Averaged(WeightAveraging):
     def __init__(self, average: Callable[[Tensor, Tensor, Any], Tensor], samples: int | None, in_order: bool):
         super().__init__(use_buffers=False, avg_fn=average)
         self.samples, self.in_order = samples, in_order
-        self.layers: list[str] = []
+        self.layers: dict[str, nn.Module] = {}
         self.estimated = -1  # the step for whose average the statistics are
         self.exchanged = False  # whether the averaged weights are in the network, and the others in the average's place
 
@@ -38,12 +39,8 @@ class Averaged(WeightAveraging):
         return self._average_model is not None and bool(self._average_model.n_averaged)
 
     @override
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.layers = moving_layers(pl_module)
-
-    @override
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.layers = moving_layers(pl_module)
+    def begin_epoch(self, trainer: Trainer, task: LightningModule) -> None:
+        self.layers = moving_layers(task)
 
     @override
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
