@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from normlab import compose, run
 from normlab.data.common.targets import TargetColumn
+from normlab.folder.recorded import append_recorded, cut_recorded
 from normlab.report import write_report
 from normlab.report.__main__ import main
 from normlab.report.render import library
@@ -387,3 +388,56 @@ def test_the_headline_names_what_an_experiment_has_chosen(tmp_path):
     config = compose(["experiment=small_batch"])
     names = {group: config[group]._target_.split(".")[-2] for group in ("model", "norm", "data")}
     assert write_run_page(folder).headline.startswith("{model} with norm={norm} on {data} ".format(**names))
+
+
+def recorded_run(folder, rows):
+    """A run with a norms.csv. rows: (step, epoch, layer, drift, variance ratio, dead), each layer of 8 channels."""
+    make_run(folder, "model=net", "data=wine", curve=[0.1, 0.2, 0.3])
+    cut_recorded(folder / "norms.csv", 0)
+    names = ("step", "epoch", "layer", "drift", "variance_ratio", "dead")
+    lines = [dict(zip(names, row, strict=True)) | {"channels": 8.0, "saturated": 0.0} for row in rows]
+    append_recorded(folder / "norms.csv", lines)
+    write_run_page(folder)
+    return folder
+
+
+def test_what_was_recorded_is_told_as_means_of_each_epoch(tmp_path):
+    random = np.random.default_rng(0)
+    rows = [
+        (step, step // 10, layer, float(random.random()), float(random.random() * 4), float(random.integers(0, 9)))
+        for step in range(0, 30, 5)
+        for layer in ("conv.bn", "a,b")
+    ]
+    folder = recorded_run(tmp_path / "x", rows)
+    table = pd.read_csv(folder / "norms.csv")
+    means = table.assign(dead=table.dead / 8).groupby(["layer", "epoch"])[["drift", "variance_ratio", "dead"]].mean()
+    drift, ratio, dead = section(folder, "Norm layers over the epochs")
+    for column, shown in (("drift", drift), ("variance_ratio", ratio), ("dead", dead)):
+        assert [row[0] for row in shown] == ["conv.bn", "a,b"]
+        for layer, *cells in shown:
+            assert [float(cell) for cell in cells] == pytest.approx(means[column].loc[layer].tolist(), rel=1e-3)
+    text = page_text(folder)
+    assert "Of 6 recorded steps, which norms.csv has one by one" in text
+    assert "No layer ever had saturated channels." in text
+
+
+def test_cells_are_the_darker_the_higher_and_ratios_the_further_from_one(tmp_path):
+    rows = [
+        (epoch, epoch, "bn", drift, ratio, 0.0) for epoch, drift, ratio in ((0, 0.1, 8.0), (1, 0.4, 1.0), (2, 0.2, 0.1))
+    ]
+    html = (recorded_run(tmp_path / "x", rows) / "report.html").read_text()
+    shades = {}
+    for name in ("drift", "variance-ratio"):
+        values = re.search(rf'"recorded-{name}".*?layer,epoch,value,shade(.*?)"', html).group(1)
+        shades[name] = [float(line.split(",")[3]) for line in values.split(r"\n") if line]
+    assert shades["drift"] == pytest.approx([0, 1, 1 / 3], abs=1e-4)
+    assert shades["variance-ratio"] == pytest.approx([np.log(8) / np.log(10), 0, 1], abs=1e-4)
+
+
+def test_a_table_of_another_program_is_left_out_and_named(tmp_path):
+    folder = make_run(tmp_path / "x", "model=net", "data=wine")
+    (folder / "norms.csv").write_text("a,b\n")
+    assert "norms.csv is empty, cut off or of another program" in " ".join(write_run_page(folder).missing) + page_text(
+        folder
+    )
+    assert "Norm layers over the epochs" not in page_text(folder)

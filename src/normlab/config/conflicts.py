@@ -168,6 +168,8 @@ def _check_single_step_only(config: DictConfig) -> None:
     monitor = config.callbacks.get("lr_monitor")
     if monitor is not None and monitor.logging_interval == "step":
         raise ConfigError(f"callbacks.lr_monitor.logging_interval=step cannot be combined with {steps}; use epoch")
+    if "recorder" in config.callbacks:
+        raise ConfigError(f"callbacks=recorder looks into single steps and cannot be combined with {steps}; use 1")
 
 
 def _check_single_process_only(config: DictConfig) -> None:

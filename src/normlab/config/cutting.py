@@ -27,6 +27,11 @@ def check_cutting(config: DictConfig) -> None:
             f"callbacks={averaging} keeps a whole average in each process, and trainer.strategy=fsdp cuts the network: "
             "use trainer.strategy=ddp"
         )
+    if "recorder" in config.callbacks:
+        raise ConfigError(
+            "callbacks=recorder measures whole weights and gradients, and trainer.strategy=fsdp cuts them: use "
+            "trainer.strategy=ddp"
+        )
 
 
 def check_several(config: DictConfig, processes: int | str) -> None:

@@ -94,7 +94,9 @@ class Population:
 def population_of(layer: nn.Module) -> Population:
     """An empty population for the inputs of a layer, or of one of its sets of statistics."""
     declared = declared_or_batch(layer)
-    size, within = (declared.dimension, not declared.batch_stats) if declared is not None else (1, False)
+    size, within = 1, False
+    if declared is not None and declared.axes:  # a frozen layer declares none
+        size, within = declared.dimension, not declared.batch_stats
     running = next(b for name, b in layer.named_buffers(recurse=False) if name.startswith("running_") and b.ndim == 1)
     return Population(len(running), running.device, size, within)
 

@@ -64,7 +64,7 @@ def replace_norms(
     such as LayerNorm and subclasses that `DIMS` does not list; where the option is no drop-in; where there is nothing
     to replace; where `keep` names a class that the network does not have; where a layer has hooks, which would be lost.
     """
-    layers = _norms(network, keep)
+    layers = norm_layers(network, keep)
     _check_keep(network, keep)
     _check_replaceable(layers, norm)
     if not layers and not isinstance(norm, NoNorm):
@@ -87,8 +87,8 @@ def has_hooks(module: nn.Module) -> bool:
     return any("hooks" in key and value for key, value in vars(module).items())
 
 
-def _norms(network: nn.Module, keep: Collection[str]) -> dict[str, nn.Module]:
-    """The normalization layers that are not kept, each once, by name."""
+def norm_layers(network: nn.Module, keep: Collection[str] = ()) -> dict[str, nn.Module]:
+    """The normalization layers of a network, its own or not, each once, by name; without those in classes to `keep`."""
 
     def walk(name: str, module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
         if type(module).__name__ in keep:

@@ -7,7 +7,7 @@ import numpy as np
 from normlab.report.curves import thin
 from normlab.report.render import Page
 from normlab.report.runs import read_curve
-from normlab.report.single import about, charts, of_answers, words
+from normlab.report.single import about, charts, of_answers, recorded, words
 from normlab.report.single.answers import FAINT, MEAN, SCALE, SHIFT, VARIANCE, NormLayer, Spread
 from normlab.report.single.of_answers import CHARTED, ROWS, Place
 from normlab.report.single.story import PARTS, Story
@@ -20,6 +20,7 @@ LONG = 12  # a longer table is folded away
 def page(story: Story) -> str:
     """The page's HTML."""
     made = Page()
+    over_epochs, unread = recorded.section(story.run.folder, made.place)
     return made.html(
         "run.html",
         words.headline(story),
@@ -27,10 +28,11 @@ def page(story: Story) -> str:
         lead=words.lead(story),
         fine=words.fine(story),
         facts=[*about.facts(story)],
-        missing=story.seen.missing,
+        missing=[*story.seen.missing, *unread],
         part=PARTS[story.part],
         curves=_curves(story, made.place),
         **({} if story.answers is None else of_answers.sections(story.answers, made.place)),
+        recorded=over_epochs,
         layers=_layers(story.seen.layers, made.place),
         weights=_weights(story),
         environment=about.environment(story),
