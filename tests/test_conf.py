@@ -130,7 +130,7 @@ PAIRS = [
     ["optimizer=adamw", "scheduler=onecycle", "steps_per_execution=4"],
     ["scheduler=step", "data=breast_cancer"],
     ["scheduler=plateau", "data=wine", "callbacks=[precise_bn,momentum_schedule]"],
-    ["callbacks=[early_stopping,lr_monitor,model_summary]", "logger=tensorboard"],
+    ["callbacks=[early_stopping,lr_monitor,model_summary,recorder]", "logger=tensorboard"],
     ["trainer=cpu", "trainer.max_epochs=1", "data=breast_cancer"],
     ["trainer=overfit", "trainer.max_epochs=2"],
     ["trainer=profile", "trainer.max_epochs=1", "trainer.limit_train_batches=2"],
