@@ -25,6 +25,13 @@ def agreed(conditions: list[bool], device: torch.device) -> list[bool]:
     return [bool(flag) for flag in flags.tolist()]
 
 
+def minimum(flags: Tensor) -> Tensor:
+    """The least of each flag (n,) over all processes, on the device, where nobody reads it; all of them must ask."""
+    if several():
+        distributed.all_reduce(flags, distributed.ReduceOp.MIN)
+    return flags
+
+
 def of_all(own: T) -> list[T]:
     """The values of all processes, by rank; all of them must ask."""
     if not several():

@@ -1,6 +1,7 @@
 """The base of every task: how it steps through batches, with which optimizer and schedule."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -89,7 +90,7 @@ class Task(Measured):
                 return torch.stack([p.sum() for p in self.network.parameters() if p.requires_grad]).sum() * 0
             return loss * self.trainer.train_dataloader.weight(batch_idx)  # pyright: ignore
         scheduler = self.lr_schedulers() if self.schedule.interval == "step" else None
-        execute(self, batch, self._train, scheduler)
+        execute(self, batch, self._train, self.guard, scheduler)
         return None
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
@@ -123,10 +124,18 @@ class Task(Measured):
 
         super().optimizer_step(epoch, batch_idx, optimizer, closure)
 
+    def on_after_backward(self) -> None:
+        self.guard.after_backward()
+
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        self.guard.before_step()
         if self.guard.spoiled:  # one of the batches accumulated for this step was left out
             optimizer.zero_grad()
             self.guard.spoiled = False
+
+    def on_train_start(self) -> None:
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        self.guard.begin(self.trainer.optimizers, scaled)
 
     def on_train_epoch_start(self) -> None:
         self.train_meter.reset()
@@ -135,6 +144,7 @@ class Task(Measured):
 
     def epoch_state(self) -> dict[str, Any]:
         """What the epoch in progress has measured and counted, in tensors and plain values."""
+        self.guard.settle()
         return {"meter": self.train_meter.state(), "guard": self.guard.epoch_state()}
 
     def load_epoch_state(self, state: dict[str, Any]) -> None:
@@ -144,7 +154,8 @@ class Task(Measured):
         self.guard.load_epoch_state(state["guard"])
 
     def on_validation_epoch_start(self) -> None:
-        self.guard.check_state()
+        self.guard.settle()
+        self.guard.check_state(self.looks)
         self.val_meter.reset()
 
     def on_test_epoch_start(self) -> None:
@@ -152,17 +163,20 @@ class Task(Measured):
 
     def on_train_epoch_end(self) -> None:
         self.guard.end_epoch()
-        self.guard.check_state()
+        self.guard.check_state(self.looks)
+        self.looks.settle()
         if self.guard.trained:
             self.log_epoch("train", self.train_meter)
         if self.schedule.interval == "epoch":
             self._step_schedule()
 
     def on_validation_epoch_end(self) -> None:
+        self.looks.settle()
         self.log_epoch("val", self.val_meter)
         self.validated = True
 
     def on_test_epoch_end(self) -> None:
+        self.looks.settle()
         self.log_epoch("test", self.test_meter)
 
     def check_training(self) -> None:
@@ -199,6 +213,7 @@ class Task(Measured):
             scheduler.step(float(self.trainer.callback_metrics[self.schedule.monitor]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.guard.settle()
         checkpoint["skipped"] = self.guard.skipped
         # A run that goes on after its last epoch measures no validation any more.
         checkpoint["measured"] = {"majority": self.majority, "tables": self.tables}
@@ -213,11 +228,10 @@ class Task(Measured):
         """The loss of a training batch; None for a batch to leave out."""
         self.guard.remember()
         output, loss = self._step(batch)
-        if self.guard.passes(loss, batch[0], batch[1]):
-            self.train_meter.update(loss, output, self.label(batch[1]))
-            return loss
-        self.trainer.should_stop |= self.guard.policy == "stop"
-        return None
+        keep = partial(self.train_meter.update, loss.detach(), output.detach(), self.label(batch[1]))
+        passes = self.guard.passes(loss, batch[0], batch[1], keep)
+        self.trainer.should_stop |= not passes and self.guard.policy == "stop"
+        return loss if passes else None
 
     def _evaluate(self, stage: str, batch: Sequence[Tensor], meter: Meter) -> None:
         x, target = batch[0], batch[1]
@@ -229,7 +243,7 @@ class Task(Measured):
             self.network(x)
         else:
             return
-        check_loss(loss, self.network, x, target, stage, self.place)
+        check_loss(self.looks, loss, self.network, x, target, stage, self.place())
 
     def _step(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """The network's output and its loss."""

@@ -9,16 +9,20 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
+from normlab.tasks.guard import Guard
+
 
 def execute(
     task: LightningModule,
     batches: Iterable[Sequence[Tensor]],
     train: Callable[[Sequence[Tensor]], Tensor | None],
+    guard: Guard,
     scheduler: Any,
 ) -> None:
     """Steps through many batches as Lightning's automatic optimization does through one.
 
-    train: gives a batch's loss, or None for one to leave out. scheduler: where it is not None, each batch steps it.
+    train: gives a batch's loss, or None for one to leave out, which it asks `guard`. scheduler: where it is not None,
+    each batch steps it.
     """
     optimizer = task.optimizers(use_pl_optimizer=False)
     assert isinstance(optimizer, Optimizer)
@@ -33,8 +37,10 @@ def execute(
             # Lightning's autocast spans the call, but backward belongs outside, and its cached weights are stale.
             with torch.autocast(device.type, enabled=False) if autocast else nullcontext():
                 loss.backward()
+            guard.after_backward()
         if autocast:
             torch.clear_autocast_cache()
+        guard.before_step()
         progress.increment_ready()
         optimizer.step()
         progress.increment_completed()

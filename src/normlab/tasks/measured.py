@@ -8,9 +8,12 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from normlab.tasks.contract import Contract
+from normlab.tasks.looks import Looks, Sent, on_host
 from normlab.tasks.meter import Meter
 from normlab.tasks.metrics import Entry, is_scalar, make_metric
 from normlab.tasks.nonfinite import REMEDY
+
+MAJORITY = "the share of the most frequent class"  # is no metric's name
 
 
 class Measured(Contract):
@@ -32,6 +35,7 @@ class Measured(Contract):
         self.val_meter = Meter(collection.clone(), self.prediction, self.class_counts())
         self.test_meter = Meter(collection.clone(), self.prediction, self.class_counts())
         self.majority: dict[str, float] = {}  # share of the most frequent class in val and test, as last measured
+        self.looks = Looks()  # at what evaluation and the end of an epoch have measured
 
     @cached_property
     def table_metrics(self) -> set[str]:
@@ -64,17 +68,20 @@ class Measured(Contract):
 
     def log_epoch(self, stage: str, meter: Meter) -> None:
         """Logs a stage's numbers and keeps its tables. Raises FloatingPointError for a loss that is not finite."""
-        values = {f"{stage}/{name}": value for name, value in meter.compute().items()}
-        loss = values[f"{stage}/loss"]
+        measured = meter.compute()
+        tables = {name: Sent(measured.pop(name)).arrived() for name in self.table_metrics}
+        majority = meter.majority()
+        values = on_host(measured | ({} if majority is None else {MAJORITY: majority}))
+        share = values.pop(MAJORITY, None)
+        loss = values["loss"]
         if not torch.isfinite(loss):  # a sum of finite losses may still overflow
             raise FloatingPointError(f"{stage}/loss is {loss.item()} in {self.place()}; {REMEDY}")
-        tables = {name: values.pop(f"{stage}/{name}").cpu() for name in self.table_metrics}
-        self.log_dict(values)
+        self.log_dict({f"{stage}/{name}": value for name, value in values.items()})
         if self.trainer.sanity_checking:  # of a few batches
             return
         self.tables[stage] = tables
-        if (majority := meter.majority()) is not None:
-            self.majority[stage] = majority
+        if share is not None:
+            self.majority[stage] = share.item()
 
     def place(self) -> str:
         """Where in its training the task is, for messages."""

@@ -10,6 +10,8 @@ from torchmetrics import Metric, MetricCollection, SumMetric
 from normlab.data.common.labels import count_classes
 
 HELD_VALUES = 2**18  # network outputs held back: 1 MiB in float32
+# 64 MiB on a GPU, which waits when torchmetrics counts classes.
+HELD_ON_GPU = 2**24
 
 
 class ClassCounts(Metric):
@@ -48,10 +50,10 @@ class Meter(nn.Module):
         self.held_values = 0
 
     def update(self, loss: Tensor, output: Tensor, target: Tensor) -> None:
-        """loss: the batch's mean. output and target: a row for each sample."""
-        self.held.append((loss.detach(), output.detach(), target))
+        """loss: the batch's mean. output and target: a row for each sample. None of them leads to a gradient."""
+        self.held.append((loss, output, target))
         self.held_values += output.numel()
-        if self.held_values >= HELD_VALUES:
+        if self.held_values >= (HELD_ON_GPU if output.is_cuda else HELD_VALUES):
             self._hand_over()
 
     def compute(self) -> dict[str, Tensor]:
@@ -59,12 +61,12 @@ class Meter(nn.Module):
         self._hand_over()
         return {"loss": self.loss_sum.compute() / self.samples.compute(), **self.metrics.compute()}
 
-    def majority(self) -> float | None:
+    def majority(self) -> Tensor | None:
         """The share of the most frequent class, after `compute`, of labels the mean over columns; None for numbers."""
         if self.counts is None:
             return None
         counts = self.counts.compute()
-        return (counts.amax(-1) / counts.sum(-1)).mean().item()
+        return (counts.amax(-1) / counts.sum(-1)).mean()
 
     def reset(self) -> None:
         self.held.clear()
@@ -102,7 +104,7 @@ class Meter(nn.Module):
         losses, outputs, targets = zip(*self.held, strict=True)
         self.held.clear()
         self.held_values = 0
-        counts = torch.tensor([len(target) for target in targets], device=losses[0].device)
+        counts = torch.tensor([len(target) for target in targets]).to(losses[0].device, non_blocking=True)
         self.loss_sum.update(torch.stack(losses) @ counts.to(losses[0]))
         self.samples.update(counts.sum())
         joined = torch.cat(targets)

@@ -10,28 +10,39 @@ from torch import Tensor, nn
 from normlab.distributed.collectives import everywhere, of_all
 from normlab.distributed.shards import is_cut, kind_of, shard_of
 from normlab.errors import PeerError
+from normlab.tasks.looks import Looks
 
 REMEDY = "try a smaller optimizer.lr or trainer.gradient_clip_val=1"
 
 
 def check_loss(
-    loss: Tensor, network: nn.Module, x: Tensor, target: Tensor, stage: str, where: Callable[[], str]
+    looks: Looks, loss: Tensor, network: nn.Module, x: Tensor, target: Tensor, stage: str, where: str
 ) -> None:
     """Raises FloatingPointError, with the cause, where the loss of a batch of validation or test is not finite.
 
-    Where the network is cut over processes, all of them must call this; one whose own loss is not the cause raises
-    PeerError. where: gives the place in the training, in words.
+    It does when `looks` comes to it. Where the network is cut over processes, all of them must call this, and it is
+    looked at at once; one whose own loss is not the cause raises PeerError. where: the place in the training, in words.
     """
-    value = loss.item()
-    finite, cut = math.isfinite(value), is_cut(network)
-    if everywhere(finite, loss.device) if cut else finite:
+    if is_cut(network):
+        _check_cut(loss.item(), loss.device, network, x, target, stage, where)
         return
-    symptom = f"{stage}/loss is {value} in {where()}"
-    if not cut:
-        raise FloatingPointError(f"{symptom}: {explain(network, x, target)}")
-    cause, is_here = first_cause(symptom, finite, network, x, target)
+
+    def look(values: list[float]) -> None:
+        if not math.isfinite(values[0]):
+            raise FloatingPointError(f"{stage}/loss is {values[0]} in {where}: {explain(network, x, target)}")
+
+    looks.add(loss.reshape(1), look)
+
+
+def _check_cut(
+    value: float, device: torch.device, network: nn.Module, x: Tensor, target: Tensor, stage: str, where: str
+) -> None:
+    finite = math.isfinite(value)
+    if everywhere(finite, device):
+        return
+    cause, is_here = first_cause(f"{stage}/loss is {value} in {where}", finite, network, x, target)
     if not is_here:
-        raise PeerError(f"{stage}/loss of another process is not finite in {where()}")
+        raise PeerError(f"{stage}/loss of another process is not finite in {where}")
     raise FloatingPointError(cause)
 
 

@@ -65,7 +65,7 @@ def check_both(y: Tensor, columns: Sequence[TargetColumn], where: str) -> None:
 def count_classes(y: Tensor, width: int) -> Tensor:
     """How many samples each class has: (width,) for classes (N,); (width, 2) for labels (N, width) of 0 and 1."""
     if y.ndim == 1:
-        return torch.bincount(y, minlength=width)
+        return y.new_zeros(width).scatter_add_(0, y, torch.ones_like(y))  # a GPU would wait for torch.bincount
     ones = y.sum(0)
     return torch.stack([len(y) - ones, ones], dim=1)
 

@@ -1,0 +1,81 @@
+"""A step reads nothing of the device, and an epoch's end little: a GPU would wait for each read.
+
+A counter stands in for a GPU, and the CPU looks at values as late as a GPU would.
+"""
+
+import itertools
+
+import pytest
+from helpers.cases import options, rest_slow
+from helpers.waits import Reads
+from lightning import Callback
+
+from normlab import compose, run
+from normlab.data.fake import Fake
+from normlab.errors import ConfigError
+from normlab.tasks import looks
+
+OF_TORCHMETRICS = 2  # f1 counts classes by torch.bincount, once for training and once for validation
+
+
+class LastEpoch(Callback):
+    """Counts the reads of the second of two epochs, with its validation, its end and what is saved then."""
+
+    def __init__(self, reads: Reads):
+        self.reads = reads
+
+    def on_train_start(self, trainer, task):
+        self.reads.place([*task.parameters(), *task.buffers(), trainer.datamodule.splits])
+
+    def on_train_epoch_start(self, trainer, task):
+        self.reads.counts.clear()
+
+    def on_train_end(self, trainer, task):
+        self.counts = self.reads.counts.copy()
+
+
+def reads_of_an_epoch(folder, monkeypatch, *overrides, lag=2):
+    reads, arrived = Reads(), looks.Sent.arrived
+    monkeypatch.setitem(looks.LAGS, "cpu", lag)
+    monkeypatch.setattr(looks.Sent, "arrived", lambda sent: reads.fetched(arrived(sent)))
+    last = LastEpoch(reads)
+    settings = ["logger=none", "trainer=cpu", "trainer.max_epochs=2", "test=false", "task.class_weights=balanced"]
+    data = Fake(size=8, channels=3, samples=60, classes=3, batch_size=8, crop=1, cutout=2, flip=True)
+    with reads:
+        run(compose([*settings, *overrides]), folder, data, [last])
+    return last.counts
+
+
+CASES = {
+    "sgd": [],
+    "adamw": ["optimizer=adamw"],
+    "skip": ["nonfinite=skip"],
+    "many steps": ["steps_per_execution=3"],
+    "accumulated": ["trainer.accumulate_grad_batches=2"],
+    "clipped": ["trainer.gradient_clip_val=1", "trainer.precision=bf16-mixed"],
+    "agc": ["callbacks=agc", "norm=nf"],
+}
+
+
+@pytest.mark.parametrize("case", rest_slow(CASES, lambda case: case[0] in ("sgd", "many steps", "agc")))
+def test_of_an_epoch(tmp_path, monkeypatch, case):
+    counts = reads_of_an_epoch(tmp_path, monkeypatch, "model=my_model", *CASES[case])
+    assert counts.pop("aten.bincount") <= OF_TORCHMETRICS
+    assert not counts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "norm"), [*itertools.product(options("model"), options("norm"))])
+def test_of_every_network_with_every_norm(tmp_path, monkeypatch, model, norm):
+    try:
+        counts = reads_of_an_epoch(tmp_path, monkeypatch, f"model={model}", f"norm={norm}")
+    except ConfigError as error:  # tests/test_conf.py asks for which pairs
+        pytest.skip(str(error))
+    assert counts.pop("aten.bincount") <= OF_TORCHMETRICS
+    assert not counts
+
+
+def test_the_counter_sees_what_is_read_at_once(tmp_path, monkeypatch):
+    """The CPU's own way, which a GPU would wait for in each batch."""
+    counts = reads_of_an_epoch(tmp_path, monkeypatch, "model=my_model", lag=0)
+    assert counts["aten._local_scalar_dense"] == 5  # batches
