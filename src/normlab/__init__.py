@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from normlab.config.compose import compose
     from normlab.data.common.base import DataModule
+    from normlab.doctor.diagnose import diagnose
     from normlab.errors import ConfigError
     from normlab.norms.common.base import Norm
     from normlab.norms.common.declaration import Declaration, declaration
@@ -37,6 +38,7 @@ __all__ = [
     "Regress",
     "compose",
     "declaration",
+    "diagnose",
     "estimate_statistics",
     "fold",
     "freeze",
@@ -57,6 +59,7 @@ HOMES = {
     "Regress": "tasks.regress",
     "compose": "config.compose",
     "declaration": "norms.common.declaration",
+    "diagnose": "doctor.diagnose",
     "estimate_statistics": "norms.common.estimate",
     "fold": "norms.common.fold",
     "freeze": "tasks.freezing",

@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
-from normlab import logs, streams
+from normlab import logs
 from normlab.config.compose import Composed, check, check_replay
 from normlab.config.help import help_text
 from normlab.config.overrides import as_typed
@@ -28,6 +28,7 @@ from normlab.distributed import world
 from normlab.distributed.interrupts import interruptible
 from normlab.errors import ConfigError, JobError, PeerError, SweepError, is_of_disk, unmasked
 from normlab.folder import place, reuse
+from normlab.logs.streams import keep_going
 from normlab.report.after import report_sweep
 from normlab.runner.exports import check_format
 from normlab.sweeps import plugins
@@ -38,7 +39,7 @@ def main() -> None:
     """Runs the command line in sys.argv. Exit codes: 0 done, 1 failed, 2 refused, 130 interrupted."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting with 1
     version.setbase("1.3")
-    streams.keep_going()
+    keep_going()
     _find_modules()
     ends: list[int] = []
     with interruptible():

@@ -36,7 +36,7 @@ def nobody(command: list[str], output: str, cwd: Path) -> subprocess.CompletedPr
 
 OUTPUTS = ["closed", "a broken pipe", "a full disk"]
 TALK = """
-from normlab.streams import keep_going
+from normlab.logs.streams import keep_going
 keep_going()
 import logging, sys
 from pathlib import Path

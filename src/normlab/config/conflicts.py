@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from normlab.config.cutting import check_cutting, cuts
-from normlab.config.inputs import NEED_A_RUN, READ_INPUT, checkpoint_path, input_path, output_folder, reads_data
+from normlab.config.inputs import ALONE, NEED_A_RUN, READ_INPUT, checkpoint_path, input_path, output_folder, reads_data
 from normlab.config.metrics import measured
 from normlab.config.options import origins
 from normlab.config.starting import check_start
@@ -177,10 +177,15 @@ def _check_single_process_only(config: DictConfig) -> None:
     devices = f"trainer.{key}={config.trainer[key]}"
     if config.steps_per_execution > 1:
         raise ConfigError(f"steps_per_execution={config.steps_per_execution} cannot be combined with {devices}; use 1")
-    if config.action in ("predict", "export") or not reads_data(config):
-        new = "" if config.action in ("predict", "export") else f" input={config.input}"
+    if config.action in ALONE or not reads_data(config):
+        new = "" if config.action in ALONE else f" input={config.input}"
         raise ConfigError(
             f"action={config.action}{new} cannot be combined with {devices}: it takes one process, trainer.devices=1"
+        )
+    if config.action == "fit" and config.doctor:
+        raise ConfigError(
+            f"doctor=true cannot be combined with {devices}: action=doctor name=<run> looks at it afterwards, in one "
+            "process"
         )
     if config.action == "lr_find":
         raise ConfigError(

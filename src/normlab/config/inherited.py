@@ -6,7 +6,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from normlab.config.inputs import reads_data
+from normlab.config.inputs import ALONE, reads_data
 from normlab.config.options import GROUPS, SEVERAL
 from normlab.config.overrides import is_hydras, is_selection, parse
 from normlab.config.source import ConfigSource
@@ -23,7 +23,7 @@ def restore(fresh: DictConfig, overrides: Iterable[str], saved: DictConfig) -> D
     if fresh.replay is not None:  # what belongs to the other folder, and what was done there later
         saved.action = fresh.action
         saved.extend, saved.overrides = False, [line for line in saved.overrides if not _is_of_folder(line)]
-    if fresh.action in ("predict", "export") or not reads_data(fresh):  # one process does it, however many have trained
+    if fresh.action in ALONE or not reads_data(fresh):
         saved.trainer.devices = saved.trainer.num_nodes = 1
     for override in parse(overrides):
         key = override.key_or_group

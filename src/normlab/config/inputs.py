@@ -4,7 +4,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-NEED_A_RUN = ("validate", "test", "predict", "export")  # actions that look at a trained network
+NEED_A_RUN = ("validate", "test", "predict", "export", "doctor")  # actions that look at a trained network
+ALONE = ("predict", "export", "doctor")  # actions that one process does, however many have trained
 READ_INPUT = ("test", "predict")  # those that take new samples
 
 

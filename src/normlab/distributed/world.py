@@ -70,7 +70,7 @@ def check(config: DictConfig) -> None:
                 "for this machine alone set trainer.num_nodes=1 and trainer.devices="
             )
         return
-    if here.processes > 1 and config.action in ("predict", "stats", "export"):
+    if here.processes > 1 and config.action in ("predict", "stats", "export", "doctor"):
         raise ConfigError(f"action={config.action} under {here.starter}: start python train.py without it")
     if here.processes % here.nodes:
         raise ConfigError(

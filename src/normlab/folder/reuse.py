@@ -99,7 +99,8 @@ def check_result(path: Path, action: str, of: str | None) -> None:
         return
     there = read_result(path)
     if not there:
-        inside = [entry.name for entry in path.iterdir() if entry.name not in UNTRAINED and not entry.is_dir()]
+        own = {*UNTRAINED, f"{action}.json"}  # doctor.json is there before action=doctor where doctor=true wrote it
+        inside = [entry.name for entry in path.iterdir() if entry.name not in own and not entry.is_dir()]
         if inside:
             raise ConfigError(f"{shown(path)} exists and holds no result of action={action}; choose another out=")
         return

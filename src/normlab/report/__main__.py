@@ -6,11 +6,11 @@ from pathlib import Path
 
 from normlab.errors import ConfigError, WriteError
 from normlab.folder.place import shown
+from normlab.logs.streams import keep_going
 from normlab.report import write_report
 from normlab.report.export import check_formats, export
 from normlab.report.runs import find_runs, is_run
 from normlab.report.single import write_run_page
-from normlab.streams import keep_going
 
 
 def main() -> None:

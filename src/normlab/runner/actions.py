@@ -1,4 +1,4 @@
-"""The actions of a run: fit, validate, test, predict, export, and the search for a learning rate."""
+"""The actions of a run: fit, validate, test, predict, export, doctor, and the search for a learning rate."""
 
 import io
 import logging
@@ -23,6 +23,7 @@ from normlab.folder.writing import replacing, write_text, write_with
 from normlab.logs import console
 from normlab.runner.answers import Answers, Written
 from normlab.runner.build import Parts
+from normlab.runner.doctor import examine, examine_fit
 from normlab.runner.export import write_export
 from normlab.runner.predictions import csv_table
 from normlab.sweeps.pruning import Pruning
@@ -74,6 +75,8 @@ def fit(parts: Parts, folder: Path) -> Outcome:
     if parts.test and is_overridden("test_dataloader", parts.data):
         metrics |= trainer.test(parts.task, datamodule=parts.loaders, verbose=False)[0]
         _write_tables(parts, folder)
+    if parts.facts is not None:
+        examine_fit(parts, folder)
     return Outcome(best["score"], metrics, majority=parts.task.majority)
 
 
@@ -137,6 +140,12 @@ def export(parts: Parts, folder: Path) -> Outcome:
     """Writes a checkpoint's network to a file that needs no normlab, and tries that file in a process of its own."""
     assert parts.wanted is not None
     return Outcome(None, write_export(parts.wanted, parts.task, parts.data, folder))
+
+
+def doctor(parts: Parts, folder: Path) -> Outcome:
+    """Says what is wrong with the norm layers of a checkpoint's network, in doctor.json too."""
+    made = examine(parts, folder)
+    return Outcome(None, {"findings": len(made.findings), "notes": len(made.notes)})
 
 
 def lr_find(parts: Parts, folder: Path) -> Outcome:
@@ -229,5 +238,6 @@ ACTIONS = {
     "test": test,
     "predict": predict,
     "export": export,
+    "doctor": doctor,
     "lr_find": lr_find,
 }

@@ -1,7 +1,8 @@
 """How the parts meet: the one function that turns a configuration into a task, its data and a trainer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from normlab.config.interval import parse_interval
 from normlab.config.options import options, read_option
 from normlab.distributed import devices
 from normlab.distributed.interrupts import Interrupts
+from normlab.doctor.case import Facts
 from normlab.errors import ConfigError, was_refused
 from normlab.norms.common.declaration import declaration
 from normlab.norms.common.probe import check_forward
@@ -28,6 +30,7 @@ from normlab.runner.exports.common.graph import check_evaluates_samples
 from normlab.runner.exports.common.wanted import Wanted
 from normlab.runner.inputs import Inputs, looking, read_inputs
 from normlab.runner.network import make_network
+from normlab.runner.patient import facts
 from normlab.runner.starting import freeze_part
 from normlab.runner.task import make_task
 from normlab.runner.trainer import make_trainer
@@ -51,6 +54,7 @@ class Parts:
     escape: bool = False  # whether predictions.csv is safe to open in a spreadsheet
     wanted: Wanted | None = None  # what action=export writes
     test: bool = True  # whether a fit ends on the test part
+    facts: Callable[[], Facts] | None = None  # what the doctor is told of the training, where it is asked
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,8 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     # Lightning converts only after it has loaded a checkpoint; under 64-true half of the digits would be lost.
     trainer.precision_plugin.convert_module(task)
-    return Parts(task, data, loaders, trainer, record, inputs, config.escape, _wanted(config, run_folder), config.test)
+    wanted, told = _wanted(config, run_folder), _told(config, run_folder, folder)
+    return Parts(task, data, loaders, trainer, record, inputs, config.escape, wanted, config.test, told)
 
 
 def _wanted(config: DictConfig, run_folder: Path) -> Wanted | None:
@@ -143,6 +148,17 @@ def _wanted(config: DictConfig, run_folder: Path) -> Wanted | None:
     checkpoint = checkpoint_path(config, run_folder)
     assert checkpoint is not None
     return Wanted(config.format, config.int8, checkpoint)
+
+
+def _told(config: DictConfig, run_folder: Path, folder: Path) -> Callable[[], Facts] | None:
+    """What tells the doctor of a training: for action=doctor, and at the end of a fit that asks for it."""
+    if config.action == "doctor":
+        checkpoint = checkpoint_path(config, run_folder)
+        assert checkpoint is not None
+        return partial(facts, config, run_folder, checkpoint)
+    if config.action == "fit" and config.doctor:
+        return partial(facts, config, folder, folder / "checkpoints" / "best.ckpt")
+    return None
 
 
 def _check_training(

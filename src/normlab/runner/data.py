@@ -25,6 +25,7 @@ STAGES = {
     "test": ("fit", "test"),
     "predict": ("fit", "test", "predict"),
     "export": ("fit", "test"),
+    "doctor": ("fit", "test"),
     "stats": ("fit", "test"),
 }
 

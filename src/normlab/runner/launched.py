@@ -26,11 +26,11 @@ from normlab.distributed.orphans import die_with
 from normlab.distributed.signs import Signs, save
 from normlab.folder.checkpoints import load_weights
 from normlab.logs import closing_wandb, logging_to, no_logging, quiet_lightning
+from normlab.logs.streams import keep_going
 from normlab.runner.actions import Outcome, act, progress
 from normlab.runner.allocator import set_allocator
 from normlab.runner.build import Context, Parts, build
 from normlab.runner.starting import load_init
-from normlab.streams import keep_going
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from normlab.data.common.targets import TargetColumn
-from normlab.streams import printable
+from normlab.logs.streams import printable
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from typing_extensions import override
 
-from normlab.streams import printable
+from normlab.logs.streams import printable
 
 QUIET = "NORMLAB_QUIET"  # in the environment, which the processes of a job inherit
 
