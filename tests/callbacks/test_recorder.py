@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers import warm
 from helpers.asking import asked
+from helpers.cases import rest_slow
 from helpers.folders import assert_same_run, assert_same_weights
 from lightning import Callback
 from torch import nn
@@ -55,7 +56,9 @@ class ByHand(Callback):
             self.steps[trainer.global_step]["drift"] = float(((means - x.mean(0)).abs() / x.std(0)).mean())
 
 
-@pytest.mark.parametrize(("norm", "every"), [("batch", 1), ("batch", 4), ("layer", 4)])
+@pytest.mark.parametrize(
+    ("norm", "every"), rest_slow([("batch", 1), ("batch", 4), ("layer", 4)], lambda case: case[1] == 4)
+)
 def test_rows_are_what_a_look_by_hand_finds(tmp_path, norm, every):
     notes = ByHand(with_bias=norm == "layer")
     run(compose([*WINE, *RECORDS, f"callbacks.recorder.every={every}", f"norm={norm}"]), tmp_path, callbacks=[notes])
@@ -83,10 +86,9 @@ def test_training_is_as_without_it(tmp_path):
 @pytest.mark.parametrize(
     "moment", [("on_train_batch_start", 9), ("on_train_batch_end", 11), ("on_validation_start", 2)]
 )
-def test_a_run_that_was_interrupted_ends_with_the_rows_of_one_that_was_not(tmp_path, moment):
+def test_a_run_that_was_interrupted_ends_with_the_rows_of_one_that_was_not(tmp_path, hook, count):
     overrides = [*WINE, *RECORDS]
     run(compose(overrides), folder=tmp_path / "whole")
-    hook, count = moment
     config = asked(overrides, hook=hook, count=count, mark=str(tmp_path / "mark"), rank=0)
     with pytest.raises(KeyboardInterrupt):
         run(config, folder=tmp_path / "run")
@@ -95,7 +97,7 @@ def test_a_run_that_was_interrupted_ends_with_the_rows_of_one_that_was_not(tmp_p
     assert (tmp_path / "run" / "norms.csv").read_text() == (tmp_path / "whole" / "norms.csv").read_text()
 
 
-@pytest.mark.parametrize("save_every", ["null", "5steps"])
+@pytest.mark.parametrize("save_every", ["null", pytest.param("5steps", marks=pytest.mark.slow)])
 def test_a_run_that_was_killed_ends_with_the_rows_of_one_that_was_not(tmp_path, save_every):
     overrides = [*WINE, *RECORDS, f"save_every={save_every}", "logger=csv"]
     run(compose(overrides), folder=tmp_path / "whole")

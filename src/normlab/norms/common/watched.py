@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from normlab.folder.recorded import FAINT
 from normlab.norms.common.fold import KINDS
-from normlab.norms.common.layer import has_16_bits
+from normlab.norms.common.moments import whole_moments
 from normlab.norms.common.neighbours import probed
 from normlab.norms.common.population import Population, declared_or_batch, population_of
 from normlab.norms.common.probe import evaluating
@@ -200,10 +200,9 @@ def _has_values(x: object) -> bool:
 @torch.no_grad()
 def _moments(layer: nn.Module, x: Tensor) -> Moments:
     """Mean and biased variance (C,) of what a layer gives, or of what became of it."""
-    axis = _channel_axis(layer, x)
-    x = x.float() if has_16_bits(x) else x
-    var, mean = torch.var_mean(x.detach(), [each for each in range(x.ndim) if each != axis], correction=0)
-    return mean, var
+    x = x.detach() if _channel_axis(layer, x) == 1 else x.detach().flatten(0, -2)
+    _, mean, var = whole_moments(x)  # each (1, C)
+    return mean[0], var[0]
 
 
 def _channel_axis(layer: nn.Module, x: Tensor) -> int:
