@@ -2,10 +2,10 @@
 
     python benchmarks/recording.py [--quick]
 
-`mynet` and `resnet` on digits of 16×16, and `net` on wine, whose steps are nearly nothing but overhead; no loggers. A run
-with the recorder and one without take turns. Times are those of the processor, since other work on the machine does not
-count in them, and with a single thread. "× without" compares whole steps of the two runs; the other two columns say what
-a recorded step takes beside the others of its own run, and what of that is left at the default interval.
+`mynet` and `resnet` on digits of 16×16, and `net` on wine, whose steps are nearly nothing but overhead; no loggers. A
+run with the recorder and one without take turns. Times are those of the processor, since other work on the machine does
+not count in them, and with a single thread. "× without" compares whole steps of the two runs; the other two columns say
+what a recorded step takes beside the others of its own run, and what of that is left at the default interval.
 """
 
 import argparse

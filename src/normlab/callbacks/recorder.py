@@ -82,7 +82,7 @@ class Recorder(Callback):
             return
         seen, self.seen = self.seen, None
         self.step.close()
-        if pl_module.guard.spoiled:  # pyright: ignore[reportAttributeAccessIssue]
+        if pl_module.guard.leaves_out:  # pyright: ignore[reportAttributeAccessIssue]
             return
         scaled = _scale(trainer, optimizer)
         measured = {name: self._measured(name, each, optimizer, scaled) for name, each in seen.items()}

@@ -135,6 +135,14 @@ class Guard:
         if self.gate is not None:
             self.gate.before_step()
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether the step that comes leaves its batches out; asked between the backward pass and `before_step`.
+
+        Where the device decides, this waits for it.
+        """
+        return self.spoiled or (self.gate is not None and bool(self.gate.closed))
+
     def settle(self) -> None:
         """Looks at all batches so far, of which each process has had as many."""
         self.looks.settle()
