@@ -10,6 +10,7 @@ features, which are alike. Fair sweeps are of learners with a curve over the lea
 import argparse
 import math
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 from scipy.special import stdtrit
@@ -22,6 +23,7 @@ LONG = ((2, 2), (3, 3), (5, 5), (10, 3), (10, 5), (20, 2), (20, 5), (20, 10))
 SAMPLES, FEATURES = 120, 12  # the size of the learner's data set
 KINDS_OF_CHOICE = "gentle slopes, a plateau of 0 to 0.5"
 HIGHEST, AVERAGE = {"averaged": False, "luck": 0.0}, {"averaged": True, "luck": 0.0}
+MORE = (24, 16)  # trials and fresh seeds of a sweep that costs nearly half as much again
 CHOICES = {  # how the tuned trial is chosen, the trials and the fresh seeds of each arm
     "highest score": (HIGHEST, 10, 10),
     "highest score, more seeds": (HIGHEST, 10, 20),
@@ -182,12 +184,13 @@ def _print_fair(sweeps: int) -> None:
         leading, equal, unlike = (rates(kind, *each, sweeps) for each in ((2.0, False), (0.0, True), (0.0, False)))
         cells = [leading.told, leading.named, equal.claimed, unlike.claimed]
         print(f"| {kind} | {' | '.join(map(_percent, cells))} | {equal.shown:.2f} |", flush=True)
-    print(f"\nThe same on curves by which nothing was chosen, % of {sweeps} sweeps\n")
-    heads = ["curves over the rate", heads[1], heads[3], heads[4]]
+    print(f"\nThe same on curves by which nothing was chosen, and with more trials and seeds, % of {sweeps} sweeps\n")
+    heads = ["curves over the rate", "trials", "fresh seeds", heads[1], heads[3], heads[4]]
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
-    for kind in UNSEEN:
-        leading, equal, unlike = (rates(kind, *each, sweeps) for each in ((2.0, False), (0.0, True), (0.0, False)))
-        print(f"| {kind} | {' | '.join(map(_percent, [leading.told, equal.claimed, unlike.claimed]))} |", flush=True)
+    for kind, sizes in product(UNSEEN, ((trials, seeds), MORE)):
+        found = [rates(kind, *each, sweeps, *sizes) for each in ((2.0, False), (0.0, True), (0.0, False))]
+        cells = [found[0].told, found[1].claimed, found[2].claimed]
+        print(f"| {kind} | {' | '.join([*map(str, sizes), *map(_percent, cells)])} |", flush=True)
     print(f"\nThe same on {KINDS_OF_CHOICE}, % of {sweeps} sweeps\n")
     heads = ["choice of the tuned trial", "trials", "fresh seeds", "told from all others", "equal arms are told apart"]
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from helpers.cases import ROOT
+from helpers.fair_sweeps import assert_same_fair_sweep
 from helpers.folders import assert_same_weights, result_of
 from helpers.processes import start, train
 from omegaconf import OmegaConf
@@ -274,6 +275,13 @@ def test_a_search_of_jobs_that_start_two_processes(launched):
     for trial in study.trials:
         assert trial.value == json.loads((sweep / str(trial.number) / "result.json").read_text())["score"]
         assert_as_here(sweep / str(trial.number), f"optimizer.lr={trial.params['optimizer.lr']}")
+
+
+def test_a_fair_sweep_of_jobs(launched, tmp_path):
+    typed = ["sweep=fair", "trainer=cpu", "norm=batch,group", "fair.trials=2", "fair.seeds=2"]
+    sweep, _ = launched(*typed)
+    train("-m", *WINE, *typed, "name=here", cwd=tmp_path)
+    assert_same_fair_sweep(sweep, tmp_path / "outputs" / "here")
 
 
 def test_a_cancelled_job_costs_no_other_and_the_same_command_goes_on(tmp_path, slurm, login):

@@ -104,3 +104,13 @@ def fair_sweep(path, *typed, **fake):
 
 def told(path):
     return json.loads((path / "fair.json").read_text())
+
+
+def assert_same_fair_sweep(one, other):
+    """Asserts that two sweeps compared the same and came out the same; fresh runs alone were tested."""
+    assert told(one) == told(other)
+    fresh = {run["job"] for arm in told(one)["arms"] for run in arm["fresh"]}
+    for file in other.glob("*/result.json"):
+        metrics = json.loads(file.read_text())["metrics"]
+        assert json.loads((one / file.parent.name / "result.json").read_text())["metrics"] == metrics
+        assert any(key.startswith("test/") for key in metrics) == (int(file.parent.name) in fresh)

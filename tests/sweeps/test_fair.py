@@ -4,7 +4,7 @@ import json
 
 import pytest
 from helpers.cases import rest_slow
-from helpers.fair_sweeps import WINE, Stop, compared, fair_sweep, told
+from helpers.fair_sweeps import WINE, Stop, assert_same_fair_sweep, compared, fair_sweep, told
 from helpers.processes import start, train, wait_for_rows
 from scipy.stats import qmc
 
@@ -155,8 +155,4 @@ def test_a_killed_process_goes_on_with_the_same_numbers(launcher, tmp_path):
     process.communicate()
     train(*command, *launcher, "name=parts", cwd=tmp_path)
     train(*command, "name=whole", cwd=tmp_path)
-    assert told(parts) == told(whole)
-    for number in range(6):
-        one, other = (json.loads((path / str(number) / "result.json").read_text()) for path in (whole, parts))
-        assert one["metrics"] == other["metrics"]
-        assert any(key.startswith("test/") for key in one["metrics"]) == (number >= 4)
+    assert_same_fair_sweep(parts, whole)

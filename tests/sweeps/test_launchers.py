@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from helpers.cases import ROOT
+from helpers.fair_sweeps import assert_same_fair_sweep
 from helpers.processes import train
 
 from normlab.config.sweep import check_sweep
@@ -66,6 +67,15 @@ def test_jobs_are_those_of_the_basic_launcher_and_a_refused_one_is_told(launcher
         for key in ("score", "metrics", "config_hash", "overrides", "world_size"):
             assert here[key] == there[key], key
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LONG)
+def test_a_fair_sweep_is_that_of_the_basic_launcher(launcher, tmp_path):
+    typed = ["-m", "sweep=fair", *SHORT, "norm=batch,group", "fair.trials=2", "fair.seeds=2", "trainer=cpu"]
+    train(*typed, needs(launcher), "name=there", cwd=tmp_path)
+    train(*typed, "name=here", cwd=tmp_path)
+    assert_same_fair_sweep(tmp_path / "outputs" / "there", tmp_path / "outputs" / "here")
 
 
 @pytest.mark.slow
