@@ -25,8 +25,8 @@ from normlab.distributed import collectives
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# How variables begin that pytest, Lightning, Hydra and torch set for a process.
-OF_PROCESS = ("PYTEST_", "PL_", "PYTORCH_", "TORCH", "_TORCH", "HYDRA_", "CUBLAS_")
+# How variables begin that pytest, Lightning, Hydra, torch and the loggers set for a process.
+OF_PROCESS = ("PYTEST_", "PL_", "PYTORCH_", "TORCH", "_TORCH", "HYDRA_", "CUBLAS_", "WANDB_", "MLFLOW_")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from normlab import compose
-from normlab.config.compose import compose_job
+from normlab.config.compose import check, compose_job
 from normlab.config.source import OURS
 from normlab.config.sweep import check_sweep
 from normlab.errors import ConfigError
@@ -133,3 +133,32 @@ def test_an_experiment_may_set_the_keys(tmp_path):
     assert "fair" not in fair.arms[0].config
     with pytest.raises(ConfigError, match=r"fair.trials=3: the keys of fair belong to -m sweep=fair"):
         check_sweep(["experiment=which", "norm=batch,group"], source)
+
+
+@pytest.fixture
+def comparison(tmp_path):
+    """Options with an experiment that is a whole fair comparison."""
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\ndefaults:\n  - override /sweep: fair\n  - override /data: wine\n"
+    text += "hydra: {sweeper: {params: {norm: 'batch,group'}}}\nfair: {trials: 3, seeds: 2}\n"
+    (tmp_path / "experiment" / "which.yaml").write_text(text)
+    return OURS.also([str(tmp_path)], "--config-dir")
+
+
+def test_an_experiment_may_be_a_whole_comparison(comparison):
+    fair = check_sweep(["experiment=which", "model=net"], comparison).fair
+    assert fair is not None
+    assert (fair.trials, fair.seeds, [arm.name for arm in fair.arms]) == (3, 2, ["norm=batch", "norm=group"])
+    fair = check_sweep(["experiment=which", "model=net", "norm=none,layer"], comparison).fair
+    assert fair is not None
+    assert [arm.name for arm in fair.arms] == ["norm=none", "norm=layer"]
+
+
+def test_a_run_of_such_an_experiment_is_asked_for(comparison):
+    with pytest.raises(ConfigError, match=r"^sweep=fair is started with -m; sweep=grid trains a single run$"):
+        check(["experiment=which"], comparison)
+    alone = check(["experiment=which", "sweep=grid", "model=net"], comparison).config
+    assert alone.data._target_.endswith("Wine")
+    assert "fair" not in alone
+    with pytest.raises(ConfigError, match="fair.trials=5: the keys of fair belong to -m sweep=fair"):
+        check(["experiment=which", "sweep=grid", "fair.trials=5"], comparison)

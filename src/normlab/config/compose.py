@@ -27,6 +27,8 @@ from normlab.config.values import check_value
 from normlab.errors import ConfigError, show, unmasked
 from normlab.folder import files, place, reuse, writing
 
+NO_SWEEP = "grid"  # the sweep that runs each typed combination once, and so one where nothing has several values
+
 OmegaConf.register_new_resolver("normlab.folder", lambda *args: str(place.resolve(*args)), use_cache=True, replace=True)
 
 
@@ -64,9 +66,9 @@ def check(overrides: Sequence[str], source: ConfigSource = OURS, data_follows: b
     ConfigError.
     """
     overrides = as_typed(overrides)
-    if (space := typed_value(parse(overrides), "sweep")) is not None:
-        raise ConfigError(f"sweep={space} is started with -m")
     composed = compose_job(overrides, source)
+    if (sweep := composed.hydra.runtime.choices.get("sweep", NO_SWEEP)) != NO_SWEEP:
+        raise ConfigError(f"sweep={sweep} is started with -m; sweep={NO_SWEEP} trains a single run")
     if not data_follows:
         check_data(composed.config)
     check_folder(composed.config, data_follows=data_follows)
@@ -110,7 +112,7 @@ def compose_job(overrides: Sequence[str], source: ConfigSource = OURS) -> Compos
     saved = None if made_in is None else files.read_config(made_in)
     made_with, kept = ([], {}) if saved is None else inherited(saved, parsed, source)
     config, hydra = _apply(made_with + parsed, source, kept)
-    fair.leave_out(config, hydra.sweeper)
+    fair.leave_out(config, hydra.sweeper, parsed)
     config.overrides = [line for line in overrides if not is_of_sweep(line)]
     keep_typed(config)
     check_read(config)

@@ -23,8 +23,11 @@ def is_of_fair(override: Override) -> bool:
     return override.get_key_element().split(".")[0] == NODE
 
 
-def leave_out(config: DictConfig, sweeper: DictConfig) -> None:
-    """Takes the keys out of the configuration of a run. Raises ConfigError for one that nobody reads."""
+def leave_out(config: DictConfig, sweeper: DictConfig, typed: Sequence[Override]) -> None:
+    """Takes the keys out of the configuration of a run. Raises ConfigError for one that nobody reads.
+
+    typed: the command line's. Where another sweep was typed, the keys of an experiment for sweep=fair are left out.
+    """
     if NODE not in config:  # a replayed run, whose configuration has none
         return
     with open_dict(config):
@@ -34,8 +37,9 @@ def leave_out(config: DictConfig, sweeper: DictConfig) -> None:
         raise ConfigError(f"no key {key} in fair{did_you_mean(str(key), fair_keys())} (keys: {', '.join(fair_keys())})")
     if is_fair(sweeper):
         return
+    keys = {override.key_or_group for override in typed}
     for key, value in given.items():
-        if value != fair_keys()[str(key)]:
+        if value != fair_keys()[str(key)] and ("sweep" not in keys or f"fair.{key}" in keys):
             raise ConfigError(f"fair.{key}={show(value)}: the keys of fair belong to -m sweep=fair; choose it")
 
 

@@ -107,6 +107,7 @@ def repeat(configuration: Configuration) -> str:
     """The command that runs a configuration again, with all its seeds."""
     typed = [line for line in configuration.runs[0].overrides if not _names_run(line)]
     known = {line.lstrip("+").partition("=")[0] for line in typed}
+    typed += ["sweep=grid"] if "experiment" in known else []  # in place of a sweep that the experiment chooses
     added = [f"{k}={v}" for k, v in configuration.settings.items() if k not in known and v not in ("default", "")]
     values = list(zip(*(run.replicate for run in configuration.runs), strict=True))
     sweeping = False
