@@ -37,7 +37,7 @@ def test_this_suite_and_processes_that_it_starts_see_no_gpu():
 
 
 @pytest.mark.parametrize(
-    "file", [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("scripts/*.py")], ids=lambda file: file.name
+    "file", [*ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("scripts/*.py")], ids=lambda file: file.name
 )
 def test_what_scripts_and_benchmarks_take_from_the_package_is_there(file):
     for node in ast.walk(ast.parse(file.read_text())):

@@ -44,6 +44,9 @@ class Later(Callback):
     def setup(self, trainer, task, stage):
         looks.LAGS["cpu"] = 3
 
+    def on_train_epoch_start(self, trainer, task):
+        assert task.guard.gate is not None
+
 
 @pytest.fixture
 def later(monkeypatch):
@@ -189,3 +192,35 @@ def test_an_optimizer_without_a_flag_has_no_gate(make):
     optimizer = make([parameter])
     assert make_gate([optimizer], parameter.device) is None
     assert not optimizer.param_groups[0].get("fused")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sync", ["true", "false"])
+def test_several_processes_leave_out_together(tmp_path, sync):
+    """One of them has the sample, on which the statistics of both depend where they are joint."""
+    settings = [*SETTINGS, "trainer=ddp_cpu", "optimizer=adamw", "data=wine", f"trainer.sync_batchnorm={sync}"]
+    for name in ("at once", "later"):
+        config = compose([*settings, "nonfinite=skip"])
+        config.data._target_ = "test_left_out.Spoiled"
+        if name == "later":
+            config.callbacks = {"later": {"_target_": "test_left_out.Later"}}
+        run(config, tmp_path / name)
+    later, at_once = (state(tmp_path / name) for name in ("later", "at once"))
+    assert later["skipped"] == at_once["skipped"] == 2
+    for key in ("state_dict", "optimizer_states", "global_step"):
+        assert differences(later[key], at_once[key]) == []
+    first, second = ((tmp_path / name / "metrics.csv").read_text() for name in ("later", "at once"))
+    assert first == second
+
+
+@pytest.mark.slow
+def test_a_processs_batch_ends_the_others_too(tmp_path):
+    config = compose([*SETTINGS, "trainer=ddp_cpu", "optimizer=adamw", "data=wine"])
+    config.data._target_ = "test_left_out.Spoiled"
+    config.callbacks = {"later": {"_target_": "test_left_out.Later"}}
+    with pytest.raises(
+        FloatingPointError, match=r"epoch 0, step \d: 1 of .* NaN or inf in x; clean the data"
+    ) as caught:
+        run(config, tmp_path)
+    assert "in process" in caught.value.__notes__[0]
+    assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
