@@ -78,8 +78,8 @@ class Spread:
 class NormLayer:
     """A normalization layer: the spread of each quantity that it has, and the channels that carry nothing.
 
-    quantities: among MEAN, VARIANCE, SCALE and SHIFT. faint: how many channels have |γ| < FAINT. constant: how many
-    have a running variance of at most `eps`.
+    quantities: among MEAN, VARIANCE, SCALE and SHIFT. faint: how many channels have |γ| < FAINT, of
+    `normlab.folder.recorded`. constant: how many have a running variance of at most `eps`.
     """
 
     name: str
@@ -93,7 +93,6 @@ class NormLayer:
 
 MEAN, VARIANCE, SCALE, SHIFT = "running mean", "running variance", "γ", "β"
 QUANTITIES = {"running_mean": MEAN, "running_var": VARIANCE, "weight": SCALE, "bias": SHIFT}
-FAINT = 0.01
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from normlab.folder.recorded import FAINT
 from normlab.norms.common.declaration import declaration
-from normlab.report.single.answers import FAINT, QUANTITIES, SCALE, VARIANCE, NormLayer, Spread, Weights
+from normlab.report.single.answers import QUANTITIES, SCALE, VARIANCE, NormLayer, Spread, Weights
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 

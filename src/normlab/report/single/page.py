@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from normlab.folder.recorded import FAINT
 from normlab.report.curves import thin
 from normlab.report.render import Page
 from normlab.report.runs import read_curve
 from normlab.report.single import about, charts, of_answers, recorded, words
-from normlab.report.single.answers import FAINT, MEAN, SCALE, SHIFT, VARIANCE, NormLayer, Spread
+from normlab.report.single.answers import MEAN, SCALE, SHIFT, VARIANCE, NormLayer, Spread
 from normlab.report.single.of_answers import CHARTED, ROWS, Place
 from normlab.report.single.story import PARTS, Story
 from normlab.report.single.words import figure
