@@ -93,7 +93,7 @@ def main() -> None:
         rows.append([way, f"{statistics.mean(scores):.3f}", f"{statistics.mean(beside):+.3f}{sd}"])
         rows[-1] += [f"{statistics.median(times):.1f}", f"{statistics.median(pace):.2f}"]
     print(f"{machine()}\n")
-    print(table(["the last quarter", "val/acc", "beside as before", "ms a step", "×"], rows))
+    print(table(["the last quarter", "val. accuracy", "difference of accuracy", "ms a step", "×"], rows))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ from figures import (
 
 ROOT = Path(__file__).parent.parent
 METRICS = {"accuracy": "test/acc", "R²": "test/r2"}
-SCRIPTS = ("steps", "startup", "mynet", "norms", "distributed", "data", "sweeps", "report")
+SCRIPTS = ("steps", "startup", "mynet", "norms", "distributed", "data", "sweeps", "report", "recording")
 TIME_NOISE = 1.5  # a whole command's seconds, on an idle machine
 SCORE_NOISE = 1.005  # a quoted score: 0.004 or so
 NEEDS_BFLOAT16 = "fast_cpu"
