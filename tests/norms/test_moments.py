@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from normlab.norms.common.moments import affine_map, moments, piece_moments, piece_sums, unbiased
 
@@ -12,9 +13,11 @@ LAYOUTS = [torch.contiguous_format, torch.channels_last]
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("shift", "scale"), [(0, 1), (1e4, 1), (1e4, 0), (-3, 1e-3)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("sizes", [None, [6], [2, 3, 1]])
-def test_moments_are_numpys(layout, shift, scale, dtype, sizes):
+@pytest.mark.parametrize("sizes", [None, [6], [2, 3, 1], [3, 3]])
+@pytest.mark.parametrize("on_cpu", [True, False])  # the other way is that of compiled code and of GPUs
+def test_moments_are_numpys(layout, shift, scale, dtype, sizes, on_cpu, monkeypatch):
     torch.manual_seed(0)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: not on_cpu)
     x = (torch.randn(6, 5, 4, 3, dtype=torch.float64) * scale + shift).to(dtype).to(memory_format=layout)
     mean, var = piece_moments(x, sizes)
     close = 1e-10 if dtype == torch.float64 else 1e-4
@@ -36,7 +39,7 @@ def test_moments_of_tables_and_16_bit_are_float32(shape, dtype):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("sizes", [None, [6], [2, 4]])
+@pytest.mark.parametrize("sizes", [None, [6], [2, 4], [3, 3]])
 def test_gradients_are_those_of_finite_differences(sizes, layout):
     torch.manual_seed(0)
     x = torch.randn(6, 3, 2, 4, dtype=torch.float64).to(memory_format=layout).requires_grad_()
@@ -69,3 +72,25 @@ def test_sums_of_parts_are_those_that_torchs_kernel_gives_without_a_weight(dtype
         )
         assert torch.equal(found[0][k], of_g)
         assert torch.equal(found[1][k], of_products)
+
+
+class Calls(TorchDispatchMode):
+    """Counts torch's operations, each of which a GPU would be handed by itself."""
+
+    number = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.number += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_more_pieces_of_one_size_take_no_more_calls(dtype):
+    counts = []
+    for sizes in ([8, 8], [1] * 16):
+        x, upstream = torch.randn(2, 16, 3, 4, 4, dtype=dtype)
+        with Calls() as calls:
+            way, mean, var = moments(x.requires_grad_(), sizes)
+            affine_map(x, way, sizes, mean, var, mean).backward(upstream)
+        counts.append(calls.number)
+    assert counts[0] == counts[1]

@@ -153,12 +153,19 @@ def _pieces(x: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:
     return [x] if len(sizes) == 1 else x.split(list(sizes))
 
 
+def _in_one(x: Tensor, sizes: Sequence[int]) -> Tensor | None:
+    """(pieces, samples, C, *space) where all pieces hold as many samples, so that one call serves all; else None."""
+    return x.unflatten(0, (len(sizes), sizes[0])) if all(size == sizes[0] for size in sizes) else None
+
+
 def _mean_of_pieces(rows: Tensor, sizes: Sequence[int]) -> Tensor:
-    return torch.stack([piece.mean(0) for piece in _pieces(rows, sizes)])
+    together = _in_one(rows, sizes)
+    return torch.stack([piece.mean(0) for piece in _pieces(rows, sizes)]) if together is None else together.mean(1)
 
 
 def _sum_of_pieces(rows: Tensor, sizes: Sequence[int]) -> Tensor:
-    return torch.stack([piece.sum(0) for piece in _pieces(rows, sizes)])
+    together = _in_one(rows, sizes)
+    return torch.stack([piece.sum(0) for piece in _pieces(rows, sizes)]) if together is None else together.sum(1)
 
 
 def piece_moments(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
@@ -180,13 +187,15 @@ def _by_rows(x: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
 
 
 def _by_pieces(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    pieces = [piece.to(dtype) for piece in _pieces(x, sizes)]
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    pieces = _pieces(x, sizes)
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
         pairs = [
             torch.batch_norm_update_stats(piece, None, None, 0.0) for piece in pieces
         ]  # the training kernel computes them alike
         mean, var = (torch.stack(list(of_pieces)) for of_pieces in zip(*pairs, strict=True))
+    elif (together := _in_one(x, sizes)) is not None:
+        var, mean = torch.var_mean(together, (1, *(axis + 1 for axis in space_axes(x))), correction=0)
     else:
         pairs = [torch.var_mean(piece, (0, *space_axes(x)), correction=0) for piece in pieces]
         var, mean = (torch.stack(list(of_pieces)) for of_pieces in zip(*pairs, strict=True))
