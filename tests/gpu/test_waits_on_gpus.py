@@ -1,6 +1,7 @@
 """A GPU never waits for the processor to look at a batch, and leaves bad batches out by itself."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from normlab import compose, run
 from normlab.data.fake import Fake
 from normlab.data.wine import Wine
 from normlab.distributed import collectives
+from normlab.tasks.gate import make_gate
 
 pytestmark = pytest.mark.gpu
 
@@ -93,6 +95,20 @@ def test_skip_leaves_it_out(tmp_path, optimizer, precision):
     assert all(torch.isfinite(value).all() for value in saved["state_dict"].values())
     moments = [value for each in saved["optimizer_states"][0]["state"].values() for value in each.values()]
     assert all(torch.isfinite(value).all() for value in moments if isinstance(value, torch.Tensor))
+
+
+@pytest.mark.parametrize("make", [partial(torch.optim.SGD, momentum=0.9), torch.optim.Adam, torch.optim.AdamW])
+def test_an_optimizer_that_has_stepped_unfused_goes_on_fused(make):
+    gated, plain = (torch.ones(3, device="cuda", requires_grad=True) for _ in range(2))
+    ours, theirs = (make([parameter], lr=0.1) for parameter in (gated, plain))
+    for step, gradient in enumerate((0.5, -2.0, 3.0)):
+        gate = make_gate([ours], gated.device) if step else None
+        for parameter, optimizer in ((gated, ours), (plain, theirs)):
+            parameter.grad = torch.full_like(parameter, gradient)
+            if gate is not None and optimizer is ours:
+                gate.before_step()
+            optimizer.step()
+        torch.testing.assert_close(gated, plain)
 
 
 def test_flags_that_go_through_nccl(tmp_path, monkeypatch):

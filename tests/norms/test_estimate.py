@@ -199,6 +199,7 @@ def with_nan() -> list[torch.Tensor]:
         ("frozen", [torch.zeros(2, *SHAPE)], {}, "has no norm layer with running statistics"),
         ("batch", [], {}, "the loader has no batch"),
         ("batch", with_nan(), {}, r"shape \(4, .*: its inputs hold NaN or inf"),
+        ("whitening", with_nan(), {}, r"shape \(4, .*: its inputs hold NaN or inf"),
         ("batch", with_nan(), {"in_order": True}, ": its inputs hold NaN or inf"),
         ("batch", iter([torch.zeros(2, *SHAPE)]), {"in_order": True}, "a loader that can be passed more than once"),
     ],

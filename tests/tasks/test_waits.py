@@ -65,6 +65,16 @@ def test_of_an_epoch(tmp_path, monkeypatch, case):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("callback", ["ema", "precise_bn"])
+def test_of_estimated_statistics(tmp_path, monkeypatch, callback):
+    """Two reads for all layers and batches of a pass: whether any was not finite, and the counts."""
+    counts = reads_of_an_epoch(tmp_path, monkeypatch, "model=my_model", f"callbacks={callback}")
+    assert counts.pop("torch.Tensor.tolist") <= 2
+    assert counts.pop("aten.bincount") <= OF_TORCHMETRICS
+    assert not counts
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "norm"), [*itertools.product(options("model"), options("norm"))])
 def test_of_every_network_with_every_norm(tmp_path, monkeypatch, model, norm):
     try:

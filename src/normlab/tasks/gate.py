@@ -20,6 +20,9 @@ class Gate:
             group["fused"] = True
             if isinstance(optimizer, SGD) and group["momentum"]:
                 _begin_with_zeros(optimizer, group["params"])
+            for state in (optimizer.state[each] for each in group["params"] if each in optimizer.state):
+                if "step" in state:  # an unfused Adam counts on the processor
+                    state["step"] = state["step"].to(device, torch.float32)
 
     def leave_out(self, bad: Tensor) -> None:
         """Closes the gate for the next step where `bad`, a single truth value on the device, is true."""

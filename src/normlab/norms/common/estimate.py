@@ -13,7 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from normlab.distributed import collectives
-from normlab.norms.common.population import Population, declared_or_batch, population_of, take_over
+from normlab.norms.common.population import (
+    Population,
+    check,
+    check_finite,
+    check_variance,
+    declared_or_batch,
+    population_of,
+    read_together,
+    take_over,
+)
 from normlab.norms.common.probe import evaluating
 
 Forward = Callable[[nn.Module, Any], Any]
@@ -59,12 +68,15 @@ def estimate_statistics(
     chosen = _chosen(network, layers)
     estimated = []
     with _restoring(chosen.values()), evaluating(network), torch.no_grad(), _eager():
-        for name, layer, population in _passes(network, chosen, loader, samples, in_order, forward):
-            population.join_ranks(name)
-            if population.count:
-                _check(name, population)
-                take_over(layer, population)
-                estimated.append(name)
+        for of_pass in _passes(network, chosen, loader, samples, in_order, forward):
+            for name, _, population in of_pass:
+                population.join_ranks(name)
+            facts = read_together([population.facts() for _, _, population in of_pass])
+            for (name, layer, population), (count, finite) in zip(of_pass, facts, strict=True):
+                if count:
+                    check(name, population, count, bool(finite))
+                    take_over(layer, population)
+                    estimated.append(name)
     if not estimated:
         raise ValueError("the loader has no batch to estimate statistics from")
     return list(dict.fromkeys(estimated))
@@ -98,12 +110,18 @@ def take_batch(layer: nn.Module, x: Tensor, name: str) -> None:
 
     name: the layer's, for messages. Raises ValueError where `x` has no variance, and for NaN and inf.
     """
-    if not x.numel():
-        return
-    population = population_of(layer)
+    if x.numel():
+        population, title, finite = _of_batch(layer, x, name)
+        check_finite(title, bool(finite))
+        take_over(layer, population, of_batch=True)
+
+
+def _of_batch(layer: nn.Module, x: Tensor, name: str) -> tuple[Population, str, Tensor]:
+    """The population of a batch, what to call it, and whether it is finite, unread. Raises ValueError as `check`."""
+    population, title = population_of(layer), f"{name}, in a batch of shape {tuple(x.shape)}"
     population.see(x)
-    _check(f"{name}, in a batch of shape {tuple(x.shape)}", population)
-    take_over(layer, population, of_batch=True)
+    check_variance(title, population, x.numel() // x.shape[1])
+    return population, title, population.facts()[1]
 
 
 def _passes(
@@ -113,18 +131,18 @@ def _passes(
     samples: int | None,
     in_order: bool,
     forward: Forward,
-) -> Iterator[tuple[str, nn.Module, Population]]:
-    """Each layer, or each of its sets of statistics, with the population of its inputs.
+) -> Iterator[list[tuple[str, nn.Module, Population]]]:
+    """For each pass its layers, or their sets of statistics, with the populations of their inputs.
 
-    In order, a layer's statistics are to be taken over before the next one is asked for.
+    In order, a layer's statistics are to be taken over before the next pass is asked for.
     """
     if not in_order:
-        yield from _Pass(layers).over(network, loader, samples, forward)
+        yield _Pass(layers).over(network, loader, samples, forward)
         return
     if iter(loader) is loader:
         raise ValueError("in_order takes a pass for each layer: give a loader that can be passed more than once")
     for name, calls in _calls(network, layers, loader, forward).items():
-        yield from _Pass({name: layers[name]}, calls).over(network, loader, samples, forward)
+        yield _Pass({name: layers[name]}, calls).over(network, loader, samples, forward)
 
 
 def _calls(network: nn.Module, layers: dict[str, nn.Module], loader: Iterable[Any], forward: Forward) -> dict[str, int]:
@@ -153,11 +171,12 @@ class _Pass:
             each: (name, population_of(each)) for name, layer in layers.items() for each in _sets(layer)
         }
         self.left = 0  # calls that are still to come in this batch
+        self.finite: list[tuple[str, Tensor]] = []  # of each layer's batches, unread
 
     def over(
         self, network: nn.Module, loader: Iterable[Any], samples: int | None, forward: Forward
     ) -> list[tuple[str, nn.Module, Population]]:
-        """Sends the batches through."""
+        """Sends the batches through. Raises ValueError for inputs with NaN or inf."""
         limit = math.inf
         with _hooked(self.layers, self._watching):
             for number, batch in enumerate(loader, start=1):
@@ -168,14 +187,22 @@ class _Pass:
                     limit = math.ceil(samples / max(sum(collectives.of_all(_size(batch))), 1))
                 if number >= limit:
                     break
+        self._check_finite()
         return [(name, layer, population) for layer, (name, population) in self.populations.items()]
+
+    def _check_finite(self) -> None:
+        flags = read_together([finite for _, finite in self.finite])
+        for (title, _), finite in zip(self.finite, flags, strict=True):
+            check_finite(title, bool(finite))
 
     def _watching(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def see(module: nn.Module, args: tuple[Tensor, ...]) -> None:
             layer = getattr(module, "in_use", module)
             self.populations[layer][1].see(args[0])
-            if self.calls is None:
-                take_batch(layer, args[0], name)
+            if self.calls is None and args[0].numel():
+                population, title, finite = _of_batch(layer, args[0], name)
+                self.finite.append((title, finite))
+                take_over(layer, population, of_batch=True)
             self.left -= 1
             if self.calls is not None and not self.left:
                 raise _EnoughError
@@ -195,16 +222,6 @@ def _size(batch: Any) -> int:
         if isinstance(batch, Tensor)
         else _size(next(iter(batch.values() if isinstance(batch, dict) else batch)))
     )
-
-
-def _check(name: str, population: Population) -> None:
-    """Raises ValueError for a population without a variance, or without finite statistics."""
-    if population.count < 2 and not population.within:
-        raise ValueError(
-            f"{name}: a single value of each channel has no variance; take larger batches, or in_order=True"
-        )
-    if not (population.mean.isfinite().all() and population.squares.isfinite().all()):
-        raise ValueError(f"{name}: its inputs hold NaN or inf")
 
 
 @contextmanager

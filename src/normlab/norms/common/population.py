@@ -1,5 +1,8 @@
 """The statistics of all inputs that a layer has had in many batches, and how a layer takes them over."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -47,7 +50,7 @@ class Population:
             count, mean = columns.shape[2], columns.mean(2)
             centred = columns - mean.unsqueeze(2)
             squares = centred @ centred.mT
-        self._join(self.count.new_tensor(count), mean.flatten().double(), squares.double())
+        self._join(torch.full_like(self.count, count), mean.flatten().double(), squares.double())
 
     def join_ranks(self, layer: str) -> None:
         """Joins the values of all processes; every one of them must call it. layer: its name, for messages."""
@@ -71,6 +74,11 @@ class Population:
             groups = apart.view(len(squares), self.size, 1)
             self.squares += groups @ groups.mT * (self.count * count / total)
         self.count = total
+
+    def facts(self) -> Tensor:
+        """The count, and 1 where mean and squares are finite or else 0: (2,), for one read of both."""
+        finite = self.mean.isfinite().all() & self.squares.isfinite().all()
+        return torch.stack([self.count, finite.to(self.count)])
 
     @property
     def variance(self) -> Tensor:
@@ -99,6 +107,31 @@ def population_of(layer: nn.Module) -> Population:
         size, within = declared.dimension, not declared.batch_stats
     running = next(b for name, b in layer.named_buffers(recurse=False) if name.startswith("running_") and b.ndim == 1)
     return Population(len(running), running.device, size, within)
+
+
+def read_together(tensors: Sequence[Tensor]) -> list[Any]:
+    """The values of tensors of one shape, by one read, since a GPU would wait for each."""
+    return torch.stack([tensor.to(tensors[0].device) for tensor in tensors]).tolist() if tensors else []
+
+
+def check(name: str, population: Population, count: float, finite: bool) -> None:
+    """Raises ValueError for a population without a variance, or without finite statistics."""
+    check_variance(name, population, count)
+    check_finite(name, finite)
+
+
+def check_variance(name: str, population: Population, count: float) -> None:
+    """Raises ValueError for a single value of each channel, unless variances are those within a sample."""
+    if count < 2 and not population.within:
+        raise ValueError(
+            f"{name}: a single value of each channel has no variance; take larger batches, or in_order=True"
+        )
+
+
+def check_finite(name: str, finite: bool) -> None:
+    """Raises ValueError where statistics are not."""
+    if not finite:
+        raise ValueError(f"{name}: its inputs hold NaN or inf")
 
 
 def declared_or_batch(layer: nn.Module) -> Declaration | None:
