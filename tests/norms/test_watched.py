@@ -223,6 +223,30 @@ def test_layers_with_their_channels_last():
         assert_measured(numbers, expected_of_output(layer.weight, output, None, last=True))
 
 
+class Attends(nn.Module):
+    """Layer norm in front of attention and of a gated unit, which are among torch's activations and act otherwise."""
+
+    def __init__(self):
+        super().__init__()
+        self.ln1, self.attention = nn.LayerNorm(CHANNELS), nn.MultiheadAttention(CHANNELS, 2, batch_first=True)
+        self.ln2, self.glu, self.fc = nn.LayerNorm(CHANNELS), nn.GLU(), nn.Linear(CHANNELS // 2, CHANNELS)
+        self.ln3, self.softmax = nn.LayerNorm(CHANNELS), nn.Softmax(-1)
+
+    def forward(self, x):
+        y = self.ln1(x)
+        x = x + self.attention(query=y, key=y, value=y)[0] + self.attention(y, y, y)[0]
+        return self.softmax(self.ln3(self.fc(self.glu(self.ln2(x)))))
+
+
+def test_attention_and_gates_are_no_activations():
+    network = Attends()
+    watch = Watch(network)
+    with watch.running() as seen:
+        network(torch.randn(4, 6, CHANNELS))
+    assert [*seen] == ["ln1", "ln2", "ln3"]
+    assert all("saturated" not in measures(each) and measures(each)["dead"] == 0 for each in seen.values())
+
+
 class Network(nn.Module):
     """conv1 → bn1 → conv2 → gn, around which its input goes too, then conv3 → gn3 → conv4 → bn4, in eval mode."""
 

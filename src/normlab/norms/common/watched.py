@@ -18,6 +18,8 @@ from normlab.norms.common.replace import norm_layers
 
 # Where the classes of activations are: torch's and timm's.
 ACTIVATIONS = ("torch.nn.modules.activation", "timm.layers.activations", "timm.layers.activations_me")
+# Those among them that do not take each value by itself.
+MIXING = (nn.MultiheadAttention, nn.GLU, nn.Softmax, nn.Softmax2d, nn.Softmin, nn.LogSoftmax)
 RUNNING = ("running_mean", "running_var")
 
 Moments = tuple[Tensor, Tensor]  # the mean and the biased variance of each channel, (C,) each
@@ -48,7 +50,8 @@ class Watch:
 
     def __init__(self, network: nn.Module):
         self.layers = norm_layers(network)
-        self.activations = [each for each in network.modules() if type(each).__module__ in ACTIVATIONS]
+        known = (each for each in network.modules() if type(each).__module__ in ACTIVATIONS)
+        self.activations = [each for each in known if not isinstance(each, MIXING)]
         self.within = {part: name for name, layer in self.layers.items() for part in layer.modules()}
         self.seen: dict[str, Seen] = {}
         # The outputs that an activation may take, by id, each with its version and its layer's name.
@@ -97,6 +100,8 @@ class Watch:
         return hook
 
     def _enter_activation(self, activation: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if not args:  # given by its name
+            return
         if activation in self.within:
             self._note_output(self.within[activation], args[0])
             self.activating[activation] = self.within[activation]
