@@ -11,6 +11,8 @@ from torch.utils.data import TensorDataset
 from normlab import compose, run
 from normlab.doctor.__main__ import examine
 from normlab.errors import ConfigError
+from normlab.report.single import write_run_page
+from normlab.report.single.diagnosis import section
 
 FIT = [*WINE, "trainer=cpu", "trainer.max_epochs=4"]
 
@@ -45,6 +47,7 @@ def test_a_fit_that_asks_for_it_is_the_fit_that_does_not(tmp_path):
     assert look(tmp_path / "plain") == at_the_end
 
 
+@pytest.mark.slow
 def test_what_it_says_of_statistics_that_hardly_moved_comes_true(tmp_path, capsys):
     """The measured gain is what the remedy really brings."""
     stuck = ["model=net", "data=digits", "logger=none", "trainer=cpu", "trainer.max_epochs=3", "norm.momentum=0.001"]
@@ -109,7 +112,7 @@ def test_a_checkpoint_of_another_task(tmp_path):
     assert not (tmp_path / "run" / "doctor" / "doctor.json").exists()
 
 
-def test_own_data_of_another_contrast_is_a_shift(tmp_path):
+def test_own_data_of_another_contrast_is_a_shift_and_its_page_says_so(tmp_path):
     torch.manual_seed(0)
     y = torch.arange(900) % 3
     x = torch.randn(900, 6) + 2 * torch.eye(3, 6)[y]
@@ -121,4 +124,20 @@ def test_own_data_of_another_contrast_is_a_shift(tmp_path):
     config = compose(fit)
     config.action, config.ckpt = "doctor", "best"
     run(config, folder=tmp_path / "run", data=data)
-    assert codes(said(tmp_path / "run")) == ["shift"]
+    (finding,) = said(tmp_path / "run")["findings"]
+    assert finding["code"] == "shift"
+    page = write_run_page(tmp_path / "run").file.read_text()
+    assert "Not healthy: 1 norm layer" in page
+    assert '<td class="key">shift</td>' in page
+    gain = finding["gain"]
+    assert f"{gain['metric']} {gain['before']:.3g} → {gain['after']:.3g}" in page
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"seen": 1}', '{"seen": "x", "findings": [1, {"gain": {}}], "notes": 3}']
+)
+def test_a_page_is_made_beside_any_doctor_json(tmp_path, content):
+    (tmp_path / "doctor").mkdir()
+    (tmp_path / "doctor" / "doctor.json").write_text(content)
+    said = section(tmp_path)
+    assert said is None or [len(row) for row in said["findings"]] == [5]

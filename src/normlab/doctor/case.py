@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from normlab.doctor.flow import Flow, watch
-from normlab.doctor.marks import Gain, Marks, Measure, compare, mark
+from normlab.doctor.inputs import chance_of_alike
+from normlab.doctor.marks import CHANCE, Gain, Marks, Measure, compare, mark, together
 from normlab.doctor.replay import Replay, Step, replayed
 from normlab.doctor.samples import Batch, regrouped
 from normlab.norms.common.declaration import Declaration
@@ -92,9 +93,17 @@ class Case:
 
     @cached_property
     def of_test(self) -> Marks:
-        """By statistics of the test samples."""
-        network = self.estimated(self.network, self.test)
-        return self.running if network is None else self._marks(network, self.test)
+        """By statistics of the test samples: of one half of them for the other, so that no sample helps itself."""
+        halves = [[[tensor[half::2] for tensor in batch] for batch in self.test] for half in (0, 1)]
+        places = torch.arange(len(self.running.losses)).split([len(batch[0]) for batch in self.test])
+        order = torch.cat([batch[half::2] for half in (0, 1) for batch in places])
+        marks: list[Marks] = []
+        for half, other in (halves, halves[::-1]):
+            network = self.estimated(self.network, [batch for batch in other if len(batch[0])])
+            if network is None:
+                return self.running
+            marks.append(self._marks(network, [batch for batch in half if len(batch[0])]))
+        return together(marks, order)
 
     @cached_property
     def as_in_training(self) -> Marks:
@@ -119,6 +128,12 @@ class Case:
     def shift(self) -> Gain:
         """What statistics of the test samples gain over those of the training samples."""
         return compare(self.precise, self.of_test)
+
+    @cached_property
+    def parts_differ(self) -> bool:
+        """Whether training and test samples are distributed otherwise, beyond chance."""
+        alike = chance_of_alike(self.network, self.keeping, self.train, self.test, self.measure.forward)
+        return alike < CHANCE
 
     # What goes through the layers.
 

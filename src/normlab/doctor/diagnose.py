@@ -68,7 +68,7 @@ def diagnosis(
     samples: int = SAMPLES,
 ) -> Diagnosis:
     """As `diagnose`, for what is known of a training besides. Raises ValueError."""
-    check_layers(network)
+    count = check_layers(network)
     device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
     with kept_random_state(device), torch.compiler.set_stance("force_eager"):
         train, test = take(train_loader, samples, device), take(test_loader, samples, device)
@@ -82,18 +82,24 @@ def diagnosis(
         case = Case(network, train, test, measure, facts, step)
         found = [finding for look in _signs() for finding in look(case)]
         findings, notes = [each for each in found if each.harms], [each for each in found if not each.harms]
-        return Diagnosis(findings, notes, _seen(case))
+        return Diagnosis(findings, notes, _seen(case, count))
 
 
-def check_layers(network: nn.Module) -> None:
-    """Raises ValueError for a network in which no norm layer could be ill."""
+# What libraries derive from torch's layers of single samples, of which no batch statistics are to be expected.
+OTHERS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+def check_layers(network: nn.Module) -> int:
+    """The number of norm layers. Raises ValueError for a network in which none could be ill."""
     declared = {module: declared_or_batch(module) for module in network.modules()}
-    layers = {module: facts for module, facts in declared.items() if facts is not None}
+    layers = {module: facts for module, facts in declared.items() if facts is not None or isinstance(module, OTHERS)}
     kind = type(network).__name__
     if not layers:
         raise ValueError(f"{kind} has no norm layer, so the doctor has nothing to look at")
-    if all("train" in vars(layer) or not facts.axes for layer, facts in layers.items()):  # see tasks/freezing.py
+    if all("train" in vars(layer) or (facts and not facts.axes) for layer, facts in layers.items()):
+        # That is how `normlab.freeze` freezes, see tasks/freezing.py, and how norm=frozen declares itself.
         raise ValueError(f"all norm layers of {kind} are frozen, so the doctor has nothing to look at: thaw them first")
+    return len(layers)
 
 
 def _signs() -> Iterator[Any]:
@@ -106,8 +112,7 @@ def _first(network: nn.Module, batch: Any) -> Any:
     return network(batch[0])
 
 
-def _seen(case: Case) -> str:
-    layers = len(case.layers)
+def _seen(case: Case, layers: int) -> str:
     by = f" by running statistics, {case.precise.words} by precise ones" if case.keeping else ""
     count = f"{layers} norm layer{'s' * (layers != 1)}"
     return f"{count}; {case.running.words}{by} ({len(case.running.losses)} test samples)"

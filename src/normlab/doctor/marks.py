@@ -81,6 +81,13 @@ def mark(network: nn.Module, batches: Iterable[Sequence[Tensor]], measure: Measu
     return Marks(torch.stack(losses).cpu(), torch.cat(right).cpu() if right else None)
 
 
+def together(marks: Sequence[Marks], places: Tensor) -> Marks:
+    """The marks of parts of some samples as those of all. places: (N,) where each mark belongs."""
+    back = places.argsort()
+    right = [each.right for each in marks if each.right is not None]
+    return Marks(torch.cat([each.losses for each in marks])[back], torch.cat(right)[back] if right else None)
+
+
 def compare(before: Marks, after: Marks) -> Gain:
     """What `after` gains over `before`, sample by sample: of accuracy, or of loss where accuracy says nothing.
 

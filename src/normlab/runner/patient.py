@@ -22,5 +22,5 @@ def facts(config: DictConfig, run_folder: Path, checkpoint: Path) -> Facts:
         accumulate=accumulate,
         processes=read_result(run_folder).get("world_size") or 1,
         synchronised=config.trainer.sync_batchnorm,
-        skipped=saved["skipped"],
+        skipped=saved.get("skipped", 0),
     )

@@ -8,7 +8,7 @@ from normlab.doctor.remedies import typed
 
 
 def look(case: Case) -> Iterator[Finding]:
-    if not case.precise.losses.isfinite().all() or not case.shift.sure:
+    if not case.precise.losses.isfinite().all() or not case.shift.sure or not case.parts_differ:
         return
     evidence = (
         "statistics of the test samples answer them better than precise ones of the training samples: the layers' "

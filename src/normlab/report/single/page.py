@@ -8,7 +8,7 @@ from normlab.folder.recorded import FAINT
 from normlab.report.curves import thin
 from normlab.report.render import Page
 from normlab.report.runs import read_curve
-from normlab.report.single import about, charts, of_answers, recorded, words
+from normlab.report.single import about, charts, diagnosis, of_answers, recorded, words
 from normlab.report.single.answers import MEAN, SCALE, SHIFT, VARIANCE, NormLayer, Spread
 from normlab.report.single.of_answers import CHARTED, ROWS, Place
 from normlab.report.single.story import PARTS, Story
@@ -35,6 +35,7 @@ def page(story: Story) -> str:
         **({} if story.answers is None else of_answers.sections(story.answers, made.place)),
         recorded=over_epochs,
         layers=_layers(story.seen.layers, made.place),
+        doctor=diagnosis.section(story.run.folder),
         weights=_weights(story),
         environment=about.environment(story),
         packages=about.packages(story),
