@@ -157,6 +157,16 @@ def test_what_stands_between_a_layer_and_its_activation_makes_it_another_ones():
     assert "saturated" not in numbers
 
 
+def test_channels_that_do_not_vary_have_no_drift():
+    layer, x = nn.BatchNorm2d(3), torch.randn(4, 3, 2, 2) / 10
+    x[:, 1] = 5
+    numbers, kept = seen_by(nn.Sequential(layer), layer, x)
+    others = expected_drift(kept["running"]["running_mean"][::2], kept["running"]["running_var"][::2], x[:, ::2])
+    assert {key: numbers[key] for key in others} == pytest.approx(others, rel=1e-4)
+    numbers, _ = seen_by(nn.Sequential(layer), layer, torch.ones(4, 3, 2, 2))
+    assert not {"drift", "variance_ratio"} & numbers.keys()
+
+
 def test_a_layer_that_runs_twice_is_seen_the_first_time():
     layer = nn.BatchNorm1d(3)
     x = torch.randn(20, 3)
