@@ -80,8 +80,8 @@ def diagnosis(
         if not test:
             raise ValueError("the test part gives no sample to compare statistics on")
         case = Case(network, train, test, measure, facts, step)
-        found = [finding for look in _signs() for finding in look(case)]
-        findings, notes = [each for each in found if each.harms], [each for each in found if not each.harms]
+        said = [finding for look in _signs() for finding in look(case)]
+        findings, notes = [each for each in said if each.harms], [each for each in said if not each.harms]
         return Diagnosis(findings, notes, _seen(case, count))
 
 

@@ -138,8 +138,8 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     # Lightning converts only after it has loaded a checkpoint; under 64-true half of the digits would be lost.
     trainer.precision_plugin.convert_module(task)
-    wanted, told = _wanted(config, run_folder), _told(config, run_folder, folder)
-    return Parts(task, data, loaders, trainer, record, inputs, config.escape, wanted, config.test, told)
+    wanted, known = _wanted(config, run_folder), _facts(config, run_folder, folder)
+    return Parts(task, data, loaders, trainer, record, inputs, config.escape, wanted, config.test, known)
 
 
 def _wanted(config: DictConfig, run_folder: Path) -> Wanted | None:
@@ -150,7 +150,7 @@ def _wanted(config: DictConfig, run_folder: Path) -> Wanted | None:
     return Wanted(config.format, config.int8, checkpoint)
 
 
-def _told(config: DictConfig, run_folder: Path, folder: Path) -> Callable[[], Facts] | None:
+def _facts(config: DictConfig, run_folder: Path, folder: Path) -> Callable[[], Facts] | None:
     """What tells the doctor of a training: for action=doctor, and at the end of a fit that asks for it."""
     if config.action == "doctor":
         checkpoint = checkpoint_path(config, run_folder)
