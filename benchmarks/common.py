@@ -28,7 +28,8 @@ def machine() -> str:
             model = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    threads = torch.get_num_threads()
+    return f"{model}, {threads} thread{'s' if threads > 1 else ''}, torch {torch.__version__}"
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
