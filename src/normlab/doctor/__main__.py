@@ -17,7 +17,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         "python -m normlab.doctor", description="Says what is wrong with the normalization of a run, or of any network."
     )
-    parser.add_argument("of", help="a run's folder, such as outputs/x; or a network, or what makes it, as module:name")
+    parser.add_argument(
+        "of",
+        metavar="run|module:network",
+        help="a run's folder, such as outputs/x; or a network, or what makes it, as module:name",
+    )
     parser.add_argument("--ckpt", default="best", help="best, last, another of the run's checkpoints, or a path")
     parser.add_argument(
         "--trust", action="append", default=[], metavar="PACKAGE", help="whose parts the run folder may name; as trust="
