@@ -128,7 +128,7 @@ def test_own_data_of_another_contrast_is_a_shift_and_its_page_says_so(tmp_path):
     assert finding["code"] == "shift"
     page = write_run_page(tmp_path / "run").file.read_text()
     assert "Not healthy: 1 norm layer" in page
-    assert '<td class="key">shift</td>' in page
+    assert "<dt>shift</dt>" in page
     gain = finding["gain"]
     assert f"{gain['metric']} {gain['before']:.3g} → {gain['after']:.3g}" in page
 
