@@ -19,6 +19,9 @@ from normlab.folder.reuse import check_result
 SINGLE_STEP_ONLY = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
 
 
+HOOKED = ("noisy_norms", "dropout")  # callbacks that change what passes through layers
+
+
 def check_config(config: DictConfig, run_folder: Path) -> None:
     """Raises ConfigError where settings do not go together or name a file that is not there."""
     data = config.data
@@ -31,6 +34,8 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
     _check_score(config)
     if "lr_monitor" in config.callbacks and not config.logger and config.action == "fit":
         raise ConfigError("callbacks=lr_monitor writes to loggers, and there is none: choose logger=, or leave it out")
+    if config.action == "fit":
+        _check_callbacks(config)
     check_output(config, run_folder)
     _check_input(config, run_folder)
     if config.steps_per_execution > 1:
@@ -154,6 +159,18 @@ def _check_input(config: DictConfig, run_folder: Path) -> None:
 
         keys: Any = OmegaConf.to_container(config.data, resolve=True)
         check_labelled(path, keys, run_folder)
+
+
+def _check_callbacks(config: DictConfig) -> None:
+    """Raises ConfigError for callbacks that a run's compilation, or the weights it starts from, leave nothing to do."""
+    for name in HOOKED:
+        if name in config.callbacks and config.compile:
+            raise ConfigError(f"callbacks={name} works by hooks, which compiled code does not call: set compile=false")
+    if "initial_scale" in config.callbacks and config.init is not None:
+        raise ConfigError(
+            f"callbacks=initial_scale multiplies the weights that a network is made with, and init={config.init} puts "
+            "others in their place: leave out one of the two"
+        )
 
 
 def _check_single_step_only(config: DictConfig) -> None:

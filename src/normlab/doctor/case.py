@@ -108,10 +108,7 @@ class Case:
     @cached_property
     def as_in_training(self) -> Marks:
         """The test samples in batches of the training's size, normalised as training does it."""
-        network = copy.deepcopy(self.network)
-        for module in network.modules():  # some of normlab's layers train along with the layer before them
-            if declared_or_batch(module) is not None or type(module).__module__.startswith("normlab.norms."):
-                module.train()
+        network = normalising_as_in_training(copy.deepcopy(self.network))
         return self._marks(network, regrouped(self.test, self.batch_size))
 
     @cached_property
@@ -191,6 +188,14 @@ class Case:
         except ValueError:  # the inputs of a layer hold NaN, or a single value
             return None
         return network
+
+
+def normalising_as_in_training(network: nn.Module) -> nn.Module:
+    """Puts the norm layers of a network in training mode, and leaves its other layers as they are; returns it."""
+    for module in network.modules():  # some of normlab's layers train along with the layer before them
+        if declared_or_batch(module) is not None or type(module).__module__.startswith("normlab.norms."):
+            module.train()
+    return network
 
 
 def distance(layer: nn.Module, precise: nn.Module) -> tuple[float, float]:

@@ -25,7 +25,8 @@ LAYER_DECAY = "optimizer.layer_decay"
 ELSEWHERE = ("data.root", "data.in_memory", "data.workers", "data.on_device")  # where files lie, and how they are read
 ONCE = ("data.changed", "replay")  # what holds for a single start, and is not kept
 START = ("init", "freeze", "thaw_at")  # they count where they are set
-GRADIENT_CALLBACKS = ("agc",)  # they change what the optimizer sees
+# They change what is learned from the first step on. Others, such as ema, may be added to a run that goes on.
+TRAINING_CALLBACKS = ("agc", "dropout", "initial_scale", "noisy_norms")
 
 
 def numbers(config: DictConfig) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def numbers(config: DictConfig) -> dict[str, Any]:
         trainer["strategy"] = plain["trainer"]["strategy"]
     if plain["trainer"]["matmul_precision"] != "highest":
         trainer["matmul_precision"] = plain["trainer"]["matmul_precision"]
-    callbacks = {name: keys for name, keys in plain["callbacks"].items() if name in GRADIENT_CALLBACKS}
+    callbacks = {name: keys for name, keys in plain["callbacks"].items() if name in TRAINING_CALLBACKS}
     flat = dict(_flat({key: plain.get(key) for key in RUN_KEYS} | {"trainer": trainer, "callbacks": callbacks}))
     flat |= {key: plain[key] for key in START if plain.get(key) is not None}
     if plain.get("test") is False:  # such a run's result is no substitute for one that was tested

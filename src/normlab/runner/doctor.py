@@ -32,9 +32,11 @@ def examine(parts: Parts, folder: Path) -> Diagnosis:
     network = task.network
     assert isinstance(network, nn.Module)
     task.to(trainer.strategy.root_device)
-    train, test = _Batches(parts, "train"), _Batches(parts, "test" if _has_test(parts) else "val")
+    loaders = parts.loaders
+    train = SentBatches(parts, loaders.train_dataloader())
+    test = SentBatches(parts, loaders.test_dataloader() if _has_test(parts) else loaders.val_dataloader())
     try:
-        made = diagnosis(network, train, test, _measure(parts), parts.facts())
+        made = diagnosis(network, train, test, marking(parts), parts.facts())
     except ValueError as error:
         raise ConfigError(str(error)) from error
     file = folder / "doctor.json"
@@ -53,7 +55,9 @@ def examine_fit(parts: Parts, folder: Path) -> None:
         log.warning(f"doctor=true: {error}")
 
 
-def _measure(parts: Parts) -> Measure:
+def marking(parts: Parts) -> Measure:
+    """How a run's own network answers a batch, in its precision, and how its answers are marked."""
+
     def forward(network: nn.Module, batch: Any) -> Tensor:
         x, _, *domain = batch
         if domain:
@@ -69,11 +73,11 @@ def _has_test(parts: Parts) -> bool:
     return parts.test and is_overridden("test_dataloader", parts.data)
 
 
-class _Batches:
-    """The batches of a part as the task would be given them, but for their device."""
+class SentBatches:
+    """The batches of a loader as the task would be given them."""
 
-    def __init__(self, parts: Parts, part: str):
-        self.parts, self.loader = parts, getattr(parts.loaders, f"{part}_dataloader")()
+    def __init__(self, parts: Parts, loader: Any):
+        self.parts, self.loader = parts, loader
         parts.loaders.trainer = parts.trainer  # own data looks at it
 
     def __len__(self) -> int:

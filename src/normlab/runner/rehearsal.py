@@ -1,11 +1,12 @@
-"""Builds a run without training it, which tells before the first job of a sweep what would be refused."""
+"""Builds a run without training it: to tell what would be refused before the first job, and to measure it later."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from normlab.logs import no_logging, quiet_lightning, quietly
-from normlab.runner.build import Context, build
+from normlab.runner.build import Context, Parts, build
 
 
 def rehearse(config: DictConfig, folder: Path) -> tuple[str, str]:
@@ -14,9 +15,18 @@ def rehearse(config: DictConfig, folder: Path) -> tuple[str, str]:
     The data is kept for the first job in this process. Raises ConfigError where the run itself would be refused before
     it trains.
     """
-    bare = config.copy()
-    bare.callbacks, bare.logger = {}, {}  # loggers may open a run elsewhere
     with quietly(), no_logging():
-        quiet_lightning()
-        parts = build(bare, folder, Context(shares_data=True))
+        parts = build_bare(config, folder)
     return parts.record.score, parts.record.mode
+
+
+def build_bare(config: DictConfig, folder: Path, callbacks: Collection[str] = ()) -> Parts:
+    """The parts of a run without its loggers, which may open a run elsewhere, and with these of its callbacks alone.
+
+    The next run in this process may take their data. Raises ConfigError as `build` does.
+    """
+    bare = config.copy()
+    bare.logger = {}
+    bare.callbacks = {name: node for name, node in config.callbacks.items() if name in callbacks}
+    quiet_lightning()
+    return build(bare, folder, Context(shares_data=True))

@@ -205,12 +205,13 @@ def _has_values(x: object) -> bool:
 @torch.no_grad()
 def _moments(layer: nn.Module, x: Tensor) -> Moments:
     """Mean and biased variance (C,) of what a layer gives, or of what became of it."""
-    x = x.detach() if _channel_axis(layer, x) == 1 else x.detach().flatten(0, -2)
+    x = x.detach() if channel_axis(layer, x) == 1 else x.detach().flatten(0, -2)
     _, mean, var = whole_moments(x)  # each (1, C)
     return mean[0], var[0]
 
 
-def _channel_axis(layer: nn.Module, x: Tensor) -> int:
+def channel_axis(layer: nn.Module, x: Tensor) -> int:
+    """The axis of what a norm layer takes or gives that counts its channels."""
     declared = declared_or_batch(layer)
     if declared is not None:
         return x.ndim - 1 if declared.channels_last else 1
