@@ -33,17 +33,23 @@ class Report:
 def write_report(folders: Sequence[str | Path], out: str | Path | None = None) -> Report:
     """Writes report.html, summary.csv and summary.md about all runs in some folders and below them.
 
-    A folder with fair.json is compared by its fresh runs, and so it is reported alone.
+    A folder with fair.json is compared by its fresh runs, and so it is reported alone; one with claims.json besides
+    puts these to the test.
 
     out: where to; None takes the folder, of several the one that holds them all. Raises ConfigError where a folder is
     not there or holds no run, for runs of a newer version, and for runs whose scores cannot be compared.
     """
+    from normlab.report.claims.record import has_claims
     from normlab.report.fair.sweep import is_fair
     from normlab.report.runs import find_runs
 
     assert folders, "no folder to report on"
     paths = [Path(path) for path in folders]
     place = Path(os.path.commonpath([path.absolute() for path in paths])) if out is None else Path(out)
+    if has_claims(paths[0]) and len(paths) == 1:
+        from normlab.report import claims
+
+        return Report(place, [], claims.write(paths[0], place))
     if is_fair(paths):
         from normlab.report import fair
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from normlab.report.runs import run_folders
 
-OF_A_SWEEP = ("multirun.yaml", "fair.json", "study.db")
-OF_A_RUN = ("result.json", "config.yaml", "metrics.csv", "environment.json")
+OF_A_SWEEP = ("multirun.yaml", "fair.json", "claims.json", "study.db")
+OF_A_RUN = ("result.json", "config.yaml", "metrics.csv", "environment.json", "measured.json")
 FILES = ("report.html", "summary.md", "summary.csv")
 NOTE = "\n<!-- rests on {grounds} {answer} -->\n"
 END = 100_000  # bytes at the end of a page that hold the note

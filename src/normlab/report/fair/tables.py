@@ -68,7 +68,7 @@ def _row(sweep: FairSweep, contest: Contest, standing: Standing) -> list[str]:
     searched = tuned.run.score if tuned is not None and tuned.run is not None else None
     return [
         configuration.label,
-        number(searched, places) if sweep.confirm else words.point(standing),
+        number(searched, places) if sweep.confirm else words.point(standing.arm),
         score(configuration.score, places),
         interval(configuration.score, places),
         standing.letters or ("†" if configuration.lost and configuration.scores else NOTHING),

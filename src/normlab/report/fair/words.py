@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from normlab.report.fair.space import within
 from normlab.report.fair.standing import Contest, Standing, ranked
-from normlab.report.fair.sweep import FairSweep
+from normlab.report.fair.sweep import Arm, FairSweep
 from normlab.report.fair.tuning import leaders as leaders_by_trials
 from normlab.report.settings import option, shortened, spelled
 from normlab.report.wording import NOTHING, counted, decimals, interval, listed, number, score
@@ -17,12 +17,11 @@ def named(standings: Sequence[Standing]) -> str:
     return listed(names) if len(names) <= NAMED else f"{len(names)} arms"
 
 
-def point(standing: Standing) -> str:
+def point(arm: Arm) -> str:
     """The tuned setting: `lr=0.031`."""
-    tuned = standing.arm.tuned
-    if tuned is None:
+    if arm.tuned is None:
         return NOTHING
-    return ", ".join(f"{key.rpartition('.')[2]}={shortened(str(value))}" for key, value in tuned.point.items())
+    return ", ".join(f"{key.rpartition('.')[2]}={shortened(str(value))}" for key, value in arm.tuned.point.items())
 
 
 def headline(contest: Contest) -> str:
@@ -93,7 +92,7 @@ def _result(sweep: FairSweep, contest: Contest) -> str:
     told = [f"told from {listed([each.configuration.label for each in beaten])}"] if beaten else []
     told += [f"not told from {listed([each.configuration.label for each in level])}"] if level else []
     verdict = f", {' and '.join(told)} by Tukey’s studentized range at 5 %" if told else ""
-    setting = "" if sweep.confirm else f" ({point(best)})"
+    setting = "" if sweep.confirm else f" ({point(best.arm)})"
     return f"{best.configuration.label}{setting} has the {end} {reached}{verdict}"
 
 

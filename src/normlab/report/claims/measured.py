@@ -1,0 +1,121 @@
+"""What was measured of fresh runs, as a claim's verdict takes it."""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from normlab.report.blocks import overlap, unit_of
+from normlab.report.claims.record import Claim, Pair
+from normlab.report.claims.verdict import Observed, Trial
+from normlab.report.fair.standing import LUCK
+from normlab.report.fair.sweep import Arm, FairSweep
+from normlab.report.runs import Run, read_json
+from normlab.report.statistics import NAN
+
+FILE = "measured.json"
+# The parts of the data whose shares of samples a measure is made of; a share of n samples is known to 1 / n only.
+PARTS = {
+    "accuracy": ("test",),
+    "early": ("val",),
+    "overfitting": ("train", "test"),
+    "shift": ("test",),
+    "mode_gap": ("train",),
+}
+GUESSED = {"accuracy": "test", "early": "val"}  # measures that are the accuracy itself, on this part
+DIVERGED = "FloatingPointError"  # how the error of a run begins whose loss is not finite
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one run. values: by measure. majority: the share of the most frequent class in each part of the data."""
+
+    values: Mapping[str, float]
+    majority: Mapping[str, float]
+
+
+def read_measured(folder: Path) -> Measured:
+    """What measured.json and result.json say. Values of an earlier run in the same folder do not count."""
+    result, content = read_json(folder / "result.json"), read_json(folder / FILE)
+    known = result if isinstance(result, dict) else {}
+    own = content if isinstance(content, dict) and known.get("config_hash") == content.get("config_hash") else {}
+    return Measured(_numbers(own.get("values")), _numbers(known.get("majority")))
+
+
+def _numbers(content: object) -> dict[str, float]:
+    known = content if isinstance(content, dict) else {}
+    numbers = {str(name): value for name, value in known.items() if isinstance(value, int | float)}
+    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
+
+
+class Measures:
+    """What was measured of all fresh runs of a sweep; each run's files are read once, for all claims."""
+
+    def __init__(self, sweep: FairSweep):
+        self.sweep = sweep
+        self.arms = {arm.name: arm for arm in sweep.arms}
+        self.by_run = {run.folder: read_measured(run.folder) for arm in sweep.arms for run in arm.fresh}
+
+    def trial(self, claim: Claim, pair: Pair) -> Trial:
+        """A claim on one of its pairs."""
+        arms = {own: self.arms.get(name) for own, name in pair.arms.items()}
+        known = [arm for arm in arms.values() if arm is not None]
+        runs = [run for arm in known for run in arm.fresh]
+        seeds = frozenset(run.replicate for run in runs)
+        return Trial(
+            name=pair.name,
+            arms={own: self._observed(arm, claim.measure, seeds) for own, arm in arms.items()},
+            missing=pair.missing,
+            guess=self._guess(runs, claim.measure),
+            floor=_floor(runs, claim.measure),
+            overlap=_overlap(runs, known),
+        )
+
+    def _observed(self, arm: Arm | None, measure: str, seeds: frozenset[Hashable]) -> Observed:
+        """An arm's fresh runs. seeds: those of all arms, with which one would diverge that no rate could train."""
+        if arm is None or arm.refused is not None:
+            return Observed({}, lacking=("refused" if arm else "to come",) * self.sweep.seeds)
+        if untrainable(arm):
+            return Observed({}, seeds)
+        values, gone, lacking = {}, set(), ["to come"] * (self.sweep.seeds - len(arm.fresh))
+        for run in arm.fresh:
+            value = self.by_run[run.folder].values.get(measure)
+            if diverged(run):
+                gone.add(run.replicate)
+            elif run.score is None:
+                lacking.append("failed" if run.lost else "to come")
+            elif value is None:
+                lacking.append("not measured")
+            else:
+                values[run.replicate] = value
+        return Observed(values, frozenset(gone), tuple(lacking))
+
+    def _guess(self, runs: Sequence[Run], measure: str) -> float | None:
+        """What always saying the most frequent class scores; None where no run says it."""
+        part = GUESSED.get(measure)
+        known = (self.by_run[run.folder].majority for run in runs)
+        return None if part is None else next((shares[part] for shares in known if part in shares), None)
+
+
+def diverged(run: Run) -> bool:
+    """Whether a run ended as its loss was not finite."""
+    return run.status == "failed" and (run.error or "").startswith(DIVERGED)
+
+
+def untrainable(arm: Arm) -> bool:
+    """Whether every trial of an arm diverged, so that there is no setting to run again."""
+    return bool(arm.trials) and all(trial.run is not None and diverged(trial.run) for trial in arm.trials)
+
+
+def _floor(runs: Sequence[Run], measure: str) -> float:
+    """The least variance of a value: shares of n samples are evenly spread within 1 / n."""
+    parts = PARTS.get(measure, ())
+    samples = next((run.samples for run in runs if {*parts} <= run.samples.keys()), {})
+    return sum(1 / samples[part] ** 2 / 12 for part in parts if samples.get(part))
+
+
+def _overlap(runs: Sequence[Run], arms: Sequence[Arm]) -> float:
+    """What is added to 1 / seeds in the variance of a mean; NaN where that is not known. See blocks.py and LUCK."""
+    shared = overlap(unit_of(runs), runs, "test") if runs else 0.0
+    luck = LUCK if any(len(arm.trials) > 1 for arm in arms) else 0.0
+    return NAN if shared is None else shared + luck

@@ -1,0 +1,132 @@
+"""The tables of a laboratory's page, summary.csv and summary.md."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from normlab.report.claims import words
+from normlab.report.claims.findings import Laboratory, Result, reached
+from normlab.report.claims.measured import untrainable
+from normlab.report.claims.verdict import Observed, Trial
+from normlab.report.fair.sweep import Arm
+from normlab.report.fair.words import point
+from normlab.report.tables import cell
+from normlab.report.wording import NOTHING, interval, number, score
+
+EFFECTS = ("effect", "pair", "mean", "95 % interval", "in margins", "finding")
+
+
+def figures(lab: Laboratory) -> pd.DataFrame:
+    """summary.csv: a row for each effect of a claim in each pair, in plain numbers."""
+    return pd.DataFrame([row for result in lab.results for row in _figures(result)])
+
+
+def _figures(result: Result) -> Iterator[dict[str, Any]]:
+    for trial, effects in zip(result.trials, result.judged.effects, strict=True):
+        for place, ((name, _), effect) in enumerate(zip(result.claim.effects, effects, strict=True)):
+            yield {
+                "claim": result.claim.name,
+                "verdict": result.verdict.value,
+                "pair": trial.name,
+                "effect": name,
+                "decides": place == 0,
+                "measure": result.claim.measure,
+                "mean": effect.estimate.mean,
+                "sd": effect.estimate.sd,
+                "low": effect.estimate.low,
+                "high": effect.estimate.high,
+                "seeds": effect.estimate.count,
+                "margin": result.claim.margin,
+                "finding": effect.finding.value if effect.finding else "",
+                "diverged": effect.diverged,
+            }
+
+
+def effects(result: Result) -> list[list[str]]:
+    """A row for each effect in each pair; the first effect decides."""
+    digits, rows = words.places(result), []
+    for place, (name, _) in enumerate(result.claim.effects):
+        for trial, own in zip(result.trials, result.judged.effects, strict=True):
+            effect = own[place]
+            in_margins = number(effect.estimate.mean / result.claim.margin, 1)
+            mean, reach = number(effect.estimate.mean, digits), interval(effect.estimate, digits)
+            rows.append([name, trial.name, mean, reach, in_margins, words.found(effect)])
+    return rows
+
+
+def arm_heads(result: Result) -> list[str]:
+    return ["arm", "pair", "tuned", "runs", result.claim.measure, "95 % interval", "diverged"]
+
+
+def arms(lab: Laboratory, result: Result) -> list[list[str]]:
+    """A row for each arm in each pair, with the numbers of its fresh runs' folders."""
+    by_name = {arm.name: arm for arm in lab.sweep.arms}
+    rows = []
+    for pair, trial in zip(result.claim.pairs, result.trials, strict=True):
+        for name, own in trial.arms.items():
+            rows.append([name, trial.name, *_arm(result, trial, own, name, by_name.get(pair.arms[name]))])
+    return rows
+
+
+def _arm(result: Result, trial: Trial, own: Observed, name: str, arm: Arm | None) -> list[str]:
+    digits, estimate = words.places(result), reached(trial, name)
+    runs = len(own.values) + len(own.diverged)
+    diverged = "in every trial" if arm is not None and untrainable(arm) else f"{len(own.diverged)} of {runs}"
+    return [
+        NOTHING if arm is None else point(arm),
+        NOTHING if arm is None else folders([run.folder.name for run in arm.fresh]),
+        score(estimate, digits),
+        interval(estimate, digits),
+        diverged if runs else NOTHING,
+    ]
+
+
+def folders(names: Sequence[str]) -> str:
+    """The names of run folders, those in a row by their ends: `12–23, 40`."""
+    if not all(name.isdecimal() for name in names):
+        return ", ".join(names) or NOTHING
+    spans: list[list[int]] = []
+    for number_ in sorted(map(int, names)):
+        if spans and number_ == spans[-1][-1] + 1:
+            spans[-1] = [spans[-1][0], number_]
+        else:
+            spans.append([number_])
+    return ", ".join("–".join(map(str, span)) for span in spans) or NOTHING
+
+
+def markdown(lab: Laboratory, facts: Sequence[tuple[str, str]]) -> str:
+    """summary.md: what the page says, without its charts."""
+    parts = [f"# {cell(words.title(lab))}", *map(cell, words.unfinished(lab))]
+    parts.append("\n".join(f"- {name}: {cell(value)}" for name, value in facts))
+    verdicts = [[each.claim.claim, f"**{each.verdict.value}**", words.why(each)] for each in lab.results]
+    parts.append(_table(["claim", "verdict", "why"], verdicts))
+    for result in lab.results:
+        parts += _section(lab, result)
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(lab: Laboratory, result: Result) -> Iterator[str]:
+    claim = result.claim
+    yield f"## {cell(claim.claim)}"
+    yield f"**{result.verdict.value}** {cell(words.why(result))}"
+    yield cell(claim.design)
+    yield _table(list(EFFECTS), effects(result))
+    yield _table(arm_heads(result), arms(lab, result))
+    yield "The rule, written before the runs:\n\n" + _list(words.rule(result))
+    if claim.literature:
+        yield "What the literature says:\n\n" + _list(claim.literature)
+    if claim.dissent:
+        yield "Dissent:\n\n" + _list(claim.dissent)
+    if claim.anchors:
+        anchors = [[each.source, each.figure, words.ours(result, each.ours)] for each in claim.anchors]
+        yield _table(["source", "published", "ours"], anchors)
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {cell(line)}" for line in lines)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines)
