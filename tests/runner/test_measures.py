@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.cases import ROOT
 from torch.nn import functional as F
 
 from normlab import compose, run
@@ -46,6 +47,11 @@ def right(network, x, y):
 def plain_batches(finished):
     x, y = finished.data.splits["train"]
     return [(x[index], y[index]) for index in EpochOrder(len(y), finished.config.seed).permutation().split(50)]
+
+
+def test_each_measure_is_a_file_of_its_own():
+    folder = ROOT / "src/normlab/runner/measures"
+    assert {file.stem for file in folder.glob("*.py")} == {*MEASURES, "__init__"}
 
 
 def test_accuracy_is_that_of_the_test(finished):

@@ -14,7 +14,7 @@ from normlab.runner.measures.common.finished import FinishedRun
 from normlab.runner.measures.common.networks import Networks, weights
 
 STEPS = 20
-PASSES = 400  # about as many passes are made; a deep network takes fewer steps for it
+PASSES = 100  # about as many passes are made; a deep network takes fewer steps for it
 WORST = 10.0  # where the first step has no finite gradients
 
 

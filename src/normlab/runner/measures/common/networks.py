@@ -134,7 +134,7 @@ def undisturbed() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with kept_random_state(torch.device("cpu")), quietly(), no_logging():
+        with kept_random_state(torch.device("cuda" if torch.cuda.is_available() else "cpu")), quietly(), no_logging():
             yield
     finally:
         torch.set_num_threads(threads)
