@@ -42,8 +42,11 @@ def test_each_claim_has_its_verdict_its_numbers_and_their_runs(tmp_path):
         assert "On wine it is the opposite." in text
         assert "0.950 ± 0.008 (digits) and 0.950 ± 0.008 (wine) beside 0.150 (digits) and 0.150 (wine)" in text
         assert "Not so." in text
-        assert "its 95 % interval lies above 0; it fails where the whole interval lies below 0.02" in text
-    assert "| none | digits | lr=0.005623 | 9–13 | 0.800 ± 0.016 |" in words(sweep)[1]
+        assert (
+            "its 95 % interval lies above 0; it fails where the whole interval lies below 0.02 (opposite: below 0)"
+            in text
+        )
+    assert "| digits | none | lr=0.005623 | 9–13 | 0.800 ± 0.016 |" in words(sweep)[1]
     assert "supported: What speed says. The effect is there on digits (0.150" in str(report)
     assert "rates fails" not in str(report)
 

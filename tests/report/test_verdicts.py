@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from normlab.report.claims.verdict import Finding, Observed, Trial, Verdict, effect, judge, verdict
+from normlab.report.claims.verdict import Evidence, Finding, Observed, Verdict, effect, judge, verdict
 from normlab.report.fair.standing import LUCK
 from normlab.report.statistics import estimate
 
@@ -25,34 +25,34 @@ def observed(values):
     )
 
 
-def trial(name, guess=0.1, **arms):
-    return Trial(name, {arm.rstrip("_"): observed(values) for arm, values in arms.items()}, guess=guess)
+def evidence(name, guess=0.1, **arms):
+    return Evidence(name, {arm.rstrip("_"): observed(values) for arm, values in arms.items()}, guess=guess)
 
 
-def judged(*trials, margin=0.02, least_seeds=5):
-    return judge(trials, [DIFFERENCE], margin, least_seeds)
+def judged(*pairs, margin=0.02, least_seeds=5):
+    return judge(pairs, [DIFFERENCE], margin, least_seeds)
 
 
-CLEAR, OTHER_CLEAR = (trial(name, with_=HIGH, without=LOW) for name in ("digits", "wine"))
-NONE, OPPOSITE = trial("iris", with_=HIGH, without=HIGH[::-1]), trial("mnist", with_=LOW, without=HIGH)
-NOISY = trial("svhn", with_=[0.9, 0.5, 0.7, 0.95, 0.6], without=[0.5, 0.8, 0.6, 0.7, 0.75])
+CLEAR, OTHER_CLEAR = (evidence(name, with_=HIGH, without=LOW) for name in ("digits", "wine"))
+NONE, OPPOSITE = evidence("iris", with_=HIGH, without=HIGH[::-1]), evidence("mnist", with_=LOW, without=HIGH)
+NOISY = evidence("svhn", with_=[0.9, 0.5, 0.7, 0.95, 0.6], without=[0.5, 0.8, 0.6, 0.7, 0.75])
 
 
 def test_the_effect_is_the_mean_contrast_of_each_seed_with_students_interval():
-    found = effect(Trial("digits", CLEAR.arms, floor=1e-5, overlap=LUCK), DIFFERENCE, 0.02)
+    found = effect(Evidence("digits", CLEAR.arms, floor=1e-5, overlap=LUCK), DIFFERENCE, 0.02)
     contrasts = np.array(HIGH) - np.array(LOW)
     half = stats.t.isf(0.025, 4) * contrasts.std(ddof=1) * math.sqrt(1 / 5 + LUCK)
     assert (found.estimate.low, found.estimate.high) == pytest.approx(
         (contrasts.mean() - half, contrasts.mean() + half)
     )
     assert found.finding is Finding.HOLDS
-    equal = Trial("digits", {"with": observed([0.9] * 5), "without": observed([0.8] * 5)}, floor=1e-5)
+    equal = Evidence("digits", {"with": observed([0.9] * 5), "without": observed([0.8] * 5)}, floor=1e-5)
     half = stats.t.isf(0.025, 4) * math.sqrt(2e-5 / 5)  # the floor of each arm
     assert effect(equal, DIFFERENCE, 0.02).estimate.high == pytest.approx(0.1 + half)
 
 
 @pytest.mark.parametrize(
-    ("trials", "said"),
+    ("pairs", "said"),
     [
         ((CLEAR, OTHER_CLEAR), Verdict.SUPPORTED),
         ((NONE, OPPOSITE), Verdict.CONTRADICTED),
@@ -63,9 +63,9 @@ def test_the_effect_is_the_mean_contrast_of_each_seed_with_students_interval():
         ((NOISY, OPPOSITE), Verdict.INCONCLUSIVE),
     ],
 )
-def test_what_made_up_results_are_called(trials, said):
-    assert judged(*trials).verdict is said
-    assert judged(*trials[::-1]).verdict is said
+def test_what_made_up_results_are_called(pairs, said):
+    assert judged(*pairs).verdict is said
+    assert judged(*pairs[::-1]).verdict is said
 
 
 def test_pairs_on_both_sides_of_the_margin_need_not_differ():
@@ -94,36 +94,36 @@ def test_whether_pairs_differ_is_welchs_test_for_all_comparisons(shift):
 
 
 def test_half_a_design_has_no_verdict_and_says_what_is_lacking():
-    begun = trial("wine", with_=[*HIGH[:3], "to come", "not measured"], without=LOW)
-    missing = Trial("cifar10", {}, missing="there is no data/cifar10")
-    few = trial("iris", with_=HIGH[:3], without=LOW[:3])
-    for trials, lacks in [
+    begun = evidence("wine", with_=[*HIGH[:3], "to come", "not measured"], without=LOW)
+    missing = Evidence("cifar10", {}, missing="there is no data/cifar10")
+    few = evidence("iris", with_=HIGH[:3], without=LOW[:3])
+    for pairs, lacks in [
         ((CLEAR, begun), ["fresh runs of wine: 1 to come, 1 not measured"]),
         ((CLEAR, OTHER_CLEAR, missing), ["cifar10 was not run: there is no data/cifar10"]),
         ((CLEAR, few), ["iris has 3 of the 5 seeds that the rule needs"]),
         ((CLEAR,), ["the rule needs 2 pairs of a data set and a network, and here is 1"]),
     ]:
-        found = judged(*trials)
+        found = judged(*pairs)
         assert (found.verdict, found.lacks) == (Verdict.NONE, lacks)
     assert judged(CLEAR, begun).effects[1][0].finding is None
     assert judged(CLEAR, begun).effects[0][0].finding is Finding.HOLDS
 
 
 def test_a_run_that_diverged_counts_as_a_network_that_has_learned_nothing():
-    lost = trial("digits", with_=HIGH, without=[None] * 5)
+    lost = evidence("digits", with_=HIGH, without=[None] * 5)
     found = effect(lost, DIFFERENCE, 0.02)
     assert found.estimate.mean == pytest.approx(np.mean(HIGH) - 0.1)
     assert (found.finding, found.diverged) == (Finding.HOLDS, 5)
-    worse = trial("digits", with_=HIGH, without=[None, 0.05, 0.06, 0.05, 0.06])
+    worse = evidence("digits", with_=HIGH, without=[None, 0.05, 0.06, 0.05, 0.06])
     assert effect(worse, DIFFERENCE, 0.02).estimate.mean == pytest.approx(np.mean(HIGH) - 0.054)
 
 
 def test_by_a_measure_without_such_a_value_the_pair_is_unclear():
-    lost = trial("digits", guess=None, with_=HIGH, without=[*LOW[:4], None])
+    lost = evidence("digits", guess=None, with_=HIGH, without=[*LOW[:4], None])
     found = effect(lost, DIFFERENCE, 0.02)
     assert (found.finding, found.diverged) == (Finding.UNCLEAR, 1)
     assert judged(lost, OTHER_CLEAR).verdict is Verdict.INCONCLUSIVE
-    others = trial("digits", guess=None, with_=HIGH, without=LOW, third=[None] * 5)
+    others = evidence("digits", guess=None, with_=HIGH, without=LOW, third=[None] * 5)
     assert effect(others, DIFFERENCE, 0.02).finding is Finding.HOLDS  # the lost arm has no part in it
 
 

@@ -5,11 +5,11 @@ from itertools import count
 
 import altair as alt
 
-from normlab.report.chart import Chart
+from normlab.report.chart import Chart, Spec
 from normlab.report.charts import ACCENT, GRID, INK, MUTED, ends, inline, named, rows_height, shown_mean, spec, wrapped
 from normlab.report.claims import words
 from normlab.report.claims.findings import Laboratory, Result, reached
-from normlab.report.claims.verdict import Effect, Finding, Trial, Verdict, filled
+from normlab.report.claims.verdict import Effect, Evidence, Finding, Verdict, filled
 from normlab.report.wording import interval, number
 
 GOOD, BAD, MIXED, PAPER = (f"var(--{name})" for name in ("good", "bad", "mixed", "paper"))
@@ -30,16 +30,16 @@ HEADS = ["claim", "pair", "effect", "95 % interval", "in margins", "finding", "v
 
 def overview(lab: Laboratory) -> Chart:
     """All claims: each pair's deciding effect in units of the margin with its interval, and the verdicts."""
-    heads, pairs, cells = [], [], []
+    heads, rows, cells = [], [], []
     place = count()
     for result in lab.results:
         heads.append((next(place), result.claim.claim, result.verdict.value))
-        for trial, (first, *_) in zip(result.trials, result.judged.effects, strict=True):
+        for evidence, (first, *_) in zip(result.pairs, result.judged.effects, strict=True):
             margin, (mean, low, high) = result.claim.margin, ends(first.estimate)
-            row = next(place), trial.name, mean / margin, low / margin, high / margin, first.finding or ""
-            pairs.append((*row, _figures(result, trial, first)))
-            cells.append([result.claim.claim, trial.name, *_cells(result, first), result.verdict.value])
-    drawing = _forest(heads, pairs, next(place))
+            row = next(place), evidence.name, mean / margin, low / margin, high / margin, first.finding or ""
+            rows.append((*row, _figures(result, evidence, first)))
+            cells.append([result.claim.claim, evidence.name, *_cells(result, first), result.verdict.value])
+    drawing = _forest(heads, rows, next(place))
     verdicts = "; ".join(f"{result.claim.claim} {result.verdict.value}" for result in lab.results)
     return Chart("claims", drawing, f"Verdicts: {verdicts}.", HEADS, cells, text=2)
 
@@ -51,21 +51,21 @@ def _cells(result: Result, effect: Effect) -> list[str]:
         number(mean, digits),
         interval(effect.estimate, digits),
         number(mean / result.claim.margin, 1),
-        words.found(effect),
+        words.named(effect),
     ]
 
 
-def _figures(result: Result, trial: Trial, effect: Effect) -> str:
+def _figures(result: Result, evidence: Evidence, effect: Effect) -> str:
     """What stands beside a row."""
-    if trial.missing is not None:
+    if evidence.missing is not None:
         return "was not run"
     if effect.finding is None:
         return "not at its end"
     mean, reach, *_ = _cells(result, effect)
-    return f"{mean}  ({reach})" if effect.estimate.count else words.found(effect)
+    return f"{mean}  ({reach})" if effect.estimate.count else words.named(effect)
 
 
-def _forest(heads: Sequence[tuple], pairs: Sequence[tuple], rows: int) -> dict:
+def _forest(heads: Sequence[tuple], pairs: Sequence[tuple], rows: int) -> Spec:
     """A row for each claim with its verdict, and below it a row for each pair. A symlog scale brings far ones near."""
     known = [value for row in pairs for value in row[3:5] if value == value]
     domain = [min([-1.5, *known]), max([1.5, *known])]
@@ -124,13 +124,13 @@ def _intervals(data: alt.InlineData, x: alt.X, y: alt.Y) -> list[alt.Chart]:
     return [bars, dots.encode(y=y, x=x, color=colour, shape=shape, tooltip=tips)]
 
 
-def arms(result: Result, trial: Trial, measure: str) -> Chart:
+def arms(result: Result, evidence: Evidence, measure: str) -> Chart:
     """The measure of each arm in a pair: every fresh run, mean and interval. Crosses are runs that diverged."""
     rows, dots = [], []
-    for name, own in trial.arms.items():
-        estimate, label = reached(trial, name), wrapped(name)
+    for name, own in evidence.arms.items():
+        estimate, label = reached(evidence, name), wrapped(name)
         rows.append((label, *ends(estimate), shown_mean(estimate)))
-        for seed, value in filled(trial, own).items():
+        for seed, value in filled(evidence, own).items():
             dots.append((label, value, str(seed), "diverged" if seed in own.diverged else "finished"))
     order = [row[0] for row in rows]
     y = named("arm", order)
@@ -145,10 +145,10 @@ def arms(result: Result, trial: Trial, measure: str) -> Chart:
     middle = means.mark_point(size=80, filled=True, opacity=1, color=ACCENT, shape="diamond")
     middle = middle.encode(y=y, x=x, tooltip=["arm:N", alt.Tooltip("mean:N", title=measure)])
     drawing = spec(alt.layer(runs, bars, middle), height=rows_height(order))
-    reach = ", ".join(f"{name} {number(reached(trial, name).mean, words.places(result))}" for name in trial.arms)
+    reach = ", ".join(f"{name} {number(reached(evidence, name).mean, words.places(result))}" for name in evidence.arms)
     return Chart(
-        f"{result.claim.name}-{trial.name}",
+        f"{result.claim.name}-{evidence.name}",
         drawing,
-        f"{measure} on {trial.name}: {reach}.",
+        f"{measure} on {evidence.name}: {reach}.",
         elsewhere="the table of the arms",
     )

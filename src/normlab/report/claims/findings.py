@@ -2,21 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from normlab.report.claims.measured import Measures
 from normlab.report.claims.record import Claim, read_claims
-from normlab.report.claims.verdict import Judged, Trial, Verdict, filled, judge
+from normlab.report.claims.verdict import Evidence, Judged, Verdict, filled, judge
 from normlab.report.fair.sweep import Arm, FairSweep, read_sweep
 from normlab.report.statistics import Estimate, estimate
 
 
 @dataclass(frozen=True)
 class Result:
-    """A claim and its verdict. trials: what was observed in each of its pairs, in their order."""
+    """A claim and its verdict. pairs: what was observed in each of them, in their order."""
 
     claim: Claim
-    trials: list[Trial]
+    pairs: list[Evidence]
     judged: Judged
 
     @property
@@ -32,9 +33,10 @@ class Laboratory:
     sweep: FairSweep
     results: list[Result]
 
-    def arm(self, name: str) -> Arm | None:
-        """An arm by its name in fair.json; None where the sweep has not begun with it."""
-        return next((arm for arm in self.sweep.arms if arm.name == name), None)
+    @cached_property
+    def arms(self) -> dict[str, Arm]:
+        """The arms by their names in fair.json."""
+        return {arm.name: arm for arm in self.sweep.arms}
 
 
 def read_laboratory(folder: Path) -> Laboratory:
@@ -46,11 +48,11 @@ def read_laboratory(folder: Path) -> Laboratory:
 
 
 def _result(claim: Claim, measures: Measures) -> Result:
-    trials = [measures.trial(claim, pair) for pair in claim.pairs]
+    pairs = [measures.evidence(claim, pair) for pair in claim.pairs]
     weights: Sequence[dict[str, float]] = [weights for _, weights in claim.effects]
-    return Result(claim, trials, judge(trials, weights, claim.margin, claim.least_seeds))
+    return Result(claim, pairs, judge(pairs, weights, claim.margin, claim.least_seeds))
 
 
-def reached(trial: Trial, arm: str) -> Estimate:
+def reached(evidence: Evidence, arm: str) -> Estimate:
     """The measure of an arm: its mean and its interval, with runs that diverged as the rule counts them."""
-    return estimate([*filled(trial, trial.arms[arm]).values()], trial.floor, trial.overlap)
+    return estimate([*filled(evidence, evidence.arms[arm]).values()], evidence.floor, evidence.overlap)

@@ -2,18 +2,16 @@
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
+from normlab.folder.measures import read_measured
 from normlab.report.blocks import overlap, unit_of
 from normlab.report.claims.record import Claim, Pair
-from normlab.report.claims.verdict import Observed, Trial
+from normlab.report.claims.verdict import Evidence, Observed
 from normlab.report.fair.standing import LUCK
 from normlab.report.fair.sweep import Arm, FairSweep
 from normlab.report.runs import Run, read_json
 from normlab.report.statistics import NAN
 
-FILE = "measured.json"
 # The parts of the data whose shares of samples a measure is made of; a share of n samples is known to 1 / n only.
 PARTS = {
     "accuracy": ("test",),
@@ -26,28 +24,6 @@ GUESSED = {"accuracy": "test", "early": "val"}  # measures that are the accuracy
 DIVERGED = "FloatingPointError"  # how the error of a run begins whose loss is not finite
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Of one run. values: by measure. majority: the share of the most frequent class in each part of the data."""
-
-    values: Mapping[str, float]
-    majority: Mapping[str, float]
-
-
-def read_measured(folder: Path) -> Measured:
-    """What measured.json and result.json say. Values of an earlier run in the same folder do not count."""
-    result, content = read_json(folder / "result.json"), read_json(folder / FILE)
-    known = result if isinstance(result, dict) else {}
-    own = content if isinstance(content, dict) and known.get("config_hash") == content.get("config_hash") else {}
-    return Measured(_numbers(own.get("values")), _numbers(known.get("majority")))
-
-
-def _numbers(content: object) -> dict[str, float]:
-    known = content if isinstance(content, dict) else {}
-    numbers = {str(name): value for name, value in known.items() if isinstance(value, int | float)}
-    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
-
-
 class Measures:
     """What was measured of all fresh runs of a sweep; each run's files are read once, for all claims."""
 
@@ -55,14 +31,15 @@ class Measures:
         self.sweep = sweep
         self.arms = {arm.name: arm for arm in sweep.arms}
         self.by_run = {run.folder: read_measured(run.folder) for arm in sweep.arms for run in arm.fresh}
+        self.majorities = {run.folder: _majority(run) for arm in sweep.arms for run in arm.fresh}
 
-    def trial(self, claim: Claim, pair: Pair) -> Trial:
+    def evidence(self, claim: Claim, pair: Pair) -> Evidence:
         """A claim on one of its pairs."""
         arms = {own: self.arms.get(name) for own, name in pair.arms.items()}
         known = [arm for arm in arms.values() if arm is not None]
         runs = [run for arm in known for run in arm.fresh]
         seeds = frozenset(run.replicate for run in runs)
-        return Trial(
+        return Evidence(
             name=pair.name,
             arms={own: self._observed(arm, claim.measure, seeds) for own, arm in arms.items()},
             missing=pair.missing,
@@ -79,12 +56,12 @@ class Measures:
             return Observed({}, seeds)
         values, gone, lacking = {}, set(), ["to come"] * (self.sweep.seeds - len(arm.fresh))
         for run in arm.fresh:
-            value = self.by_run[run.folder].values.get(measure)
+            value = self.by_run[run.folder].get(measure, NAN)
             if diverged(run):
                 gone.add(run.replicate)
             elif run.score is None:
                 lacking.append("failed" if run.lost else "to come")
-            elif value is None:
+            elif not math.isfinite(value):
                 lacking.append("not measured")
             else:
                 values[run.replicate] = value
@@ -93,8 +70,16 @@ class Measures:
     def _guess(self, runs: Sequence[Run], measure: str) -> float | None:
         """What always saying the most frequent class scores; None where no run says it."""
         part = GUESSED.get(measure)
-        known = (self.by_run[run.folder].majority for run in runs)
+        known = (self.majorities[run.folder] for run in runs)
         return None if part is None else next((shares[part] for shares in known if part in shares), None)
+
+
+def _majority(run: Run) -> Mapping[str, float]:
+    """The share of the most frequent class in each part of the data, as far as the run says it."""
+    result = read_json(run.folder / "result.json")
+    shares = result.get("majority") if isinstance(result, dict) else None
+    known = shares if isinstance(shares, dict) else {}
+    return {part: float(share) for part, share in known.items() if isinstance(share, int | float)}
 
 
 def diverged(run: Run) -> bool:

@@ -1,6 +1,7 @@
 """report.html of a laboratory's sweep."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,8 @@ def page(lab: Laboratory, facts: Sequence[tuple[str, str]], place: Path) -> str:
 
 def _section(lab: Laboratory, result: Result, made: Page) -> dict[str, Any]:
     """What the template says about one claim."""
-    claim = result.claim
-    measure = claim.measure
-    drawn = [(trial, pair) for trial, pair in zip(result.trials, claim.pairs, strict=True) if trial.arms]
+    claim, measure = result.claim, words.measure(result)
+    drawn = [(evidence, pair) for evidence, pair in zip(result.pairs, claim.pairs, strict=True) if evidence.arms]
     return {
         "name": claim.name,
         "claim": claim.claim,
@@ -54,15 +54,23 @@ def _section(lab: Laboratory, result: Result, made: Page) -> dict[str, Any]:
         "decides": claim.effects[0][0],
         "design": claim.design,
         "measure": measure,
+        "meaning": words.meaning(result),
         "figures": [
-            (trial.name, pair.settings, made.place(charts.arms(result, trial, measure))) for trial, pair in drawn
+            (evidence.name, pair.settings, made.place(charts.arms(result, evidence, measure)))
+            for evidence, pair in drawn
         ],
         "arm_heads": tables.arm_heads(result),
-        "arms": tables.arms(lab, result),
+        "arms": _grouped(tables.arms(lab, result)),
+        "notes": list(words.outermost(lab, result)),
         "effect_heads": tables.EFFECTS,
-        "effects": tables.effects(result),
+        "effects": _grouped(tables.effects(result)),
         "rule": words.rule(result),
         "literature": claim.literature,
         "dissent": claim.dissent,
         "anchors": [(each.source, each.figure, words.ours(result, each.ours)) for each in claim.anchors],
     }
+
+
+def _grouped(rows: Sequence[Sequence[str]]) -> list[tuple[str, list[Sequence[str]]]]:
+    """Rows by their first cells, which neighbours share; the rows without it."""
+    return [(first, [row[1:] for row in own]) for first, own in groupby(rows, key=lambda row: row[0])]

@@ -8,7 +8,7 @@ import pandas as pd
 from normlab.report.claims import words
 from normlab.report.claims.findings import Laboratory, Result, reached
 from normlab.report.claims.measured import untrainable
-from normlab.report.claims.verdict import Observed, Trial
+from normlab.report.claims.verdict import Evidence, Observed
 from normlab.report.fair.sweep import Arm
 from normlab.report.fair.words import point
 from normlab.report.tables import cell
@@ -23,12 +23,12 @@ def figures(lab: Laboratory) -> pd.DataFrame:
 
 
 def _figures(result: Result) -> Iterator[dict[str, Any]]:
-    for trial, effects in zip(result.trials, result.judged.effects, strict=True):
+    for evidence, effects in zip(result.pairs, result.judged.effects, strict=True):
         for place, ((name, _), effect) in enumerate(zip(result.claim.effects, effects, strict=True)):
             yield {
                 "claim": result.claim.name,
                 "verdict": result.verdict.value,
-                "pair": trial.name,
+                "pair": evidence.name,
                 "effect": name,
                 "decides": place == 0,
                 "measure": result.claim.measure,
@@ -47,30 +47,29 @@ def effects(result: Result) -> list[list[str]]:
     """A row for each effect in each pair; the first effect decides."""
     digits, rows = words.places(result), []
     for place, (name, _) in enumerate(result.claim.effects):
-        for trial, own in zip(result.trials, result.judged.effects, strict=True):
+        for evidence, own in zip(result.pairs, result.judged.effects, strict=True):
             effect = own[place]
             in_margins = number(effect.estimate.mean / result.claim.margin, 1)
             mean, reach = number(effect.estimate.mean, digits), interval(effect.estimate, digits)
-            rows.append([name, trial.name, mean, reach, in_margins, words.found(effect)])
+            rows.append([name, evidence.name, mean, reach, in_margins, words.named(effect)])
     return rows
 
 
 def arm_heads(result: Result) -> list[str]:
-    return ["arm", "pair", "tuned", "runs", result.claim.measure, "95 % interval", "diverged"]
+    return ["pair", "arm", "tuned", "runs", words.measure(result), "95 % interval", "diverged"]
 
 
 def arms(lab: Laboratory, result: Result) -> list[list[str]]:
-    """A row for each arm in each pair, with the numbers of its fresh runs' folders."""
-    by_name = {arm.name: arm for arm in lab.sweep.arms}
+    """A row for each arm of each pair, with the numbers of its fresh runs' folders."""
     rows = []
-    for pair, trial in zip(result.claim.pairs, result.trials, strict=True):
-        for name, own in trial.arms.items():
-            rows.append([name, trial.name, *_arm(result, trial, own, name, by_name.get(pair.arms[name]))])
+    for pair, evidence in zip(result.claim.pairs, result.pairs, strict=True):
+        for name, own in evidence.arms.items():
+            rows.append([evidence.name, name, *_arm(result, evidence, own, name, lab.arms.get(pair.arms[name]))])
     return rows
 
 
-def _arm(result: Result, trial: Trial, own: Observed, name: str, arm: Arm | None) -> list[str]:
-    digits, estimate = words.places(result), reached(trial, name)
+def _arm(result: Result, evidence: Evidence, own: Observed, name: str, arm: Arm | None) -> list[str]:
+    digits, estimate = words.places(result), reached(evidence, name)
     runs = len(own.values) + len(own.diverged)
     diverged = "in every trial" if arm is not None and untrainable(arm) else f"{len(own.diverged)} of {runs}"
     return [
@@ -110,9 +109,12 @@ def _section(lab: Laboratory, result: Result) -> Iterator[str]:
     claim = result.claim
     yield f"## {cell(claim.claim)}"
     yield f"**{result.verdict.value}** {cell(words.why(result))}"
-    yield cell(claim.design)
+    yield f"The design: {cell(claim.design)}"
+    yield f"Measured is the {cell(words.measure(result))}: {cell(words.meaning(result))}"
     yield _table(list(EFFECTS), effects(result))
     yield _table(arm_heads(result), arms(lab, result))
+    if notes := [*words.outermost(lab, result)]:
+        yield _list(notes)
     yield "The rule, written before the runs:\n\n" + _list(words.rule(result))
     if claim.literature:
         yield "What the literature says:\n\n" + _list(claim.literature)

@@ -44,7 +44,7 @@ class Observed:
 
 
 @dataclass(frozen=True)
-class Trial:
+class Evidence:
     """A claim on one data set with one network.
 
     missing: why nothing of it was run. guess: what a network that has learned nothing scores; None where that is not
@@ -92,53 +92,53 @@ class Judged:
     lacks: list[str]
 
 
-def judge(trials: Sequence[Trial], weights: Sequence[Mapping[str, float]], margin: float, least_seeds: int) -> Judged:
+def judge(pairs: Sequence[Evidence], weights: Sequence[Mapping[str, float]], margin: float, least_seeds: int) -> Judged:
     """The verdict on a claim. weights: of each effect, by arm. margin: the smallest effect that counts, above 0."""
-    effects = [[effect(trial, each, margin) for each in weights] for trial in trials]
-    lacks = _lacks(trials, least_seeds)
+    effects = [[effect(evidence, each, margin) for each in weights] for evidence in pairs]
+    lacks = _lacks(pairs, least_seeds)
     if lacks:
         return Judged(Verdict.NONE, effects, lacks)
     return Judged(verdict([first.estimate for first, *_ in effects], margin), effects, [])
 
 
-def _lacks(trials: Sequence[Trial], least_seeds: int) -> list[str]:
-    lacks = [f"{trial.name} was not run: {trial.missing}" for trial in trials if trial.missing is not None]
-    for trial in trials:
-        counts = {reason: trial.lacking.count(reason) for reason in dict.fromkeys(trial.lacking)}
+def _lacks(pairs: Sequence[Evidence], least_seeds: int) -> list[str]:
+    lacks = [f"{evidence.name} was not run: {evidence.missing}" for evidence in pairs if evidence.missing is not None]
+    for evidence in pairs:
+        counts = {reason: evidence.lacking.count(reason) for reason in dict.fromkeys(evidence.lacking)}
         if counts:
-            lacks.append(f"fresh runs of {trial.name}: {', '.join(f'{n} {reason}' for reason, n in counts.items())}")
-        elif trial.complete and trial.seeds < least_seeds:
-            lacks.append(f"{trial.name} has {trial.seeds} of the {least_seeds} seeds that the rule needs")
-    if len(trials) < PAIRS:
-        lacks.append(f"the rule needs {PAIRS} pairs of a data set and a network, and here is {len(trials)}")
+            lacks.append(f"fresh runs of {evidence.name}: {', '.join(f'{n} {reason}' for reason, n in counts.items())}")
+        elif evidence.complete and evidence.seeds < least_seeds:
+            lacks.append(f"{evidence.name} has {evidence.seeds} of the {least_seeds} seeds that the rule needs")
+    if len(pairs) < PAIRS:
+        lacks.append(f"the rule needs {PAIRS} pairs of a data set and a network, and here is {len(pairs)}")
     return lacks
 
 
-def effect(trial: Trial, weights: Mapping[str, float], margin: float) -> Effect:
+def effect(evidence: Evidence, weights: Mapping[str, float], margin: float) -> Effect:
     """Σ weight · measure with its interval over seeds, each seed's runs against each other.
 
     A run that diverged counts as a network that has learned nothing, or as the worst finished run where that is worse.
     By a measure without such a value the effect is unclear.
     """
-    if not trial.complete:
+    if not evidence.complete:
         return Effect(UNKNOWN, None, 0)
-    arms = {name: trial.arms[name] for name, weight in weights.items() if weight}
+    arms = {name: evidence.arms[name] for name, weight in weights.items() if weight}
     diverged = sum(len(arm.diverged) for arm in arms.values())
-    if diverged and trial.guess is None:
+    if diverged and evidence.guess is None:
         return Effect(UNKNOWN, Finding.UNCLEAR, diverged)
-    values = {name: filled(trial, arm) for name, arm in arms.items()}
+    values = {name: filled(evidence, arm) for name, arm in arms.items()}
     shared = [seed for seed in next(iter(values.values())) if all(seed in own for own in values.values())]
     contrasts = [math.fsum(weights[name] * own[seed] for name, own in values.items()) for seed in shared]
-    floor = trial.floor * math.fsum(weight**2 for weight in weights.values())
-    made = estimate(contrasts, floor, trial.overlap)
+    floor = evidence.floor * math.fsum(weight**2 for weight in weights.values())
+    made = estimate(contrasts, floor, evidence.overlap)
     return Effect(made, finding(made, margin), diverged)
 
 
-def filled(trial: Trial, arm: Observed) -> dict[Hashable, float]:
+def filled(evidence: Evidence, arm: Observed) -> dict[Hashable, float]:
     """An arm's values, with what a lost run counts as for each that diverged; without these where nobody can say it."""
-    if trial.guess is None:
+    if evidence.guess is None:
         return {**arm.values}
-    worst = min([trial.guess, *(value for each in trial.arms.values() for value in each.values.values())])
+    worst = min([evidence.guess, *(value for each in evidence.arms.values() for value in each.values.values())])
     return {**arm.values, **dict.fromkeys(sorted(arm.diverged, key=repr), worst)}
 
 

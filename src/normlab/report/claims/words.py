@@ -4,8 +4,13 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
+from normlab.folder.measures import MEASURES
 from normlab.report.claims.findings import Laboratory, Result, reached
+from normlab.report.claims.measured import untrainable
 from normlab.report.claims.verdict import PAIRS, Effect, Finding, Verdict
+from normlab.report.fair.space import only_key
+from normlab.report.fair.sweep import numbers
+from normlab.report.fair.tuning import at_end
 from normlab.report.wording import NOTHING, counted, interval, listed, number, score
 
 COUNTED = {  # for one claim, and for several
@@ -27,6 +32,18 @@ def margin(result: Result) -> str:
     return f"{result.claim.margin:.4g}"
 
 
+def measure(result: Result) -> str:
+    """What is measured, in few words."""
+    known = MEASURES.get(result.claim.measure)
+    return result.claim.measure if known is None else known.title
+
+
+def meaning(result: Result) -> str:
+    """What is measured, in a sentence."""
+    known = MEASURES.get(result.claim.measure)
+    return "" if known is None else known.meaning
+
+
 def title(lab: Laboratory) -> str:
     """How many claims came out how."""
     if len(lab.results) == 1:
@@ -44,13 +61,13 @@ def why(result: Result) -> str:
     """The verdict's reason: what the deciding effect came to in each pair."""
     if result.verdict is Verdict.NONE:
         return f"There is no verdict on half a design: {'; '.join(result.judged.lacks)}."
-    firsts = [(trial.name, first) for trial, (first, *_) in zip(result.trials, result.judged.effects, strict=True)]
+    firsts = [(evidence.name, first) for evidence, (first, *_) in zip(result.pairs, result.judged.effects, strict=True)]
     groups = []
     for finding in Finding:
         if own := [f"{name} ({_figures(result, first)})" for name, first in firsts if first.finding is finding]:
             groups.append(f"{ARE[finding].format(margin=margin(result))} on {listed(own)}")
-    found = {first.finding for _, first in firsts}
-    close = result.verdict is Verdict.INCONCLUSIVE and found >= {Finding.HOLDS, Finding.FAILS}
+    findings = {first.finding for _, first in firsts}
+    close = result.verdict is Verdict.INCONCLUSIVE and findings >= {Finding.HOLDS, Finding.FAILS}
     opposite = [name for name, first in firsts if first.estimate.high < 0]
     return (
         f"The effect is {'; it is '.join(groups)}."
@@ -65,7 +82,7 @@ def _figures(result: Result, effect: Effect) -> str:
     return f"{number(effect.estimate.mean, places(result))}, 95 % interval {interval(effect.estimate, places(result))}"
 
 
-def found(effect: Effect) -> str:
+def named(effect: Effect) -> str:
     """A finding in a word or two."""
     if effect.finding is None:
         return NOTHING
@@ -76,12 +93,12 @@ def found(effect: Effect) -> str:
 def rule(result: Result) -> list[str]:
     """The rule in plain words."""
     least, seeds = margin(result), result.claim.least_seeds
-    comparisons = len(result.trials) * (len(result.trials) - 1) // 2
+    comparisons = len(result.pairs) * (len(result.pairs) - 1) // 2
     corrected = f", corrected for {comparisons} comparisons" if comparisons > 1 else ""
     findings = (
         "The first effect decides. It holds on a pair of a data set and a network where its mean is at least "
-        f"{least} and its 95 % interval lies above 0; it fails where the whole interval lies below {least}; "
-        "otherwise it is unclear."
+        f"{least} and its 95 % interval lies above 0; it fails where the whole interval lies below {least} "
+        "(opposite: below 0); otherwise it is unclear."
     )
     verdicts = (
         "Supported: it holds on every pair. Contradicted: it fails on every pair. It depends: it holds on one, fails "
@@ -96,7 +113,11 @@ def rule(result: Result) -> list[str]:
         "trainings adds. A run that diverged counts as a network that always says the most frequent class; by a "
         "measure for which that means nothing, the pair is unclear."
     )
-    return [findings, verdicts, none, intervals]
+    errors = (
+        "In simulations at most 5 % of claims without any effect are called supported, of those with twice the effect "
+        "that counts contradicted, and of those with the same effect on every pair said to depend on it."
+    )
+    return [findings, verdicts, none, intervals, errors]
 
 
 def ours(result: Result, sentence: str) -> str:
@@ -110,21 +131,37 @@ def _numbers(result: Result, name: str) -> str:
         if own == name:
             effects = [effects[place] for effects in result.judged.effects]
             return _by_pair(result, [f"{number(each.estimate.mean, digits)}" for each in effects])
-    if not any(name in trial.arms for trial in result.trials):
+    if not any(name in evidence.arms for evidence in result.pairs):
         return ""
-    estimates = [reached(trial, name) if name in trial.arms else None for trial in result.trials]
+    estimates = [reached(evidence, name) if name in evidence.arms else None for evidence in result.pairs]
     return _by_pair(result, [NOTHING if each is None else score(each, digits) for each in estimates])
 
 
 def _by_pair(result: Result, values: Sequence[str]) -> str:
-    return listed([f"{value} ({trial.name})" for trial, value in zip(result.trials, values, strict=True)])
+    return listed([f"{value} ({evidence.name})" for evidence, value in zip(result.pairs, values, strict=True)])
+
+
+def outermost(lab: Laboratory, result: Result) -> Iterator[str]:
+    """Arms whose tuned value is at an end of what was tried."""
+    by_end: dict[tuple[str, str], list[str]] = {}
+    for pair in result.claim.pairs:
+        for name, whole in pair.arms.items():
+            arm = lab.arms.get(whole)
+            if arm is not None and arm.tuned is not None and (key := only_key(arm)) is not None:
+                end = at_end(numbers(arm, key), float(arm.tuned.point[key]))
+                by_end.setdefault((end, key), []).append(f"{name} ({pair.name})")
+    for (end, key), names in by_end.items():
+        if end:
+            outer = f"is the {end} that was tried; a wider space may hold a better one"
+            yield f"The tuned {key} of {'; '.join(names)} {outer}."
 
 
 def unfinished(lab: Laboratory) -> Iterator[str]:
     """What is still to come, of all claims together."""
-    to_come = sum(lab.sweep.seeds - len(arm.fresh) for arm in lab.sweep.arms if arm.refused is None and arm.trials)
-    if any(reason == "to come" for result in lab.results for trial in result.trials for reason in trial.lacking):
-        count = f"{counted(to_come, 'fresh run')} {'is' if to_come == 1 else 'are'}" if to_come else "runs are"
+    arms = [arm for arm in lab.sweep.arms if arm.refused is None and not untrainable(arm)]
+    ended = sum(run.score is not None or run.lost for arm in arms for run in arm.fresh)
+    if to_come := lab.sweep.seeds * len(arms) - ended:
+        count = f"{counted(to_come, 'fresh run')} {'is' if to_come == 1 else 'are'}"
         yield f"The sweep is not at its end: {count} to come. The same command goes on."
 
 
