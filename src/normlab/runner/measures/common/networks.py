@@ -33,7 +33,7 @@ LARGE = 256  # samples of a batch in evaluation, where answers do not depend on 
 class Networks:
     """The network of a run as its training began, and as its best checkpoint has it.
 
-    Raises ConfigError for a run on data that normlab does not read, without classes, or of several processes.
+    Raises ConfigError for a run on data that normlab does not read, and for one of several processes.
     """
 
     def __init__(self, folder: Path):
@@ -43,8 +43,8 @@ class Networks:
         config.compile = False  # which would take longer than it saves
         self.config = config
         self.parts = build_bare(config, folder, TRAINING_CALLBACKS)
-        if not isinstance(self.parts.data, DataModule) or self.parts.data.task != "classify":
-            raise ConfigError(f"{self.name} has no classes, whose accuracy this measure is of")
+        if not isinstance(self.parts.data, DataModule):
+            raise ConfigError(f"{self.name} has own data, whose training part is not known without its augmentation")
         self.data, self.task, self.marking = self.parts.data, self.parts.task, marking(self.parts)
         self.task.to(self.parts.trainer.strategy.root_device)
         self.untrained = copy.deepcopy(self.task.network)
@@ -89,7 +89,12 @@ class Networks:
         return list(SentBatches(self.parts, self.parts.loaders.test_dataloader()))
 
     def accuracy(self, network: nn.Module, batches: Iterable[Batch]) -> float:
-        """The share of right answers of a network in the modes that it is in; one that is not finite is wrong."""
+        """The share of right answers of a network in the modes that it is in; one that is not finite is wrong.
+
+        Raises ConfigError for a run without classes.
+        """
+        if self.data.task != "classify":
+            raise ConfigError(f"{self.name} has no classes, whose accuracy this measure is of")
         right, samples = torch.zeros((), dtype=torch.long), 0
         with torch.no_grad():
             for batch in batches:
