@@ -21,8 +21,8 @@ from normlab.norms.batch import Batch
 
 WINE = ["model=net", "data=wine", "logger=none", "trainer=cpu", "trainer.max_epochs=2", "data.batch_size=20"]
 ALL = ["callbacks=[initial_scale,noisy_norms,dropout]", "callbacks.initial_scale.factor=0.3"]
-NO_NOISE = ["callbacks=noisy_norms", *(f"callbacks.noisy_norms.{key}=0" for key in ("n_mu", "r_mu", "r_sigma"))]
-NO_NOISE += ["callbacks.noisy_norms.n_sigma=1"]
+NONE = ["callbacks=[initial_scale,noisy_norms,dropout]", "callbacks.initial_scale.factor=1", "callbacks.dropout.p=0"]
+NONE += [*(f"callbacks.noisy_norms.{key}=0" for key in ("n_mu", "r_mu", "r_sigma")), "callbacks.noisy_norms.n_sigma=1"]
 
 
 class AtStart(Callback):
@@ -42,9 +42,14 @@ def at_start(folder, *overrides):
     return seen, result.task.network
 
 
-def test_initial_weights_are_multiplied_once_and_biases_are_not(tmp_path):
-    plain, network = at_start(tmp_path / "plain")
-    scaled, _ = at_start(tmp_path / "scaled", "callbacks=initial_scale", "callbacks.initial_scale.factor=3")
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The weights of a run with none of the callbacks."""
+    return at_start(tmp_path_factory.mktemp("plain") / "run")[0]
+
+
+def test_initial_weights_are_multiplied_once_and_biases_are_not(tmp_path, plain):
+    scaled, network = at_start(tmp_path / "scaled", "callbacks=initial_scale", "callbacks.initial_scale.factor=3")
     kinds = {name: type(module) for name, module in network.named_modules()}
     multiplied = {f"{name}.weight" for name, kind in kinds.items() if kind in (nn.Conv2d, nn.Linear)}
     assert len(multiplied) > 1
@@ -61,7 +66,7 @@ def test_a_weight_that_two_layers_share_is_multiplied_once():
 
 
 def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path):
-    assert_goes_on(tmp_path, [*WINE, *ALL], ("on_train_batch_start", 1), ("on_train_batch_start", 8))
+    assert_goes_on(tmp_path, [*WINE, *ALL], ("on_train_batch_start", 8))
 
 
 @pytest.mark.slow
@@ -71,16 +76,14 @@ def test_several_processes_that_were_interrupted_too(tmp_path, trainer):
     assert_goes_on(tmp_path, overrides, ("on_train_batch_start", 4), rank=1)
 
 
-@pytest.mark.parametrize("none", [["callbacks=dropout", "callbacks.dropout.p=0"], NO_NOISE], ids=["dropout", "noise"])
-def test_without_any_of_it_training_is_the_same(tmp_path, none):
+def test_without_any_of_it_training_is_the_same(tmp_path):
     run(compose(WINE), folder=tmp_path / "plain")
-    run(compose([*WINE, *none]), folder=tmp_path / "none")
+    run(compose([*WINE, *NONE]), folder=tmp_path / "none")
     assert_same_weights(tmp_path / "plain", tmp_path / "none")
 
 
 @pytest.mark.parametrize("callback", ["dropout", "noisy_norms"])
-def test_a_fit_leaves_no_hook_behind_and_trains_otherwise(tmp_path, callback):
-    plain, _ = at_start(tmp_path / "plain")
+def test_a_fit_leaves_no_hook_behind_and_trains_otherwise(tmp_path, plain, callback):
     changed, network = at_start(tmp_path / "run", f"callbacks={callback}")
     assert torch.equal(changed.weights["fc1.weight"], plain.weights["fc1.weight"])
     assert not torch.equal(changed.stepped["fc1.weight"], plain.stepped["fc1.weight"])

@@ -181,18 +181,33 @@ def test_a_damaged_file_holds_nothing(finished, tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "name", "message"),
+    ("key", "other", "name", "message"),
     [
-        (["data=diabetes", "data.subset=1.0"], "accuracy", "has no test/acc, which takes classes"),
-        (["data=diabetes", "data.subset=1.0"], "mode_gap", "has no classes"),
-        (["test=false"], "shift", "left the test part alone"),
-        (["keep=[]"], "mode_gap", r"needs .*best.ckpt, which the run did not keep"),
+        ("test: true", "test: false", "shift", "left the test part alone"),
+        ("- best\n", "", "mode_gap", r"needs .*best.ckpt, which the run did not keep \(keep=\[last\]\)"),
+        ("  devices: 1", "  devices: 2", "covariate_shift", "was trained by several processes"),
+        ("init: null", "init: x.pth", "gradient_imbalance", "began with init=x.pth"),
     ],
 )
-def test_refusals(tmp_path, overrides, name, message):
-    run(compose([*DIGITS, "trainer.max_epochs=1", *overrides]), folder=tmp_path / "run")
+def test_refusals(finished, tmp_path, key, other, name, message):
+    """Runs whose configuration differs in one key."""
+    folder = shutil.copytree(finished.folder, tmp_path / "run")
+    written = (folder / "config.yaml").read_text()
+    assert key in written
+    (folder / "config.yaml").write_text(written.replace(key, other, 1))
+    if key == "- best\n":
+        (folder / "checkpoints" / "best.ckpt").unlink()
     with pytest.raises(ConfigError, match=message):
-        measure(tmp_path / "run", [name])
+        measure(folder, [name])
+
+
+def test_a_run_without_classes_has_gradients_and_no_accuracy(tmp_path):
+    run(compose([*DIGITS, "data=diabetes", "data.subset=1.0", "trainer.max_epochs=1"]), folder=tmp_path / "run")
+    assert measure(tmp_path / "run", ["covariate_shift"])["covariate_shift"] > 0
+    with pytest.raises(ConfigError, match="has no test/acc, which takes classes"):
+        measure(tmp_path / "run", ["accuracy"])
+    with pytest.raises(ConfigError, match="has no classes"):
+        measure(tmp_path / "run", ["mode_gap"])
 
 
 def test_a_run_that_has_not_finished_is_refused(tmp_path):
