@@ -4,7 +4,7 @@ import os
 import sys
 import traceback
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import hydra
@@ -128,7 +128,7 @@ def _run_sweep(sweep: Sweep) -> int:
     """Lets the sweeper run its jobs, and reports them however it ends."""
     settings = sweep.settings
     name = settings.hydra.job.config_name
-    jobs = CheckedJobs(sweep.jobs, sweep.source, sweep.fair, _rehearse)
+    jobs = CheckedJobs(sweep.jobs, sweep.source, sweep.fair, _rehearse, _measure)
     context = HydraContext(config_loader=jobs, callbacks=Callbacks(settings))
 
     def go() -> None:
@@ -168,6 +168,12 @@ def _rehearse(config: DictConfig, folder: Path) -> tuple[str, str]:
     from normlab.runner.rehearsal import rehearse  # imports torch, which a finished sweep does not need
 
     return rehearse(config, folder)
+
+
+def _measure(folder: Path, wanted: Mapping[int, Collection[str]]) -> None:
+    from normlab.runner.measures import measure_sweep  # imports torch, as above
+
+    measure_sweep(folder, wanted)
 
 
 def _guarded(go: Callable[[], object]) -> int:

@@ -12,6 +12,7 @@ from normlab.config.values import check_value
 from normlab.errors import ConfigError, did_you_mean, show
 
 NODE = "fair"
+LABORATORY = ("lab", "claims")  # the keys of sweep=claims, which are no job's either
 
 
 def is_fair(sweeper: DictConfig) -> bool:
@@ -28,6 +29,9 @@ def leave_out(config: DictConfig, sweeper: DictConfig, typed: Sequence[Override]
 
     typed: the command line's. Where another sweep was typed, the keys of an experiment for sweep=fair are left out.
     """
+    with open_dict(config):
+        for node in LABORATORY:
+            config.pop(node, None)
     if NODE not in config:  # a replayed run, whose configuration has none
         return
     with open_dict(config):

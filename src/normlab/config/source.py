@@ -125,7 +125,12 @@ def _check_added(address: str, typed: str) -> None:
 
 @cache
 def _options(source: ConfigSource, group: str) -> list[str]:
-    return source.loader.get_group_options(group)
+    """A folder in a group holds further options, as claims/rate of experiment; `common` holds what options include."""
+    folders = source.loader.get_group_options(group, ObjectType.GROUP)
+    inner = [
+        f"{each}/{option}" for each in folders if each != "common" for option in _options(source, f"{group}/{each}")
+    ]
+    return [*source.loader.get_group_options(group), *inner]
 
 
 @cache

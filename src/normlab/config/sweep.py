@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from omegaconf import DictConfig, OmegaConf
 
 from normlab.config.arms import Fair, arms_of, check_fair
+from normlab.config.claims import is_laboratory, laboratory
 from normlab.config.compose import check_folder, check_selections, compose_job, reach
 from normlab.config.engines import (
     check_launcher,
@@ -44,6 +45,9 @@ def check_sweep(overrides: Sequence[str], source: ConfigSource = OURS) -> Sweep:
     overrides = as_typed(overrides)
     source = reach(parse(overrides), source)
     engines = _hydras_own(overrides, source)
+    if is_laboratory(engines.sweeper):
+        settings = source.compose_sweep(overrides)
+        return Sweep(settings, [], source, laboratory(settings, parse(overrides), source))
     fair = is_fair(engines.sweeper)
     tags = (TUNE,) if fair else ()
     fixed, space = search_space(overrides, engines.sweeper.get("params"), source.loader, tags)

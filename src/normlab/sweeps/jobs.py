@@ -1,6 +1,6 @@
 """The jobs of a sweep as Hydra's sweepers and launchers ask for them: composed and checked as single runs are."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -13,6 +13,7 @@ from normlab.config.source import OURS, ConfigSource
 from normlab.config.space import Job
 
 Rehearse = Callable[[DictConfig, Path], tuple[str, str]]  # gives the run's score, and which end of it is the better one
+Measure = Callable[[Path, Mapping[int, Collection[str]]], None]  # takes measures of runs, by their numbers in a folder
 
 
 class CheckedJobs(ConfigLoaderImpl):
@@ -20,6 +21,7 @@ class CheckedJobs(ConfigLoaderImpl):
 
     known: the jobs of a plain sweep, which were looked at before the first starts; a search has none. source: what
     jobs are composed from. fair: what sweep=fair compares. rehearse: builds a run in the sweep's own process.
+    measure: what takes measures of its runs there.
     """
 
     def __init__(
@@ -28,9 +30,11 @@ class CheckedJobs(ConfigLoaderImpl):
         source: ConfigSource = OURS,
         fair: Fair | None = None,
         rehearse: Rehearse | None = None,
+        measure: Measure | None = None,
     ):
         super().__init__(source.loader.get_search_path())
-        self.known, self.source, self.fair, self.rehearse = known, source, fair, rehearse
+        self.known, self.source, self.fair = known, source, fair
+        self.rehearse, self.measure = rehearse, measure
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """A job's configuration. Raises ConfigError."""

@@ -2,6 +2,7 @@
 
 from hydra.core.plugins import Plugins
 
+from normlab.sweeps.claims.sweeper import ClaimsSweeper
 from normlab.sweeps.fair.sweeper import FairSweeper
 from normlab.sweeps.grid import GridSweeper
 from normlab.sweeps.launchers.joblib import JoblibLauncher
@@ -18,5 +19,13 @@ def register() -> None:
     Hydra itself would look into a package hydra_plugins. It finds none in an editable installation, and two projects
     made from this one would overwrite each other's.
     """
-    for plugin in (GridSweeper, FairSweeper, OptunaSweeper, JoblibLauncher, RayLauncher, SubmititLauncher):
+    for plugin in (
+        GridSweeper,
+        FairSweeper,
+        ClaimsSweeper,
+        OptunaSweeper,
+        JoblibLauncher,
+        RayLauncher,
+        SubmititLauncher,
+    ):
         Plugins.instance().class_name_to_class[f"{PREFIX}{plugin.__name__}"] = plugin
