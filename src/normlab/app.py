@@ -4,7 +4,7 @@ import os
 import sys
 import traceback
 from argparse import Namespace
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import hydra
@@ -170,7 +170,7 @@ def _rehearse(config: DictConfig, folder: Path) -> tuple[str, str]:
     return rehearse(config, folder)
 
 
-def _measure(folder: Path, wanted: Mapping[int, Collection[str]]) -> None:
+def _measure(folder: Path, wanted: Mapping[int, Sequence[str]]) -> None:
     from normlab.runner.measures import measure_sweep  # imports torch, as above
 
     measure_sweep(folder, wanted)

@@ -35,14 +35,14 @@ class Laboratory(Fair):
     form: str
     claims: tuple[dict[str, Any], ...]
 
-    def measures(self) -> dict[str, set[str]]:
+    def measures(self) -> dict[str, list[str]]:
         """What is measured of the fresh runs of each arm, by the arm's name."""
-        wanted: dict[str, set[str]] = {}
+        wanted: dict[str, dict[str, None]] = {}
         for claim in self.claims:
             for pair in claim["pairs"]:
                 for name in pair["arms"].values():
-                    wanted.setdefault(name, set()).add(claim["measure"])
-        return wanted
+                    wanted.setdefault(name, {})[claim["measure"]] = None
+        return {name: [*measures] for name, measures in wanted.items()}
 
 
 def is_laboratory(sweeper: DictConfig) -> bool:
@@ -107,8 +107,8 @@ class _Making:
         for override in self.typed:
             if override.key_or_group in lines:
                 raise ConfigError(
-                    f"{override.input_line}: {override.key_or_group} is set by the claim; leave it out, or write a claim "
-                    "of your own"
+                    f"{override.input_line}: {override.key_or_group} is set by the claim; leave it out, or write a "
+                    "claim of your own"
                 )
         settings = {key: value for key, value in lines.items() if key != RATE}
         fixed = (*(f"{key}={value}" for key, value in settings.items()), *lines_of(self.typed))

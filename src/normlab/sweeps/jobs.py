@@ -1,6 +1,6 @@
 """The jobs of a sweep as Hydra's sweepers and launchers ask for them: composed and checked as single runs are."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -13,7 +13,7 @@ from normlab.config.source import OURS, ConfigSource
 from normlab.config.space import Job
 
 Rehearse = Callable[[DictConfig, Path], tuple[str, str]]  # gives the run's score, and which end of it is the better one
-Measure = Callable[[Path, Mapping[int, Collection[str]]], None]  # takes measures of runs, by their numbers in a folder
+Measure = Callable[[Path, Mapping[int, Sequence[str]]], None]  # takes measures of runs, by their numbers in a folder
 
 
 class CheckedJobs(ConfigLoaderImpl):
