@@ -21,6 +21,7 @@ def lab(*typed: str) -> Laboratory:
     return laboratory
 
 
+@pytest.mark.slow
 def test_all_claims_are_those_of_the_folder_and_their_common_runs_are_run_once():
     whole = lab("experiment=claims/all")
     assert sorted(claim["name"] for claim in whole.claims) == NAMES
@@ -44,7 +45,7 @@ def test_an_arm_is_a_run_that_can_be_typed():
 def test_an_arm_with_a_rate_of_its_own_is_not_tuned_and_the_others_are():
     spaces = {arm.name: str(arm.space["optimizer.lr"]) for arm in lab("experiment=claims/higher_rate").arms}
     assert spaces["digits_mlp: batch at 0.3"] == "choice(0.3)"
-    assert {str(arm.space["optimizer.lr"]) for arm in lab(ORDER).arms} == {"tag(log,interval(0.003,3))"}
+    assert {str(arm.space["optimizer.lr"]) for arm in lab(ORDER).arms} == {"tag(log,interval(0.003,3.0))"}
 
 
 def test_the_long_form_takes_all_pairs_and_typed_numbers_win():
@@ -69,7 +70,6 @@ REFUSED = [
     ([ORDER, "+claims.order.effects.odd={before:1}"], "claims.order.effects.odd: its weights add up to 1, not to 0"),
     ([ORDER, "+claims.order.effects.odd={befor:1}"], "claims.order.effects.odd: there is no arm befor"),
     ([ORDER, "+claims.order.why=so"], "claims.order.why: a claim has no such key"),
-    ([ORDER, "action=test"], "only fits are swept"),
 ]
 
 

@@ -1,5 +1,6 @@
 """The runs of one arm: its trials, which of them was best, and the fresh runs of that setting."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -61,6 +62,12 @@ class ArmRuns:
         self._add_fresh()
 
     @property
+    def most(self) -> int:
+        """How many trials it gets where time does not say it: no more than there are points."""
+        points = math.prod(values.count for values in self.arm.space.values())
+        return int(min(self.fair.trials or 0, points))
+
+    @property
     def counted(self) -> list[Run]:
         """The trials that count: by time, those before which less than that was spent."""
         if self.fair.seconds is None:
@@ -90,7 +97,7 @@ class ArmRuns:
         if self.refused is not None:
             return False
         if self.fair.seconds is None:
-            return len(self.trials) < (self.fair.trials or 0)
+            return len(self.trials) < self.most
         return self._has_time(self.fair.seconds)
 
     def _has_time(self, seconds: float) -> bool:

@@ -43,7 +43,7 @@ class Plan:
     @property
     def trials(self) -> int:
         """How many of them are trials."""
-        return sum(len(arm.trials) if arm.refused else max(len(arm.trials), self.fair.trials or 0) for arm in self.arms)
+        return sum(len(arm.trials) if arm.refused else max(len(arm.trials), arm.most) for arm in self.arms)
 
     def next(self) -> Run | None:
         """The next run to begin, of the arm with the fewest begun trials; fresh ones after the trials of all arms."""
