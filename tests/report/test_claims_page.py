@@ -11,7 +11,9 @@ from scipy import stats
 from normlab.errors import ConfigError
 from normlab.report import write_report
 from normlab.report.after import report_sweep
-from normlab.report.claims.tables import folders
+from normlab.report.claims.findings import read_laboratory
+from normlab.report.claims.tables import folders, markdown
+from normlab.report.claims.verdict import Finding
 from normlab.report.fair.standing import LUCK
 
 GOOD, BAD = [0.95, 0.96, 0.94, 0.955, 0.945], [0.80, 0.82, 0.78, 0.81, 0.79]
@@ -19,8 +21,18 @@ CLEAR = {"batch": GOOD, "none": BAD}
 DIFFERENCE = {"batch": 1, "none": -1}
 
 
+def plain(markdown):
+    return " ".join(markdown.split()).replace("\N{NO-BREAK SPACE}", " ")
+
+
 def words(folder):
-    return page_text(folder), " ".join((folder / "summary.md").read_text().split()).replace("\N{NO-BREAK SPACE}", " ")
+    """What the page and the summary say, each on one line."""
+    return page_text(folder), plain((folder / "summary.md").read_text())
+
+
+def summary(folder):
+    """summary.md on one line, without the time that drawing the page takes."""
+    return plain(markdown(read_laboratory(folder), []))
 
 
 def test_each_claim_has_its_verdict_its_numbers_and_their_runs(tmp_path):
@@ -46,7 +58,7 @@ def test_each_claim_has_its_verdict_its_numbers_and_their_runs(tmp_path):
             "its 95 % interval lies above 0; it fails where the whole interval lies below 0.02 (opposite: below 0)"
             in text
         )
-    assert "| digits | none | lr=0.005623 | 9–13 | 0.800 ± 0.016 |" in words(sweep)[1]
+    assert "| digits | none | lr=0.005623, lowest tried | 9–13 | 0.800 ± 0.016 |" in words(sweep)[1]
     assert "supported: What speed says. The effect is there on digits (0.150" in str(report)
     assert "rates fails" not in str(report)
 
@@ -78,40 +90,33 @@ def test_half_a_sweep_has_no_verdict_and_says_what_is_lacking(tmp_path):
     absent = claim("absent", {"digits": CLEAR, "wine": CLEAR}, DIFFERENCE, missing={"cifar10": "no such data"})
     whole = claim("whole", {"digits": CLEAR, "wine": CLEAR}, DIFFERENCE)
     sweep = make_laboratory(tmp_path / "s", begun, absent, whole)
-    write_report([sweep])
-    assert {row["claim"]: row["verdict"] for row in rows(sweep)} == {
-        "begun": "no verdict",
-        "absent": "no verdict",
-        "whole": "supported",
-    }
-    for text in words(sweep):
-        assert "There is no verdict on half a design: fresh runs of wine: 2 to come." in text
-        assert "cifar10 was not run: no such data." in text
-        assert "The sweep is not at its end: 2 fresh runs are to come. The same command goes on." in text
+    assert [each.verdict.value for each in read_laboratory(sweep).results] == ["no verdict", "no verdict", "supported"]
+    text = summary(sweep)
+    assert "There is no verdict on half a design: fresh runs of wine: 2 to come." in text
+    assert "There is no verdict on half a design: cifar10 was not run: no such data." in text
+    assert "The sweep is not at its end: 2 fresh runs are to come. The same command goes on." in text
 
 
 def test_what_was_measured_of_an_earlier_run_does_not_count(tmp_path):
     sweep = make_laboratory(tmp_path / "s", claim("speed", {"digits": CLEAR, "wine": CLEAR}, DIFFERENCE))
     measured = sweep / "2" / "measured.json"
     measured.write_text(json.dumps(json.loads(measured.read_text()) | {"config_hash": "another"}))
-    write_report([sweep])
-    assert "fresh runs of digits: 1 not measured" in page_text(sweep)
+    assert "fresh runs of digits: 1 not measured" in summary(sweep)
 
 
 def test_runs_that_diverged_count_as_always_saying_the_most_frequent_class(tmp_path):
     lost = {"batch": GOOD, "none": [None] * 5}
     never = {"batch": GOOD, "none": None}
     sweep = make_laboratory(tmp_path / "s", claim("speed", {"digits": lost, "wine": never}, DIFFERENCE))
-    write_report([sweep])
-    assert [(row["finding"], row["diverged"], float(row["mean"])) for row in rows(sweep)] == [
-        ("holds", "5", pytest.approx(0.85))
-    ] * 2
-    assert "in every trial" in page_text(sweep)
-    other = make_laboratory(
-        tmp_path / "t", claim("shifted", {"digits": lost, "wine": CLEAR}, DIFFERENCE, measure="shift")
-    )
-    write_report([other])
-    assert "it is unclear on digits (5 runs diverged)" in page_text(other)
+    (effects,) = zip(*read_laboratory(sweep).results[0].judged.effects, strict=True)
+    assert [(each.finding, each.diverged) for each in effects] == [(Finding.HOLDS, 5)] * 2
+    assert [each.estimate.mean for each in effects] == pytest.approx([0.85, 0.85])  # 0.95 less 0.1
+    text = summary(sweep)
+    assert "| digits | none | lr=0.005623, lowest tried | 9–13 | 0.100 ± 0.000 | 0.100 to 0.100 | 5 of 5 |" in text
+    assert "| wine | none | – | – | 0.100 ± 0.000 | 0.100 to 0.100 | in every trial |" in text
+    assert "The sweep is not at its end" not in text
+    other = claim("shifted", {"digits": lost, "wine": CLEAR}, DIFFERENCE, measure="shift")
+    assert "it is unclear on digits (5 runs diverged)" in summary(make_laboratory(tmp_path / "t", other))
 
 
 def test_the_overview_draws_each_pair_and_says_its_numbers(tmp_path):

@@ -150,7 +150,7 @@ def rates(noise, seeds, size, spread, pairs=2):
     return {each: said.count(each) / SWEEPS for each in Verdict}
 
 
-CASES = [(noise, seeds, spread) for noise in NOISES for seeds in (5, 10) for spread in (0.3, 1.0)]
+CASES = [(noise, seeds, spread) for noise in NOISES for seeds in (5, 10) for spread in (0.5, 3.0)]
 
 
 @pytest.mark.parametrize(("noise", "seeds", "spread"), CASES)

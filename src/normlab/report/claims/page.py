@@ -61,7 +61,6 @@ def _section(lab: Laboratory, result: Result, made: Page) -> dict[str, Any]:
         ],
         "arm_heads": tables.arm_heads(result),
         "arms": _grouped(tables.arms(lab, result)),
-        "notes": list(words.outermost(lab, result)),
         "effect_heads": tables.EFFECTS,
         "effects": _grouped(tables.effects(result)),
         "rule": words.rule(result),

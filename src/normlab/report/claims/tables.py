@@ -10,7 +10,6 @@ from normlab.report.claims.findings import Laboratory, Result, reached
 from normlab.report.claims.measured import untrainable
 from normlab.report.claims.verdict import Evidence, Observed
 from normlab.report.fair.sweep import Arm
-from normlab.report.fair.words import point
 from normlab.report.tables import cell
 from normlab.report.wording import NOTHING, interval, number, score
 
@@ -73,7 +72,7 @@ def _arm(result: Result, evidence: Evidence, own: Observed, name: str, arm: Arm 
     runs = len(own.values) + len(own.diverged)
     diverged = "in every trial" if arm is not None and untrainable(arm) else f"{len(own.diverged)} of {runs}"
     return [
-        NOTHING if arm is None else point(arm),
+        words.tuned(arm),
         NOTHING if arm is None else folders([run.folder.name for run in arm.fresh]),
         score(estimate, digits),
         interval(estimate, digits),
@@ -113,8 +112,6 @@ def _section(lab: Laboratory, result: Result) -> Iterator[str]:
     yield f"Measured is the {cell(words.measure(result))}: {cell(words.meaning(result))}"
     yield _table(list(EFFECTS), effects(result))
     yield _table(arm_heads(result), arms(lab, result))
-    if notes := [*words.outermost(lab, result)]:
-        yield _list(notes)
     yield "The rule, written before the runs:\n\n" + _list(words.rule(result))
     if claim.literature:
         yield "What the literature says:\n\n" + _list(claim.literature)

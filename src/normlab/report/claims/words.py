@@ -9,8 +9,9 @@ from normlab.report.claims.findings import Laboratory, Result, reached
 from normlab.report.claims.measured import untrainable
 from normlab.report.claims.verdict import PAIRS, Effect, Finding, Verdict
 from normlab.report.fair.space import only_key
-from normlab.report.fair.sweep import numbers
+from normlab.report.fair.sweep import Arm, numbers
 from normlab.report.fair.tuning import at_end
+from normlab.report.fair.words import point
 from normlab.report.wording import NOTHING, counted, interval, listed, number, score
 
 COUNTED = {  # for one claim, and for several
@@ -141,19 +142,13 @@ def _by_pair(result: Result, values: Sequence[str]) -> str:
     return listed([f"{value} ({evidence.name})" for evidence, value in zip(result.pairs, values, strict=True)])
 
 
-def outermost(lab: Laboratory, result: Result) -> Iterator[str]:
-    """Arms whose tuned value is at an end of what was tried."""
-    by_end: dict[tuple[str, str], list[str]] = {}
-    for pair in result.claim.pairs:
-        for name, whole in pair.arms.items():
-            arm = lab.arms.get(whole)
-            if arm is not None and arm.tuned is not None and (key := only_key(arm)) is not None:
-                end = at_end(numbers(arm, key), float(arm.tuned.point[key]))
-                by_end.setdefault((end, key), []).append(f"{name} ({pair.name})")
-    for (end, key), names in by_end.items():
-        if end:
-            outer = f"is the {end} that was tried; a wider space may hold a better one"
-            yield f"The tuned {key} of {'; '.join(names)} {outer}."
+def tuned(arm: Arm | None) -> str:
+    """An arm's tuned setting, and whether it is at an end of what was tried: `lr=0.3, highest tried`."""
+    if arm is None or arm.tuned is None:
+        return NOTHING
+    key = only_key(arm)
+    end = "" if key is None else at_end(numbers(arm, key), float(arm.tuned.point[key]))
+    return point(arm) + (f", {end} tried" if end else "")
 
 
 def unfinished(lab: Laboratory) -> Iterator[str]:
