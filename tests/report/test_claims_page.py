@@ -107,14 +107,17 @@ def test_what_was_measured_of_an_earlier_run_does_not_count(tmp_path):
 def test_runs_that_diverged_count_as_always_saying_the_most_frequent_class(tmp_path):
     lost = {"batch": GOOD, "none": [None] * 5}
     never = {"batch": GOOD, "none": None}
-    sweep = make_laboratory(tmp_path / "s", claim("speed", {"digits": lost, "wine": never}, DIFFERENCE))
+    made = claim("speed", {"digits": lost, "wine": never}, DIFFERENCE)
+    sweep = make_laboratory(tmp_path / "s", made, trials=5)
     (effects,) = zip(*read_laboratory(sweep).results[0].judged.effects, strict=True)
     assert [(each.finding, each.diverged) for each in effects] == [(Finding.HOLDS, 5)] * 2
     assert [each.estimate.mean for each in effects] == pytest.approx([0.85, 0.85])  # 0.95 less 0.1
     text = summary(sweep)
-    assert "| digits | none | lr=0.005623, lowest tried | 9–13 | 0.100 ± 0.000 | 0.100 to 0.100 | 5 of 5 |" in text
-    assert "| wine | none | – | – | 0.100 ± 0.000 | 0.100 to 0.100 | in every trial |" in text
+    assert "| digits | none | lr=0.001995, lowest tried | 15–19 | 0.100 ± 0.000 | 0.100 to 0.100 | 5 of 5 |" in text
+    assert "| wine | none | – | – | 0.100 ± 0.000 | 0.100 to 0.100 | in all 5 trials |" in text
     assert "The sweep is not at its end" not in text
+    few = make_laboratory(tmp_path / "few", made)  # two trials say little of five seeds
+    assert "There is no verdict on half a design: fresh runs of wine: 5 to come." in summary(few)
     other = claim("shifted", {"digits": lost, "wine": CLEAR}, DIFFERENCE, measure="shift")
     assert "it is unclear on digits (5 runs diverged)" in summary(make_laboratory(tmp_path / "t", other))
 

@@ -11,6 +11,7 @@ from normlab.report.fair.standing import LUCK
 from normlab.report.fair.sweep import Arm, FairSweep
 from normlab.report.runs import Run, read_json
 from normlab.report.statistics import NAN
+from normlab.sweeps.fair.run import DIVERGED
 
 # The parts of the data whose shares of samples a measure is made of; a share of n samples is known to 1 / n only.
 PARTS = {
@@ -21,7 +22,6 @@ PARTS = {
     "mode_gap": ("train",),
 }
 GUESSED = {"accuracy": "test", "early": "val"}  # measures that are the accuracy itself, on this part
-DIVERGED = "FloatingPointError"  # how the error of a run begins whose loss is not finite
 
 
 class Measures:
@@ -52,7 +52,7 @@ class Measures:
         """An arm's fresh runs. seeds: those of all arms, with which one would diverge that no rate could train."""
         if arm is None or arm.refused is not None:
             return Observed({}, lacking=("refused" if arm else "to come",) * self.sweep.seeds)
-        if untrainable(arm):
+        if untrainable(arm, self.sweep.seeds):
             return Observed({}, seeds)
         values, gone, lacking = {}, set(), ["to come"] * (self.sweep.seeds - len(arm.fresh))
         for run in arm.fresh:
@@ -87,9 +87,10 @@ def diverged(run: Run) -> bool:
     return run.status == "failed" and (run.error or "").startswith(DIVERGED)
 
 
-def untrainable(arm: Arm) -> bool:
-    """Whether every trial of an arm diverged, so that there is no setting to run again."""
-    return bool(arm.trials) and all(trial.run is not None and diverged(trial.run) for trial in arm.trials)
+def untrainable(arm: Arm, seeds: int) -> bool:
+    """Whether all trials of an arm diverged, at least as many as it was to have fresh runs; then it gets none."""
+    ended = [trial.run for trial in arm.trials if trial.run is not None]
+    return len(arm.trials) >= seeds and len(ended) == len(arm.trials) and all(map(diverged, ended))
 
 
 def _floor(runs: Sequence[Run], measure: str) -> float:

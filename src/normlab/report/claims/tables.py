@@ -7,7 +7,6 @@ import pandas as pd
 
 from normlab.report.claims import words
 from normlab.report.claims.findings import Laboratory, Result, reached
-from normlab.report.claims.measured import untrainable
 from normlab.report.claims.verdict import Evidence, Observed
 from normlab.report.fair.sweep import Arm
 from normlab.report.tables import cell
@@ -70,7 +69,9 @@ def arms(lab: Laboratory, result: Result) -> list[list[str]]:
 def _arm(result: Result, evidence: Evidence, own: Observed, name: str, arm: Arm | None) -> list[str]:
     digits, estimate = words.places(result), reached(evidence, name)
     runs = len(own.values) + len(own.diverged)
-    diverged = "in every trial" if arm is not None and untrainable(arm) else f"{len(own.diverged)} of {runs}"
+    diverged = f"{len(own.diverged)} of {runs}"
+    if own.diverged and arm is not None and not arm.fresh:
+        diverged = f"in all {len(arm.trials)} trials"
     return [
         words.tuned(arm),
         NOTHING if arm is None else folders([run.folder.name for run in arm.fresh]),

@@ -153,7 +153,7 @@ def tuned(arm: Arm | None) -> str:
 
 def unfinished(lab: Laboratory) -> Iterator[str]:
     """What is still to come, of all claims together."""
-    arms = [arm for arm in lab.sweep.arms if arm.refused is None and not untrainable(arm)]
+    arms = [arm for arm in lab.sweep.arms if arm.refused is None and not untrainable(arm, lab.sweep.seeds)]
     ended = sum(run.score is not None or run.lost for arm in arms for run in arm.fresh)
     if to_come := lab.sweep.seeds * len(arms) - ended:
         count = f"{counted(to_come, 'fresh run')} {'is' if to_come == 1 else 'are'}"
