@@ -92,8 +92,13 @@ def test_every_search_space_fits_the_defaults(sweep):
     check_sweep([f"sweep={sweep}"])
 
 
+# Norms of each kind: by batches, by each sample, by both, by weights, by nothing.
+KINDS = {"batch", "ghost", "renorm", "group", "switchable", "whitening", "weight_std", "nf", "none"}
+
+
 def is_beside_a_default(pair: tuple[str, str]) -> bool:
-    return "net" in pair or "batch" in pair
+    model, norm = pair
+    return norm == "batch" or (model == "net" and norm in KINDS)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from helpers.cases import ROOT
+from helpers.cases import ROOT, rest_slow
 from helpers.samples import image_folder
 from omegaconf import DictConfig
 
@@ -20,6 +20,7 @@ from normlab.folder.writing import write_config, write_result
 from normlab.runner import run as running
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LONG = ("sweeps", "statistics", "devices", "export")  # pages whose examples take long
 STARTERS = ("torchrun", "sbatch")  # what brings its own processes; what follows the script's name is ours
 
 
@@ -89,7 +90,7 @@ def test_the_pages_are_found():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 165
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", rest_slow(PAGES, lambda case: case[0].stem not in LONG), ids=lambda page: page.stem)
 def test_every_command_is_accepted(page, place, monkeypatch, capsys):
     for program, *words in commands(page):
         if program in STARTERS:
@@ -110,7 +111,11 @@ def test_every_refusal_is_the_one_that_is_printed(page, place, monkeypatch, caps
         assert capsys.readouterr().err.strip() == answer.strip(), line
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    rest_slow((page for page in PAGES if blocks(page, "python")), lambda case: case[0].stem not in LONG),
+    ids=lambda page: page.stem,
+)
 def test_every_block_of_python_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(normlab, "compose", lambda words: compose([*words, "trainer=debug"]), raising=False)

@@ -29,14 +29,15 @@ def interrupted_at(call: int, action) -> int:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_while_a_configuration_is_read_is_not_taken_for_a_damaged_file(tmp_path):
+@pytest.mark.parametrize("moments", [40, pytest.param(150, marks=pytest.mark.slow)])
+def test_an_interrupt_while_a_configuration_is_read_is_not_taken_for_a_damaged_file(moments, tmp_path):
     write_config(tmp_path, compose(["model=net", "data=wine"]))
 
     def read():
         load_config(tmp_path / "config.yaml")
 
     calls = interrupted_at(0, read)
-    for call in range(1, calls, calls // 150):
+    for call in range(1, calls, calls // moments):
         with pytest.raises(KeyboardInterrupt), unmasked():
             interrupted_at(call, read)
 

@@ -1,8 +1,11 @@
 """Averaged weights against averages by hand, with the statistics of their own; a run that goes on ends the same."""
 
+import itertools
+
 import pytest
 import torch
 from helpers.asking import assert_goes_on
+from helpers.cases import rest_slow
 from helpers.folders import rows_of, state, weights
 from helpers.precise import assert_precise
 from lightning import Callback
@@ -64,9 +67,13 @@ def test_training_goes_its_way_and_the_average_is_what_is_validated(tmp_path, mo
     assert again.metrics["val/loss"] == pytest.approx(float(last["val/loss"]), rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", AVERAGES)
+MOMENTS = [("on_train_batch_start", 9), ("on_validation_batch_start", 3), ("on_train_batch_end", 21)]
+
+
 @pytest.mark.parametrize(
-    "moment", [("on_train_batch_start", 9), ("on_validation_batch_start", 3), ("on_train_batch_end", 21)], ids=str
+    ("kind", "moment"),
+    rest_slow(itertools.product(AVERAGES, MOMENTS), {("ema", MOMENTS[0]), ("swa", MOMENTS[2])}.__contains__),
+    ids=str,
 )
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tmp_path, kind, moment):
     assert_goes_on(tmp_path, [*WINE, *AVERAGES[kind]], moment)

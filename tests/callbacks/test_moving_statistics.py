@@ -3,6 +3,7 @@
 import pytest
 import torch
 from helpers.asking import assert_goes_on
+from helpers.cases import rest_slow
 from lightning import Callback
 from torch import nn
 
@@ -50,8 +51,14 @@ def test_the_share_goes_from_the_first_to_the_last_by_the_same_factor(tmp_path):
     assert notes.momenta[::6] == pytest.approx([0.1, 0.1**1.5, 0.01])
 
 
-@pytest.mark.parametrize("callback", [FREEZES, SCHEDULES], ids=["freeze", "schedule"])
-@pytest.mark.parametrize("count", [4, 9])
+@pytest.mark.parametrize(
+    ("callback", "count"),
+    rest_slow(
+        [(FREEZES, 9), (SCHEDULES, 9), (FREEZES, 4), (SCHEDULES, 4)],
+        lambda case: case in ((FREEZES, 9), (SCHEDULES, 4)),
+    ),
+    ids=str,
+)
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tmp_path, callback, count):
     assert_goes_on(tmp_path, [*WINE, *callback], ("on_train_batch_start", count))
 

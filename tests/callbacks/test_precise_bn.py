@@ -1,8 +1,11 @@
 """Precise statistics in training: checkpoints hold those of the training part for their own weights."""
 
+import itertools
+
 import pytest
 import torch
 from helpers.asking import assert_goes_on
+from helpers.cases import rest_slow
 from helpers.folders import weights
 from helpers.precise import assert_precise
 
@@ -13,7 +16,11 @@ WINE = ["model=net", "data=wine", "logger=none", "trainer=cpu", "trainer.max_epo
 PRECISE = [*WINE, "callbacks=precise_bn", "callbacks.precise_bn.in_order=true"]
 
 
-@pytest.mark.parametrize("more", [[], ["steps_per_execution=3"], ["trainer.check_val_every_n_epoch=2"]], ids=str)
+@pytest.mark.parametrize(
+    "more",
+    [pytest.param([], marks=pytest.mark.slow), ["steps_per_execution=3"], ["trainer.check_val_every_n_epoch=2"]],
+    ids=str,
+)
 def test_checkpoints_have_precise_statistics_and_the_weights_of_a_run_without(tmp_path, more):
     run(compose([*PRECISE, *more]), folder=tmp_path / "precise")
     assert_precise(tmp_path / "precise", [*PRECISE, *more])
@@ -23,8 +30,14 @@ def test_checkpoints_have_precise_statistics_and_the_weights_of_a_run_without(tm
     assert changed == {name for name in plain if "running_" in name}
 
 
-@pytest.mark.parametrize("moment", [("on_train_batch_start", 9), ("on_validation_batch_start", 3)], ids=str)
-@pytest.mark.parametrize("norm", ["batch", "renorm"])
+MOMENTS = [("on_train_batch_start", 9), ("on_validation_batch_start", 3)]
+
+
+@pytest.mark.parametrize(
+    ("norm", "moment"),
+    rest_slow(itertools.product(["batch", "renorm"], MOMENTS), lambda case: case == ("renorm", MOMENTS[1])),
+    ids=str,
+)
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tmp_path, norm, moment):
     assert_goes_on(tmp_path, [*WINE, f"norm={norm}", "callbacks=precise_bn"], moment)
 

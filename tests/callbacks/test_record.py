@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from helpers.cases import rest_slow
 
 from normlab import compose, run
 from normlab.callbacks import record
@@ -29,7 +30,9 @@ def assert_resumes(folder, whole):
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
-@pytest.mark.parametrize("moment", ["before the best", "with a part of it", "after the best"])
+@pytest.mark.parametrize(
+    "moment", rest_slow(["before the best", "with a part of it", "after the best"], lambda case: "part" in case[0])
+)
 def test_killed_between_the_last_and_the_best(tmp_path, monkeypatch, moment):
     original, calls = record.copy_whole, []
     monkeypatch.setattr(record, "copy_whole", lambda *given: calls.append(1) or original(*given))

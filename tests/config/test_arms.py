@@ -43,7 +43,7 @@ def test_the_rate_is_tuned_around_that_of_each_optimizer():
 @pytest.mark.parametrize(
     ("over", "vary"),
     [
-        (["fair.over=seed"], [{"seed": 6}, {"seed": 7}]),
+        pytest.param(["fair.over=seed"], [{"seed": 6}, {"seed": 7}], marks=pytest.mark.slow),
         (["fair.over=data.split_seed"], [{"seed": 6, "data.split_seed": 1}, {"seed": 7, "data.split_seed": 2}]),
         (
             ["fair.over=data.fold", "data.folds=4", "data.fold=1"],

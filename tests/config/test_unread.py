@@ -1,6 +1,7 @@
 """Keys that nobody reads are refused, wherever they stand and wherever they came from."""
 
 import pytest
+from helpers.cases import rest_slow
 from omegaconf import OmegaConf
 
 from normlab import compose, run
@@ -31,7 +32,7 @@ def refused(overrides, tmp_path, change=None):
     return str(refusal.value)
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", rest_slow(PLACES, lambda case: case[0] in ("", "norm", "callbacks")))
 def test_a_key_that_nobody_reads_is_refused(place, conf, tmp_path):
     """Typed, in an experiment, in conf/local with and without a package header, and set from Python."""
     key = f"{place}.nobody".removeprefix(".")

@@ -100,7 +100,7 @@ def datasets(x, y):
     return [TensorDataset(x, y)] * 3
 
 
-@pytest.mark.parametrize("option", ["yaml", "typed"])
+@pytest.mark.parametrize("option", [pytest.param("yaml", marks=pytest.mark.slow), "typed"])
 def test_a_data_module_named_in_the_configuration_trains(tmp_path, monkeypatch, option, caplog):
     monkeypatch.chdir(tmp_path)
     if option == "yaml":  # what conf/data/mine.yaml would hold
@@ -250,7 +250,7 @@ def test_samples_and_targets_that_do_not_fit_are_told(tmp_path, x, y, message):
         run(compose(SMALL), folder=tmp_path, data=datasets(x, y))
 
 
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("steps", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_label_beyond_the_outputs_is_told_in_any_part(tmp_path, steps):
     wrong = Y.clone()
     wrong[5] = 7
@@ -326,13 +326,13 @@ NUMBERS = X.double().numpy()
     "given",
     [
         [(X, Y)] * 3,
-        ((NUMBERS, Y.numpy()), (NUMBERS, Y.numpy())),
-        [(NUMBERS.tolist(), Y.tolist())] * 2,
+        pytest.param(((NUMBERS, Y.numpy()), (NUMBERS, Y.numpy())), marks=pytest.mark.slow),
+        pytest.param([(NUMBERS.tolist(), Y.tolist())] * 2, marks=pytest.mark.slow),
         [(pd.DataFrame(NUMBERS), pd.Series(Y))] * 3,
-        torch.utils.data.random_split(TensorDataset(X, Y), [0.5, 0.25, 0.25]),
-        (LOADER, LOADER),
+        pytest.param(torch.utils.data.random_split(TensorDataset(X, Y), [0.5, 0.25, 0.25]), marks=pytest.mark.slow),
+        pytest.param((LOADER, LOADER), marks=pytest.mark.slow),
         (LOADER, TensorDataset(X, Y), (X, Y)),
-        [[(x, int(y)) for x, y in zip(X, Y, strict=True)]] * 2,
+        pytest.param([[(x, int(y)) for x, y in zip(X, Y, strict=True)]] * 2, marks=pytest.mark.slow),
     ],
     ids=["tensors", "numpy", "lists", "pandas", "random_split", "loaders", "mixed", "samples"],
 )

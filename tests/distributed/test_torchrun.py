@@ -11,7 +11,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from helpers.cases import ROOT
+from helpers.cases import ROOT, rest_slow
 from helpers.folders import assert_same_weights
 from helpers.processes import RANKS, train, wait_for_rows
 from lightning import Trainer
@@ -104,14 +104,23 @@ def test_what_only_the_first_process_sees_ends_all_of_them(tmp_path):
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
-    [
-        (["trainer=torchrun"], "refused: under torchrun set name="),
-        (["-m", "seed=1,2", "name=x"], "refused: -m under torchrun: launchers do that job"),
-        (["name=x"], "refused: trainer.devices=1, trainer.num_nodes=1: torchrun started 2 on each of 1; trainer=torch"),
-        (["name=x", "trainer=torchrun", "trainer.devices=3"], "refused: trainer.devices=3, trainer.num_nodes=auto"),
-        (["name=x", "trainer=torchrun", "trainer.num_nodes=2"], "refused: trainer.devices=auto, trainer.num_nodes=2"),
-        (["name=x", "trainer=torchrun", "trainer.max_epoch=1"], "refused: no key max_epoch in trainer"),
-    ],
+    rest_slow(
+        [
+            (["trainer=torchrun"], "refused: under torchrun set name="),
+            (["-m", "seed=1,2", "name=x"], "refused: -m under torchrun: launchers do that job"),
+            (
+                ["name=x"],
+                "refused: trainer.devices=1, trainer.num_nodes=1: torchrun started 2 on each of 1; trainer=torch",
+            ),
+            (["name=x", "trainer=torchrun", "trainer.devices=3"], "refused: trainer.devices=3, trainer.num_nodes=auto"),
+            (
+                ["name=x", "trainer=torchrun", "trainer.num_nodes=2"],
+                "refused: trainer.devices=auto, trainer.num_nodes=2",
+            ),
+            (["name=x", "trainer=torchrun", "trainer.max_epoch=1"], "refused: no key max_epoch in trainer"),
+        ],
+        lambda case: case[0] in (["trainer=torchrun"], ["name=x"]),
+    ),
 )
 def test_refusals_are_said_once_without_torch_and_leave_nothing(tmp_path, overrides, message):
     first, second = (as_rank(rank, *overrides, cwd=tmp_path) for rank in (0, 1))

@@ -3,7 +3,11 @@
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
+from typing import Any
+
+from torch.multiprocessing import start_processes
 
 from helpers import warm
 from helpers.cases import ROOT
@@ -37,3 +41,9 @@ def wait_for_rows(file, rows: int) -> None:
             return
         time.sleep(0.05)
     raise AssertionError(f"{file} never had {rows} rows")
+
+
+def forked_pair(file: str, name: str, *values: Any) -> None:
+    """Calls a function of a test file as ranks 0 and 1, each in a fork of this process: neither imports torch again."""
+    sys.path.insert(0, str(Path(file).parent))
+    start_processes(getattr(import_module(Path(file).stem), name), values, nprocs=2, start_method="fork")

@@ -2,6 +2,8 @@
 
 import csv
 import json
+from copy import deepcopy
+from functools import cache
 from html.parser import HTMLParser
 
 from omegaconf import OmegaConf
@@ -12,10 +14,18 @@ from normlab.folder.writing import write_config
 SCORES = {"batch": [0.90, 0.80, 0.85], "group": [0.70, 0.61, 0.66], "none": [0.92, 0.70, 0.88]}
 
 
+@cache
+def _composed(*typed):
+    """A configuration, composed once for all the seeds of many runs."""
+    return compose(list(typed))
+
+
 def make_run(path, *typed, score=0.9, curve=None, config=(), **changes):
     """A run folder with these overrides; `changes` go into result.json, and `config` into config.yaml besides."""
     path.mkdir(parents=True)
-    composed = compose([line for line in typed if not line.startswith("name=")])
+    seed = next((int(line.removeprefix("seed=")) for line in typed if line.startswith("seed=")), 0)
+    composed = deepcopy(_composed(*(line for line in typed if not line.startswith(("name=", "seed=")))))
+    composed.seed = seed
     composed.overrides = list(typed)
     for key, value in dict(config).items():
         OmegaConf.update(composed, key, value)

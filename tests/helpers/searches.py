@@ -1,7 +1,7 @@
 """Searches whose jobs are not run."""
 
 import json
-from functools import partial
+from functools import cache, partial
 
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
@@ -93,6 +93,11 @@ class FakeQueue(FakeLauncher):
             ended(job.number, returned)
 
 
+@cache
+def _composed(*config):
+    return OmegaConf.to_container(compose(list(config)))
+
+
 def search(
     path,
     launcher,
@@ -112,7 +117,7 @@ def search(
     name, keys = f"{pruner[0]}Pruner", pruner[1]
     made = getattr(optuna.pruners, name)(**keys)
     sweeper = OptunaSweeper(partial(sampler), made, objectives, seed, n_trials, n_jobs, params, confirm)
-    own = OmegaConf.to_container(compose(list(config)))
+    own = _composed(*config)
     hydras = {"sweep": {"dir": str(path)}, "sweeper": {"pruner": {"_target_": f"optuna.pruners.{name}", **keys}}}
     choices = {f"hydra/sweeper/{group}": "chosen" for group in ("sampler", "pruner")}
     sweeper.settings = OmegaConf.create(own | {"hydra": hydras | {"runtime": {"choices": choices}}})

@@ -98,10 +98,10 @@ def test_a_pretrained_networks_new_head_is_that_of_a_network_for_so_many_outputs
 @pytest.mark.parametrize(
     ("name", "norm"),
     [
-        ("resnet18", Batch()),
+        pytest.param("resnet18", Batch(), marks=pytest.mark.slow),
         ("shufflenet_v2_x0_5", Batch()),
         ("mobilenet_v3_small", Batch(eps=1e-3, momentum=0.01)),
-        ("resnet18", Frozen()),
+        pytest.param("resnet18", Frozen(), marks=pytest.mark.slow),
         ("mobilenet_v3_small", Frozen(eps=1e-3)),
     ],
 )
@@ -120,7 +120,7 @@ def test_a_trained_networks_output_stays(name, norm):
         torch.testing.assert_close(new.state_dict(), old.state_dict(), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "googlenet"])
+@pytest.mark.parametrize("name", [pytest.param("shufflenet_v2_x0_5", marks=pytest.mark.slow), "googlenet"])
 def test_pretrained_weights_and_statistics_are_taken_over(name, tmp_path, monkeypatch):
     """The download is a file here, laid where torch.hub would put it."""
     aux = {"aux_logits": True, "init_weights": False} if name == "googlenet" else {}

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as processes
+from helpers import warm
 from helpers.cases import options, rest_slow
 from hydra.utils import instantiate
 from torch import distributed, fx, nn
@@ -314,7 +315,8 @@ def alone(rank: int, folder: str) -> list[str]:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory) -> list[dict]:
     folder = str(tmp_path_factory.mktemp("ranks"))
-    processes.spawn(walk, (folder,), nprocs=2)
+    done = warm.call("helpers.processes.forked_pair", __file__, "walk", folder).wait()
+    assert done.returncode == 0, done.stderr
     return [pickle.loads(Path(folder, f"{rank}.pickle").read_bytes()) for rank in range(2)]
 
 

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import vl_convert
+from helpers.cases import rest_slow
 from helpers.fair_folders import KEY, make_fair, make_job, rates
 from helpers.fair_sweeps import fair_sweep
 from helpers.reports import make_run, page_text, rows
@@ -281,7 +282,10 @@ def test_vega_draws_every_trial_and_puts_lost_ones_at_the_edge(tmp_path):
                 assert float(mark["val/acc"]) == score
 
 
-@pytest.mark.parametrize(("arms", "on"), [("norm=batch,group", "With net on wine ("), ("model=net,mlp", "On wine (")])
+ARMS = [("norm=batch,group", "With net on wine ("), ("model=net,mlp", "On wine (")]
+
+
+@pytest.mark.parametrize(("arms", "on"), rest_slow(ARMS, lambda case: case in ARMS[:1]))
 def test_the_page_reads_what_the_sweep_writes(tmp_path, arms, on):
     """A real plan of a fair sweep, whose jobs are not trained."""
     launcher, record = fair_sweep(tmp_path, arms, "fair.trials=4", "fair.seeds=3")

@@ -37,7 +37,7 @@ def job(tmp_path, *overrides):
     return run_job(compose(list(overrides)), tmp_path / str(len(list(tmp_path.iterdir()))))
 
 
-@pytest.mark.parametrize("overrides", [WINE, IMAGES], ids=["table", "images"])
+@pytest.mark.parametrize("overrides", [WINE, pytest.param(IMAGES, marks=pytest.mark.slow)], ids=["table", "images"])
 def test_jobs_share_the_data_and_train_as_if_they_did_not(overrides, loads, tmp_path):
     jobs = [["seed=1"], ["seed=2", "norm=group"], ["seed=1", "data.batch_size=32"]]
     together = [job(tmp_path, *overrides, *own) for own in jobs]

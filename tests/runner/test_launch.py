@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from helpers.cases import QUICK, WINE
+from helpers.cases import QUICK, WINE, rest_slow
 from helpers.folders import result_of
 from lightning import Callback
 
@@ -75,7 +75,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+QUICK_CASES = ("a kill, the other deaf", "an error told by another", "a watchdog", "a wait for a stopped one")
+
+
+@pytest.mark.parametrize("name", rest_slow(CASES, lambda case: case[0] in QUICK_CASES))
 def test_what_ended_a_run(name, tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "FAILING", 0.2)
     ends, kind, message = CASES[name]
@@ -100,7 +103,7 @@ def test_what_ended_a_run(name, tmp_path, monkeypatch):
     assert not any(process.is_alive() for process in crew)
 
 
-@pytest.mark.parametrize("done", [(True, False), (True, True)])
+@pytest.mark.parametrize("done", [(True, False), pytest.param((True, True), marks=pytest.mark.slow)])
 def test_nobody_is_waited_for_for_ever(done, tmp_path, monkeypatch):
     """One that stays when another is done, or when all are, as one that was stopped while it left."""
     monkeypatch.setattr(launch, "LEAVING", 0.5)

@@ -1,5 +1,6 @@
 """The run folder: what it holds, resuming, refusing, and every way a run ends."""
 
+import itertools
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import shutil
 import pytest
 import torch
 from filelock import FileLock
+from helpers.cases import rest_slow
 from helpers.folders import result_of, rows_of, state
 from helpers.stopping import stopped
 from lightning import Callback, LightningDataModule
@@ -54,18 +56,19 @@ def test_a_run_leaves_what_the_readme_says(tmp_path):
     assert not list(folder.rglob("*.part"))
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        WINE,
-        [*WINE, "optimizer=adamw", "scheduler=cosine", "steps_per_execution=4"],
-        ["model=my_model", "data.size=8", "data.batch_size=200", "logger=none", "trainer.max_epochs=3"],
-        [*WINE, "compile=true"],
-    ],
-    ids=["sgd onecycle", "adamw cosine many steps", "images", "compiled"],
-)
-@pytest.mark.parametrize("error", [RuntimeError("killed"), KeyboardInterrupt()], ids=["failed", "interrupted"])
-def test_a_stopped_run_resumes_and_ends_on_the_same_weights(tmp_path, monkeypatch, overrides, error):
+STOPPED = {
+    "sgd onecycle": WINE,
+    "adamw cosine many steps": [*WINE, "optimizer=adamw", "scheduler=cosine", "steps_per_execution=4"],
+    "images": ["model=my_model", "data.size=8", "data.batch_size=200", "logger=none", "trainer.max_epochs=3"],
+    "compiled": [*WINE, "compile=true"],
+}
+ERRORS = {"failed": RuntimeError("killed"), "interrupted": KeyboardInterrupt()}
+IN_TURN = set(zip(STOPPED, itertools.cycle(ERRORS), strict=False))
+
+
+@pytest.mark.parametrize(("kind", "end"), rest_slow(itertools.product(STOPPED, ERRORS), IN_TURN.__contains__))
+def test_a_stopped_run_resumes_and_ends_on_the_same_weights(tmp_path, monkeypatch, kind, end):
+    overrides, error = STOPPED[kind], ERRORS[end]
     run(compose(overrides), folder=tmp_path / "whole")
     part = tmp_path / "part"
     stopped(part, overrides, error)
@@ -167,7 +170,7 @@ def test_a_finished_run_is_left_alone(tmp_path, capsys):
     )
 
 
-@pytest.mark.parametrize("scheduler", ["onecycle", "cosine", "none"])
+@pytest.mark.parametrize("scheduler", rest_slow(["onecycle", "cosine", "none"], lambda case: case[0] == "onecycle"))
 def test_a_finished_run_trains_on_with_extend_only(tmp_path, scheduler):
     overrides = [*WINE, f"scheduler={scheduler}"]
     run(compose(overrides), folder=tmp_path)
@@ -223,7 +226,7 @@ def test_a_run_shorter_than_an_epoch_has_a_score(tmp_path):
     assert state(tmp_path, "best")["global_step"] == 3
 
 
-@pytest.mark.parametrize("action", ["validate", "test"])
+@pytest.mark.parametrize("action", rest_slow(["validate", "test"], lambda case: case[0] == "test"))
 def test_actions_repeat_the_fits_figures(tmp_path, monkeypatch, action):
     monkeypatch.chdir(tmp_path)
     fitted = run(compose([*WINE, "name=a", "norm=group"]))

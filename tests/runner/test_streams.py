@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.cases import QUICK, ROOT, WINE
+from helpers.cases import QUICK, ROOT, WINE, rest_slow
 
 
 def broken_pipe() -> int:
@@ -51,7 +51,7 @@ file.write("this alone")
 """
 
 
-@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("output", rest_slow(OUTPUTS, lambda case: case[0] == "a broken pipe"))
 def test_messages_are_lost_and_nothing_else(output, tmp_path):
     done = nobody([sys.executable, "-c", TALK], output, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -65,7 +65,7 @@ def test_what_is_read_arrives_whole_and_in_order(tmp_path):
     assert done.stdout.splitlines() == expected
 
 
-@pytest.mark.parametrize("output", ["closed", "a broken pipe"])
+@pytest.mark.parametrize("output", ["closed", pytest.param("a broken pipe", marks=pytest.mark.slow)])
 def test_the_help_without_a_reader(output, tmp_path):
     done = nobody([sys.executable, str(ROOT / "train.py"), "--help"], output, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

@@ -131,7 +131,7 @@ def test_arms_of_different_scores_are_refused_before_the_first_job(tmp_path):
         refusals(compared("data=wine,diabetes"), rehearse, tmp_path)
 
 
-@pytest.mark.parametrize(("budget", "counted"), [(1.5, 2), (2.0, 2), (2.5, 3)])
+@pytest.mark.parametrize(("budget", "counted"), [(2.0, 2), (2.5, 3), pytest.param(1.5, 2, marks=pytest.mark.slow)])
 def test_by_time_a_trial_counts_if_those_before_it_took_less(budget, counted, tmp_path):
     """Each of these trials takes a second; a second start changes nothing."""
     by_time = ["norm=batch,group", "fair.budget=seconds", f"fair.seconds={budget}", "fair.seeds=1"]

@@ -1,6 +1,7 @@
 """`hydra/sweeper=grid`: which jobs run, in which folders, and a sweep that goes on."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import time
 
 import pytest
 import torch
-from helpers.cases import ROOT
+from helpers.cases import ROOT, rest_slow
 from helpers.processes import train
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
@@ -181,15 +182,21 @@ def test_two_commands_do_not_share_a_folder(tmp_path):
         sweep(tmp_path, "seed=1,2")
 
 
-@pytest.mark.parametrize(
-    ("typed", "message"),
-    [
-        ("seed=1,2,1", "seed=1,2,1: 1 is there twice; list each value once"),
-        ("optimizer.lr=0.1,1e-1", "optimizer.lr=0.1,1e-1: 0.1 is there twice"),
-        ("optimizer.ler=0.1,0.2", "no key ler in optimizer; did you mean lr?"),
-        ("hydra.sweeper.max_batch_size=0 seed=1,2", "hydra.sweeper.max_batch_size=0: expected a whole number of at"),
-    ],
-)
+REFUSED = [
+    ("seed=1,2,1", "seed=1,2,1: 1 is there twice; list each value once"),
+    ("optimizer.lr=0.1,1e-1", "optimizer.lr=0.1,1e-1: 0.1 is there twice"),
+    ("optimizer.ler=0.1,0.2", "no key ler in optimizer; did you mean lr?"),
+    ("hydra.sweeper.max_batch_size=0 seed=1,2", "hydra.sweeper.max_batch_size=0: expected a whole number of at"),
+]
+
+
+@pytest.mark.parametrize(("typed", "message"), REFUSED)
+def test_what_is_refused_is_refused_before_the_first_job(typed, message):
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+        check_sweep([*SMALL, *typed.split(), "name=s"])
+
+
+@pytest.mark.parametrize(("typed", "message"), rest_slow(REFUSED, lambda case: case in REFUSED[:1]))
 def test_refused_before_the_first_job(typed, message, tmp_path):
     done = train("-m", *SMALL, *typed.split(), "name=s", cwd=tmp_path, check=2)
     assert done.stderr.startswith(f"refused: {message}")

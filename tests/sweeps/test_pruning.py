@@ -200,9 +200,11 @@ def test_a_pruned_run_is_left_alone_or_trained_to_its_end(searches, capsys):
     assert study(pruned).trials[trial.number].state.name == "PRUNED"
 
 
-def test_the_hash_of_a_run_is_that_without_a_pruner(searches):
-    pruned, whole = searches
-    assert told(pruned / "0")["config_hash"] == told(whole / "0")["config_hash"]
+def test_the_hash_of_a_run_is_that_without_a_pruner(tmp_path):
+    for name, pruner in (("pruned", MEDIAN), ("whole", ("Nop", {}))):
+        (tmp_path / name).mkdir()
+        search(tmp_path / name, Training(), [*HALF_HOPELESS, "trainer=debug"], pruner=pruner, n_trials=1)
+    assert told(tmp_path / "pruned" / "0")["config_hash"] == told(tmp_path / "whole" / "0")["config_hash"]
 
 
 SLOW = ["-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", "hydra/sweeper/pruner=median", "name=s", *WINE]

@@ -74,7 +74,10 @@ def test_two_processes_of_a_job_get_the_values_of_its_trial(tmp_path):
 @pytest.mark.parametrize("n_jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize(
     ("sampler", "typed"),
-    [(RANDOM, SPACE), (TPE, SPACE), (GRID, ["optimizer.lr=range(0.1,0.35,0.1)", "model=net,custom_model"])],
+    rest_slow(
+        [(TPE, SPACE), (GRID, ["optimizer.lr=range(0.1,0.35,0.1)", "model=net,custom_model"]), (RANDOM, SPACE)],
+        lambda case: case[0] is not RANDOM,
+    ),
 )
 def test_a_sweep_that_was_stopped_ends_as_one_that_was_not(sampler, typed, n_jobs, tmp_path):
     settings = {"typed": typed, "sampler": sampler, "n_jobs": n_jobs, "n_trials": None if sampler is GRID else 14}
@@ -99,7 +102,7 @@ def test_the_place_of_a_job_that_has_ended_is_taken_at_once(tmp_path):
     assert trials(found) == trials(search(tmp_path / "alone", FakeLauncher()))
 
 
-@pytest.mark.parametrize("sampler", [RANDOM, TPE])
+@pytest.mark.parametrize("sampler", rest_slow([RANDOM, TPE], lambda case: case[0] is TPE))
 def test_jobs_that_were_under_way_go_on_first(sampler, tmp_path):
     """The sweep stops as job 3 ends, while jobs 0 and 2 run; their values are not chosen anew."""
     settings = {"sampler": sampler, "n_jobs": 3, "n_trials": 14}
@@ -267,7 +270,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["0"]
 
 
-@pytest.mark.parametrize("sampler", [RANDOM, GRID])
+@pytest.mark.parametrize("sampler", rest_slow([RANDOM, GRID], lambda case: case[0] is GRID))
 def test_a_trial_that_was_stopped_before_it_had_values_is_made_up_for(sampler, tmp_path):
     typed = ["optimizer.lr=0.1,0.2,0.3", "model=net,custom_model"]
     whole = search(tmp_path / "whole", FakeLauncher(), typed, sampler=sampler)

@@ -1,9 +1,11 @@
 """NaN and infinities in training: a run is as if the batch had not been, and the message says where they began."""
 
+import itertools
 import math
 
 import pytest
 import torch
+from helpers.cases import rest_slow
 from helpers.folders import result_of
 from lightning import Callback
 from lightning.pytorch.plugins import MixedPrecision
@@ -136,11 +138,14 @@ def test_skip_ends_on_the_weights_of_a_loop_without_the_batch(tmp_path, override
     assert "nan" not in rows
 
 
+# How many batches a step has, and how many processes the run.
+PROCESSES = rest_slow(itertools.product((1, 2), (1, 2)), lambda case: case[0] == case[1])
+
+
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning")  # the first batch may be it
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])  # the second is fused: it unscales gradients itself
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(("accumulate", "processes"), PROCESSES)
 def test_skip_under_mixed_precision(tmp_path, monkeypatch, precision, optimizer, accumulate, processes):
     """With float16 the loss is scaled: the scaler must neither step nor be confused by a batch without a backward.
 

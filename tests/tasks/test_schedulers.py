@@ -78,7 +78,7 @@ def rows(folder):
     return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
 
 
-@pytest.mark.parametrize("monitor", ["val/loss", "null"])
+@pytest.mark.parametrize("monitor", ["val/loss", pytest.param("null", marks=pytest.mark.slow)])
 def test_a_plateau_is_found_by_the_metric_and_its_good_end(monitor, tmp_path):
     """Against torch's own class, told what metrics.csv says; resumed after the third epoch."""
     Seen.rates = []
