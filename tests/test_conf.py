@@ -92,8 +92,8 @@ def test_every_search_space_fits_the_defaults(sweep):
     check_sweep([f"sweep={sweep}"])
 
 
-# Norms of each kind: by batches, by each sample, by both, by weights, by nothing.
-KINDS = {"batch", "ghost", "renorm", "group", "switchable", "whitening", "weight_std", "nf", "none"}
+# Norms of each kind: by parts of a batch, by earlier batches, by each sample, by all of these, by nothing.
+KINDS = {"ghost", "renorm", "group", "switchable", "none"}
 
 
 def is_beside_a_default(pair: tuple[str, str]) -> bool:
@@ -113,7 +113,10 @@ def test_every_model_trains_with_every_norm(model, norm, quick_run):
         assert quick_run(*small).score is not None
 
 
-@pytest.mark.parametrize("data", options("data"))
+@pytest.mark.parametrize(
+    "data",
+    rest_slow(options("data"), lambda case: case[0] not in ("breast_cancer", "iris", "parquet", "fashion_mnist")),
+)
 def test_every_data_set_trains(data, quick_run, example):
     if data in ORIGINAL:
         pytest.skip("takes its original files alone; data/test_standard.py makes others")
@@ -129,7 +132,19 @@ def test_a_network_that_takes_images_refuses_a_table_and_names_others(model, qui
         quick_run(f"model={model}", "data=wine")
 
 
+# What other default tests train too: those of losses, of resuming and of overfitting.
+ALONE = [
+    ["trainer=overfit", "trainer.max_epochs=2"],
+    ["trainer.precision=64-true", "data=wine"],
+    ["loss=cross_entropy", "data=wine", "steps_per_execution=2"],
+    ["loss=label_smoothing", "data.size=8", "data.shift=0"],
+    ["loss=mse", "data=diabetes"],
+    ["loss=mae", "data=diabetes"],
+    ["score=val/loss", "score_mode=min"],
+    ["compile=true", "data=breast_cancer"],
+]
 PAIRS = [
+    *ALONE,
     ["optimizer=adamw", "scheduler=cosine", "data=wine", "callbacks=ema"],
     ["optimizer=sgd", "scheduler=none", "data=diabetes", "callbacks=[swa,freeze_statistics]"],
     ["optimizer=adamw", "scheduler=onecycle", "steps_per_execution=4"],
@@ -137,27 +152,21 @@ PAIRS = [
     ["scheduler=plateau", "data=wine", "callbacks=[precise_bn,momentum_schedule,initial_scale,noisy_norms,dropout]"],
     ["callbacks=[early_stopping,lr_monitor,model_summary,recorder]", "logger=tensorboard"],
     ["trainer=cpu", "trainer.max_epochs=1", "data=breast_cancer"],
-    ["trainer=overfit", "trainer.max_epochs=2"],
     ["trainer=profile", "trainer.max_epochs=1", "trainer.limit_train_batches=2"],
     ["trainer.precision=bf16-mixed", "model=my_model", "data.size=8"],
-    ["trainer.precision=64-true", "data=wine"],
     ["model=my_model", "data.size=8", "norm=nf", "callbacks=agc"],
     ["trainer.gradient_clip_val=1", "trainer.accumulate_grad_batches=2"],
-    ["score=val/loss", "score_mode=min"],
     ["loss=task", "callbacks=keep_top", "logger=csv", "data=wine"],
-    ["loss=cross_entropy", "data=wine", "steps_per_execution=2"],
-    ["loss=label_smoothing", "data.size=8", "data.shift=0"],
     ["loss=focal", "data=wine", "trainer.precision=bf16-mixed"],
-    ["loss=mse", "data=diabetes"],
-    ["loss=mae", "data=diabetes"],
     ["loss=huber", "data=diabetes", "trainer.precision=64-true"],
     ["task.metrics=[acc,f1,auroc]"],
     ["model.order=act_norm", "channels_last=false", "allocator=default"],
-    ["compile=true", "data=breast_cancer"],
 ]
 
 
-@pytest.mark.parametrize("overrides", PAIRS, ids=" ".join)
+@pytest.mark.parametrize(
+    "overrides", rest_slow(((pair,) for pair in PAIRS), lambda case: case[0] not in ALONE), ids=" ".join
+)
 def test_pairs_of_the_rest_train(overrides, quick_run):
     assert quick_run("model=net", *overrides).score is not None
 

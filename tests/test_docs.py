@@ -20,7 +20,15 @@ from normlab.folder.writing import write_config, write_result
 from normlab.runner import run as running
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-LONG = ("sweeps", "statistics", "devices", "export")  # pages whose examples take long
+LONG = (
+    "sweeps",
+    "statistics",
+    "devices",
+    "export",
+    "speed",
+    "fine-tuning",
+    "problems",
+)  # pages whose examples take long
 STARTERS = ("torchrun", "sbatch")  # what brings its own processes; what follows the script's name is ours
 
 

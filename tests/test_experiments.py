@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from helpers.cases import ROOT, options
+from helpers.cases import ROOT, options, rest_slow
 from helpers.samples import image_folder
 from omegaconf import OmegaConf
 
@@ -50,7 +50,7 @@ def test_the_header_has_its_form_and_its_command_composes(name, data):
         assert expected.seeds >= 3 or "core" in found.fields["Time"], "one seed is for what takes long"
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", rest_slow(EXPERIMENTS, lambda case: case[0] in ("bank", "fast_cpu", "high_rate")))
 def test_it_trains_a_batch(name, data, quick_run):
     single = ["trainer.limit_train_batches=1", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
     measured = quick_run(f"experiment={name}", "trainer.max_epochs=1", *single).metrics

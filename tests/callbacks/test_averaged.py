@@ -42,7 +42,7 @@ def by_hand(kind: str, notes: Notes) -> list[torch.Tensor]:
     return average
 
 
-@pytest.mark.parametrize("kind", AVERAGES)
+@pytest.mark.parametrize("kind", rest_slow(AVERAGES, lambda case: case[0] == "swa"))
 def test_checkpoints_hold_the_average_and_its_own_statistics(tmp_path, kind):
     overrides, notes = [*WINE, *AVERAGES[kind]], Notes()
     run(compose(overrides), folder=tmp_path / "run", callbacks=[notes])
@@ -53,7 +53,7 @@ def test_checkpoints_hold_the_average_and_its_own_statistics(tmp_path, kind):
     assert_precise(tmp_path / "run", overrides)
 
 
-@pytest.mark.parametrize("kind", AVERAGES)
+@pytest.mark.parametrize("kind", rest_slow(AVERAGES, lambda case: case[0] == "ema"))
 def test_training_goes_its_way_and_the_average_is_what_is_validated(tmp_path, monkeypatch, kind):
     overrides = [*WINE, *AVERAGES[kind]]
     monkeypatch.chdir(tmp_path)

@@ -74,7 +74,10 @@ class OwnData(LightningDataModule):
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("hook", "count"), [("on_train_batch_start", 8), ("on_validation_batch_start", 5)])
+@pytest.mark.parametrize(
+    ("hook", "count"),
+    [("on_train_batch_start", 8), pytest.param("on_validation_batch_start", 5, marks=pytest.mark.slow)],
+)
 def test_own_data_goes_on_at_the_next_batch(tmp_path, workers, hook, count):
     overrides = ["model=net", "logger=none", "trainer.max_epochs=3"]
     run(compose(overrides), folder=tmp_path / "whole", data=OwnData(workers))

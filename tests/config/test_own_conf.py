@@ -68,7 +68,12 @@ def test_a_run_of_own_parts_is_trained_looked_at_and_trained_on(place, monkeypat
 
 
 @pytest.mark.parametrize(
-    "start", [["-m", "normlab"], [str(ROOT / "train.py")], ["-c", "import normlab.app as a; a.main()"]]
+    "start",
+    [
+        ["-m", "normlab"],
+        pytest.param([str(ROOT / "train.py")], marks=pytest.mark.slow),
+        pytest.param(["-c", "import normlab.app as a; a.main()"], marks=pytest.mark.slow),
+    ],
 )
 def test_options_of_a_folder_are_listed_however_the_command_is_started(start, place):
     line = [sys.executable, *start, "model=plan", "--config-dir", "mine"]

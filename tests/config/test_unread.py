@@ -32,7 +32,7 @@ def refused(overrides, tmp_path, change=None):
     return str(refusal.value)
 
 
-@pytest.mark.parametrize("place", rest_slow(PLACES, lambda case: case[0] in ("", "norm", "callbacks")))
+@pytest.mark.parametrize("place", rest_slow(PLACES, lambda case: case[0] in ("", "norm")))
 def test_a_key_that_nobody_reads_is_refused(place, conf, tmp_path):
     """Typed, in an experiment, in conf/local with and without a package header, and set from Python."""
     key = f"{place}.nobody".removeprefix(".")

@@ -33,7 +33,7 @@ def kept(name):
 @pytest.mark.parametrize(
     ("keep", "files"),
     [
-        ("[]", []),
+        pytest.param("[]", [], marks=pytest.mark.slow),
         ("[last,every_2_epochs]", ["after_2_epochs.ckpt", "last.ckpt"]),
     ],
 )

@@ -24,7 +24,7 @@ SETTINGS = {"ghost": {"size": 3}, "renorm": {"start": 1, "end": 2}}
 BATCH_NORM = {"start": 9, "end": 9}
 LAYOUTS = ("contiguous", "channels_last", "strided", "sliced", "expanded")
 
-bounded = settings(derandomize=True, deadline=None, database=None, max_examples=30)
+bounded = settings(derandomize=True, deadline=None, database=None, max_examples=15)
 each_norm = pytest.mark.parametrize("name", NORMS)
 
 

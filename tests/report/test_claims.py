@@ -7,6 +7,7 @@ from html import unescape
 
 import numpy as np
 import pytest
+from helpers.cases import rest_slow
 from helpers.processes import train
 from helpers.reports import make_run, make_sweep, page_text, rows
 
@@ -69,7 +70,7 @@ def test_what_lost_runs_is_best_where_it_leads_with_the_worst_score_for_each(tmp
     assert "more than noise" not in text
 
 
-@pytest.mark.parametrize("status", ["pruned", "interrupted", "running"])
+@pytest.mark.parametrize("status", rest_slow(["pruned", "interrupted", "running"], lambda case: case[0] == "pruned"))
 def test_what_was_pruned_or_has_not_run_yet_is_not_lost(status, tmp_path):
     sweep = make_sweep(tmp_path / "s", EQUAL | {"none": [0.80, 0.81, 0.82]})
     lose(sweep, "none", [4, 5], status=status)
@@ -260,7 +261,7 @@ def test_the_pages_command_repeats_the_sweep(tmp_path):
     assert [{**row, "seconds": ""} for row in again] == [{**row, "seconds": ""} for row in before]
 
 
-@pytest.mark.parametrize("damaged", ["gone", [1, {"a": 2}], "text"])
+@pytest.mark.parametrize("damaged", rest_slow(["gone", [1, {"a": 2}], "text"], lambda case: case[0] == [1, {"a": 2}]))
 def test_a_run_whose_overrides_are_unreadable_is_described_by_its_configuration(damaged, tmp_path):
     sweep = make_sweep(tmp_path / "s", EQUAL)
     for path in sweep.iterdir():

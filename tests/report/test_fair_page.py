@@ -130,8 +130,12 @@ def test_one_fresh_seed_says_nothing_about_noise(tmp_path):
     [
         ({}, None),
         ({"sampler": "tpe"}, "the sampler chose points by the scores of earlier ones"),
-        ({"pruner": "median"}, "trials were ended early by their scores"),
-        ({"budget": "seconds", "seconds": 60}, "the number of trials depends on how long they took"),
+        pytest.param({"pruner": "median"}, "trials were ended early by their scores", marks=pytest.mark.slow),
+        pytest.param(
+            {"budget": "seconds", "seconds": 60},
+            "the number of trials depends on how long they took",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_expected_best_is_drawn_only_where_no_point_depended_on_a_result(changes, reason, tmp_path):

@@ -271,7 +271,7 @@ def test_a_data_module_of_ones_own_is_looked_at_where_it_is_trusted(tmp_path):
         assert int(row[1]) == int(y[place])
 
 
-@pytest.mark.parametrize("where", ["outputs/w", "elsewhere"])
+@pytest.mark.parametrize("where", ["outputs/w", pytest.param("elsewhere", marks=pytest.mark.slow)])
 def test_the_commands_of_a_page_are_accepted(wine, where, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = shutil.copytree(wine, tmp_path / where)

@@ -86,7 +86,7 @@ def same(one, other) -> None:
     np.testing.assert_array_equal(np.asarray(one, np.float32), np.asarray(other, np.float32))
 
 
-@pytest.mark.parametrize("categories", ["onehot", "embed"])
+@pytest.mark.parametrize("categories", [pytest.param("onehot", marks=pytest.mark.slow), "embed"])
 def test_the_answers_are_those_of_predict_for_a_file_a_frame_and_an_array(made, categories):
     folder, new = made("kind", f"data.categories={categories}"), made.place / "new.csv"
     model, table = load(folder), answered(folder, new)
@@ -136,7 +136,9 @@ def test_images_are_answered_as_predict_does(made):
         model.predict(Image.new("RGB", (5, 4)))
 
 
-@pytest.mark.parametrize("name", ["wine", "diabetes", pytest.param("digits", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["wine", *(pytest.param(name, marks=pytest.mark.slow) for name in ("diabetes", "digits"))]
+)
 def test_bundled_sets_take_scikit_learns_arrays(made, name):
     """Of the test part, action=predict says the same."""
     model_key = "model=mynet" if name == "digits" else "model=net"

@@ -53,7 +53,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("kind", [pytest.param("csv", marks=pytest.mark.slow), "parquet"])
 def test_a_new_table_is_scored_as_scikit_learn_scores_its_predictions(kind):
     fit("kind", "task.metrics=[acc,f1,confusion_matrix]", "task.class_weights=balanced")
     before = {path: path.read_bytes() for path in Path("outputs/a").rglob("*") if path.is_file()}

@@ -104,7 +104,11 @@ def test_trials_end_where_optunas_own_loop_ends_them(pruner, tmp_path):
 
 
 @pytest.mark.parametrize("place", rest_slow(["before it is saved", "saved"], lambda case: case == ("saved",)))
-@pytest.mark.parametrize(("pruner", "last"), [(MEDIAN, False), (PRUNERS[2], True)], ids=["median", "halving"])
+@pytest.mark.parametrize(
+    ("pruner", "last"),
+    [pytest.param(MEDIAN, False, marks=pytest.mark.slow), (PRUNERS[2], True)],
+    ids=["median", "halving"],
+)
 def test_a_killed_trial_ends_as_if_it_had_not_been(pruner, last, place, tmp_path):
     """In the middle, or where it was to be pruned, which successive halving says once only."""
     wanted = reference(pruner)

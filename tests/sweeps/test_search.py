@@ -239,6 +239,14 @@ def test_a_job_without_a_score_is_no_success(tmp_path):
     assert [trial.state.name for trial in found.trials] == ["FAIL", "FAIL", "COMPLETE"]
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A search of one trial, which refusals leave as it is."""
+    folder = tmp_path_factory.mktemp("begun")
+    search(folder, FakeLauncher(), n_trials=1)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -253,14 +261,13 @@ def test_a_job_without_a_score_is_no_success(tmp_path):
         ({"objectives": ["score", "seconds"]}, r"objectives: \['score'\] there, \['score', 'seconds'\] here"),
     ],
 )
-def test_another_sweep_is_refused(change, message, tmp_path):
-    search(tmp_path, FakeLauncher(), n_trials=1)
+def test_another_sweep_is_refused(change, message, begun):
     launcher = FakeLauncher()
     with pytest.raises(ConfigError, match=message) as refusal:
-        search(tmp_path, launcher, **change)
+        search(begun, launcher, **change)
     assert "holds another sweep; choose another name=" in str(refusal.value)
     assert launcher.launched == []
-    assert len(study(tmp_path).trials) == 1
+    assert len(study(begun).trials) == 1
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
@@ -310,7 +317,9 @@ def test_several_objectives_end_in_a_pareto_front(tmp_path, caplog):
     ]
 
 
-@pytest.mark.parametrize(("objective", "best"), [("score", 2), ("seconds", 0), ("test/loss", 1)])
+@pytest.mark.parametrize(
+    ("objective", "best"), [pytest.param("score", 2, marks=pytest.mark.slow), ("seconds", 0), ("test/loss", 1)]
+)
 def test_one_objective_that_is_not_the_score(objective, best, tmp_path, caplog):
     caplog.set_level("INFO")
     found = search(tmp_path, Traded(), objectives=[objective], n_trials=4)
@@ -479,6 +488,10 @@ def test_a_launcher_starts_the_processes_that_the_trainer_expects(typed, message
     pytest.importorskip("submitit")
     with pytest.raises(ConfigError, match=message):
         check_sweep([*typed, "seed=1,2"])
+
+
+def test_a_launcher_may_start_as_many_processes_as_the_trainer_expects():
+    pytest.importorskip("submitit")
     check_sweep(["hydra/launcher=slurm", "hydra.launcher.tasks_per_node=2", "trainer=slurm", "seed=1,2"])
     check_sweep(["hydra/launcher=submitit_local", "trainer=ddp_cpu", "seed=1,2"])
 

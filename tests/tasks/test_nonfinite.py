@@ -139,7 +139,7 @@ def test_skip_ends_on_the_weights_of_a_loop_without_the_batch(tmp_path, override
 
 
 # How many batches a step has, and how many processes the run.
-PROCESSES = rest_slow(itertools.product((1, 2), (1, 2)), lambda case: case[0] == case[1])
+PROCESSES = rest_slow(itertools.product((1, 2), (1, 2)), lambda case: case == (1, 1))
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning")  # the first batch may be it

@@ -114,8 +114,13 @@ def test_a_plateau_is_found_by_the_metric_and_its_good_end(monitor, tmp_path):
         (["optimizer.momentum=0"], "optimizer: Nesterov momentum requires a momentum"),
     ],
 )
-def test_what_cannot_train_is_refused_before_training_and_leaves_the_name(typed, named, tmp_path):
+def test_what_cannot_train_is_refused_before_training(typed, named, tmp_path):
     with pytest.raises(ConfigError, match=named):
         run(compose([*SMALL, *typed]), folder=tmp_path)
     assert not (tmp_path / "metrics.csv").exists()
+
+
+def test_what_was_refused_leaves_the_name(tmp_path):
+    with pytest.raises(ConfigError, match="scheduler: .*missing .* 'step_size'"):
+        run(compose([*SMALL, "scheduler._target_=torch.optim.lr_scheduler.StepLR"]), folder=tmp_path)
     assert run(compose([*SMALL, "trainer.max_epochs=1"]), folder=tmp_path).score is not None

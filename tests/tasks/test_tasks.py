@@ -155,7 +155,7 @@ MANY_STEPS = [
 ]
 
 
-@pytest.mark.parametrize("overrides", rest_slow(MANY_STEPS, lambda case: case[0] in MANY_STEPS[::3]), ids=" ".join)
+@pytest.mark.parametrize("overrides", rest_slow(MANY_STEPS, lambda case: case[0] == MANY_STEPS[0]), ids=" ".join)
 def test_many_steps_per_execution_end_on_the_same_bits(tmp_path, overrides):
     one, one_step, one_rows, _ = weights_and_steps(tmp_path, *overrides)
     many, many_step, many_rows, _ = weights_and_steps(tmp_path, *overrides, "steps_per_execution=4")

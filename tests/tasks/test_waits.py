@@ -57,7 +57,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", rest_slow(CASES, lambda case: case[0] in ("sgd", "many steps", "agc")))
+@pytest.mark.parametrize("case", rest_slow(CASES, lambda case: case[0] in ("many steps", "agc")))
 def test_of_an_epoch(tmp_path, monkeypatch, case):
     counts = reads_of_an_epoch(tmp_path, monkeypatch, "model=my_model", *CASES[case])
     assert counts.pop("aten.bincount") <= OF_TORCHMETRICS
