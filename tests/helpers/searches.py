@@ -128,7 +128,10 @@ def search(
 
 
 def study(path):
-    return optuna.load_study(study_name="study", storage=f"sqlite:///{path / 'study.db'}")
+    """The study of a sweep; who wrote it a moment ago knows its tables."""
+    file = f"sqlite:///{path / 'study.db'}"
+    stored = optuna.storages.RDBStorage(file, skip_compatibility_check=True, skip_table_creation=True)
+    return optuna.load_study(study_name="study", storage=stored)
 
 
 def trials(found) -> list[tuple]:

@@ -1,6 +1,7 @@
 """The words of a command line, read with Hydra's grammar: `group=option` selects a file, `key=value` sets a value."""
 
 from collections.abc import Iterable
+from functools import lru_cache, partial
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -23,17 +24,17 @@ TEXT = (
 
 def parse(lines: Iterable[str], loader: ConfigLoader | None = None) -> list[Override]:
     """The overrides in some lines; `glob(…)` needs the loader. Raises ConfigError."""
-    parser = OverridesParser.create(loader)
-    parsed = []
-    for line in lines:
-        try:
-            parsed += parser.parse_overrides([line])
-        except HydraException as error:
-            remedy = (
-                "quote the value twice: 'key=\"value\"'" if "=" in line else "is it part of a value? 'key=two words'"
-            )
-            raise ConfigError(f"{line}: expected group=option or key=value; {remedy}") from error
-    return parsed
+    read = _read if loader is None else partial(_read.__wrapped__, loader=loader)
+    return [override for line in lines for override in read(line)]
+
+
+@lru_cache(maxsize=4096)  # composing asks for the same lines again and again, and Hydra's grammar takes long
+def _read(line: str, loader: ConfigLoader | None = None) -> list[Override]:
+    try:
+        return OverridesParser.create(loader).parse_overrides([line])
+    except HydraException as error:
+        remedy = "quote the value twice: 'key=\"value\"'" if "=" in line else "is it part of a value? 'key=two words'"
+        raise ConfigError(f"{line}: expected group=option or key=value; {remedy}") from error
 
 
 def as_typed(lines: Iterable[str]) -> list[str]:

@@ -38,8 +38,13 @@ def check_read(config: DictConfig) -> None:
             _check_part(part, f"{group}.{name}")
     if missing := missing_keys(config):
         raise ConfigError(f"normlab reads {missing[0]}, so it cannot be left out")
-    for key in plain["trainer"].keys() - read_option("trainer", "auto").keys():
+    for key in plain["trainer"].keys() - _own_trainer_keys():
         check_trainer_key(str(key))
+
+
+@cache
+def _own_trainer_keys() -> frozenset[str]:
+    return frozenset(map(str, read_option("trainer", "auto")))
 
 
 def missing_keys(config: DictConfig) -> list[str]:
