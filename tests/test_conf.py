@@ -123,7 +123,7 @@ def test_every_data_set_trains(data, quick_run, example):
     assert quick_run("model=net", f"data={data}", "data.drop_last=true", *example(data)).score is not None
 
 
-@pytest.mark.parametrize("model", options("model"))
+@pytest.mark.parametrize("model", rest_slow(options("model"), lambda case: case[0] in ("resnet", "timm", "mlp")))
 def test_a_network_that_takes_images_refuses_a_table_and_names_others(model, quick_run):
     if getattr(target("model", model), "input_dims", None) == 3:
         with pytest.raises(ConfigError, match=r"takes images.*networks that fit: custom_model, mlp, net"):

@@ -35,7 +35,7 @@ def test_nothing_else_is_put_in_quotes(line):
     assert as_typed([line]) == [line]
 
 
-@pytest.mark.parametrize("name", ["1_0", "true", "1e3"])
+@pytest.mark.parametrize("name", ["1_0", *(pytest.param(name, marks=pytest.mark.slow) for name in ("true", "1e3"))])
 def test_a_run_has_the_folder_and_the_configuration_of_its_name(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = compose([*WINE, *QUICK, f"name={name}"])

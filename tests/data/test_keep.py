@@ -32,7 +32,7 @@ def made(kind: str, *overrides: str) -> list[str]:
 KEEP = "data.keep=[Kunden-ID,entry]"
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("kind", ["csv", pytest.param("parquet", marks=pytest.mark.slow)])
 def test_predictions_of_the_test_part_carry_the_columns_of_their_rows(kind, table):
     result = run(compose(made(kind, KEEP, "+trainer.limit_predict_batches=1.0")))
     assert result.task.network.fc1.in_features == 2  # a and b: the others are carried alone

@@ -68,7 +68,7 @@ def test_batches_are_those_of_all_samples_together(samples, size):
     assert loader.samples == samples
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("kind", [pytest.param("csv", marks=pytest.mark.slow), "parquet"])
 def test_a_file_in_portions_gives_the_bytes_of_a_file_at_once(fitted, kind, monkeypatch, capsys):
     new = people(200, seed=1)
     new.loc[[3, 150, 199], "job"] = ["new", "newer", "new"]

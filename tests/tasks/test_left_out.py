@@ -102,7 +102,7 @@ def test_skip_trains_as_if_each_loss_had_been_looked_at(tmp_path, later, optimiz
     assert all(line.split("WARNING")[1] in second for line in told)
 
 
-@pytest.mark.parametrize("policy", ["raise", "skip"])
+@pytest.mark.parametrize("policy", [pytest.param("raise", marks=pytest.mark.slow), "skip"])
 def test_a_run_that_is_interrupted_goes_on_bit_for_bit(tmp_path, later, policy):
     later()
     config = compose([*SETTINGS, "optimizer=adamw", f"nonfinite={policy}"])

@@ -1,7 +1,7 @@
 """The words of a command line, read with Hydra's grammar: `group=option` selects a file, `key=value` sets a value."""
 
 from collections.abc import Iterable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -24,12 +24,15 @@ TEXT = (
 
 def parse(lines: Iterable[str], loader: ConfigLoader | None = None) -> list[Override]:
     """The overrides in some lines; `glob(…)` needs the loader. Raises ConfigError."""
-    read = _read if loader is None else partial(_read.__wrapped__, loader=loader)
-    return [override for line in lines for override in read(line)]
+    return [override for line in lines for override in (_known(line) if loader is None else _read(line, loader))]
 
 
 @lru_cache(maxsize=4096)  # composing asks for the same lines again and again, and Hydra's grammar takes long
-def _read(line: str, loader: ConfigLoader | None = None) -> list[Override]:
+def _known(line: str) -> list[Override]:
+    return _read(line, None)
+
+
+def _read(line: str, loader: ConfigLoader | None) -> list[Override]:
     try:
         return OverridesParser.create(loader).parse_overrides([line])
     except HydraException as error:
