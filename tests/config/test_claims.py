@@ -1,4 +1,6 @@
-"""The claims of conf/experiment/claims: their arms are runs that a person could type, shared runs are one, and refusals."""
+"""The claims of conf/experiment/claims: their arms are runs that a person could type, shared runs are one, refusals."""
+
+import re
 
 import pytest
 from helpers.cases import ROOT
@@ -31,6 +33,18 @@ def test_all_claims_are_those_of_the_folder_and_their_common_runs_are_run_once()
     assert {*named} == {arm.name for arm in whole.arms}
     assert len(named) > 1.2 * len(whole.arms)
     assert all(len(claim["pairs"]) == 2 for claim in whole.claims)
+
+
+def test_what_stands_beside_published_figures_names_arms_and_effects():
+    """The page puts the numbers of an arm or an effect in place of its name in braces."""
+    named = 0
+    for file in FOLDER.glob("*.yaml"):
+        for claim in (OmegaConf.to_container(OmegaConf.load(file)).get("claims") or {}).values():
+            for anchor in claim.get("anchors", ()):
+                names = re.findall(r"{([^{}]+)}", anchor["ours"])
+                assert {*names} <= claim["arms"].keys() | claim["effects"].keys()
+                named += bool(names)
+    assert named >= 5
 
 
 def test_an_arm_is_a_run_that_can_be_typed():
