@@ -1,6 +1,7 @@
 """Folders of a laboratory's sweeps that were never run: claims.json, fair.json and the runs that they name."""
 
 import json
+from itertools import count
 
 from helpers.fair_folders import KEY, SPACE, make_job, rates
 
@@ -33,11 +34,12 @@ def claim(name, values, *effects, measure="accuracy", margin=0.02, least_seeds=5
 def make_laboratory(path, *claims, seeds=5, trials=2, form="short"):
     """A sweep of claims, each arm with so many trials; arms with fewer values than seeds have runs to come."""
     path.mkdir(parents=True)
-    arms = []
+    arms, numbers = [], count()
     for content, values in claims:
         for pair in content["pairs"]:
             for own, name in pair["arms"].items():
-                arms.append(_arm(path, name, pair["name"], own, content["measure"], values[pair["name"]][own], trials))
+                made = values[pair["name"]][own]
+                arms.append(_arm(path, numbers, name, pair["name"], own, content["measure"], made, trials))
     fair = {"format": 1, "keys": ["norm"], "trials": trials, "seeds": seeds, "budget": "trials", "seconds": None}
     fair |= {"over": "seed", "sampler": "quasi_random", "pruner": "none", "score": "val/acc", "score_mode": "max"}
     (path / "fair.json").write_text(json.dumps(fair | {"arms": arms}))
@@ -46,23 +48,22 @@ def make_laboratory(path, *claims, seeds=5, trials=2, form="short"):
     return path
 
 
-def _arm(path, name, pair, own, measure, values, trials):
+def _arm(path, numbers, name, pair, own, measure, values, trials):
     typed = ["model=net", f"data={pair}", f"norm={own.replace(' ', '_')}"]
     tuned = []
     for rate in rates(trials):
-        job = _job(path, [*typed, f"{KEY}={rate}", "seed=0"], None if values is None else 0.9, {})
+        job = _job(path, next(numbers), [*typed, f"{KEY}={rate}", "seed=0"], None if values is None else 0.9, {})
         tuned.append({"job": job, "point": {KEY: rate}})
     fresh = []
     for seed, value in enumerate(values or (), 1):
         line = [*typed, f"{KEY}={rates(trials)[0]}", f"seed={seed}"]
-        fresh.append({"job": _job(path, line, value, {measure: value}), "replicate": seed})
+        fresh.append({"job": _job(path, next(numbers), line, value, {measure: value}), "replicate": seed})
     best = None if values is None else {"trial": 0} | tuned[0]
     arm = {"name": name, "settings": {"data": pair, "norm": own}, "space": SPACE, "trials": tuned, "tuned": best}
     return arm | {"fresh": fresh, "refused": None}
 
 
-def _job(path, typed, value, measures):
-    number = len(list(path.glob("*/result.json")))
+def _job(path, number, typed, value, measures):
     folder = path / str(number)
     make_job(folder, typed, None if value is None else 0.9, {} if value is None else {"test/acc": 0.9})
     result = json.loads((folder / "result.json").read_text()) | {"config_hash": f"hash{number}"}

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+import vl_convert
 from helpers.claim_folders import claim, make_laboratory
 from helpers.reports import page_text, rows
 from scipy import stats
@@ -122,13 +123,18 @@ def test_runs_that_diverged_count_as_always_saying_the_most_frequent_class(tmp_p
     assert "it is unclear on digits (5 runs diverged)" in summary(make_laboratory(tmp_path / "t", other))
 
 
-def test_the_overview_draws_each_pair_and_says_its_numbers(tmp_path):
-    sweep = make_laboratory(tmp_path / "s", claim("speed", {"digits": CLEAR, "wine": CLEAR}, DIFFERENCE))
-    write_report([sweep])
-    html = (sweep / "report.html").read_text()
-    charts = json.loads(re.search(r'id="charts">(.*?)</script>', html)[1])
-    assert [chart["name"] for chart in charts] == ["claims", "speed-digits", "speed-wine"]
-    assert re.search(r"What speed says\. digits 0\.150 0\.1.. to 0\.1.. 7\.5 holds supported", page_text(sweep))
+def test_charts_draw_each_pair_and_each_run(tmp_path):
+    lost = {"batch": GOOD, "none": [*BAD[:4], None]}
+    write_report([make_laboratory(tmp_path / "s", claim("speed", {"digits": CLEAR, "wine": lost}, DIFFERENCE))])
+    html = (tmp_path / "s" / "report.html").read_text()
+    overview, *others = json.loads(re.search(r'id="charts">(.*?)</script>', html)[1])
+    assert [chart["name"] for chart in (overview, *others)] == ["claims", "speed-digits", "speed-wine"]
+    assert re.search(r"What speed says\. digits 0\.150 0\.1.. to 0\.1.. 7\.5 holds", page_text(tmp_path / "s"))
+    assert "crosses those that diverged" in page_text(tmp_path / "s")
+    for chart, diverged in zip(others, (0, 1), strict=True):
+        svg = vl_convert.vegalite_to_svg(chart["drawing"])
+        rings = re.findall(r'ended: (\w+); seed: \d; value: [^"]*" role="graphics-symbol"', svg)
+        assert sorted(rings) == ["diverged"] * diverged + ["finished"] * (10 - diverged)
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"format": 1}', '{"format": 1, "form": "short", "claims": []}'])

@@ -1,4 +1,4 @@
-"""A claim in a miniature: it is run, measured and judged; a second start adds nothing, lost measures are taken again."""
+"""A claim in a miniature: it is run, measured and judged; a second start adds none, lost measures are taken again."""
 
 import json
 

@@ -131,7 +131,7 @@ def arms(result: Result, evidence: Evidence, measure: str) -> Chart:
         estimate, label = reached(evidence, name), wrapped(name)
         rows.append((label, *ends(estimate), shown_mean(estimate)))
         for seed, value in filled(evidence, own).items():
-            dots.append((label, value, str(seed), "diverged" if seed in own.diverged else "finished"))
+            dots.append((label, value, seed, "diverged" if seed in own.diverged else "finished"))
     order = [row[0] for row in rows]
     y = named("arm", order)
     x = alt.X("value:Q", title=measure, scale=alt.Scale(zero=False, nice=True))

@@ -5,6 +5,7 @@ from collections.abc import Hashable, Mapping, Sequence
 
 from normlab.folder.measures import read_measured
 from normlab.report.blocks import overlap, unit_of
+from normlab.report.charts import seed
 from normlab.report.claims.record import Claim, Pair
 from normlab.report.claims.verdict import Evidence, Observed
 from normlab.report.fair.standing import LUCK
@@ -38,7 +39,7 @@ class Measures:
         arms = {own: self.arms.get(name) for own, name in pair.arms.items()}
         known = [arm for arm in arms.values() if arm is not None]
         runs = [run for arm in known for run in arm.fresh]
-        seeds = frozenset(run.replicate for run in runs)
+        seeds = frozenset(seed(run) for run in runs)
         return Evidence(
             name=pair.name,
             arms={own: self._observed(arm, claim.measure, seeds) for own, arm in arms.items()},
@@ -58,13 +59,13 @@ class Measures:
         for run in arm.fresh:
             value = self.by_run[run.folder].get(measure, NAN)
             if diverged(run):
-                gone.add(run.replicate)
+                gone.add(seed(run))
             elif run.score is None:
                 lacking.append("failed" if run.lost else "to come")
             elif not math.isfinite(value):
                 lacking.append("not measured")
             else:
-                values[run.replicate] = value
+                values[seed(run)] = value
         return Observed(values, frozenset(gone), tuple(lacking))
 
     def _guess(self, runs: Sequence[Run], measure: str) -> float | None:

@@ -59,6 +59,7 @@ def _section(lab: Laboratory, result: Result, made: Page) -> dict[str, Any]:
             (evidence.name, pair.settings, made.place(charts.arms(result, evidence, measure)))
             for evidence, pair in drawn
         ],
+        "diverged": any(own.diverged for evidence, _ in drawn for own in evidence.arms.values()),
         "arm_heads": tables.arm_heads(result),
         "arms": _grouped(tables.arms(lab, result)),
         "effect_heads": tables.EFFECTS,
