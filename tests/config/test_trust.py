@@ -126,8 +126,18 @@ def test_nothing_that_a_folder_names_is_run_wherever_it_stands(place, part):
             assert_refused(config, path, target, action)
 
 
-@pytest.mark.parametrize("key", ["data.root", "model._target_", "seed", "trainer.profiler.filename"])
-@pytest.mark.parametrize("text", ["${oc.env:HOME}", "${seed}", "x${normlab.folder:x,y,z}", r"\${oc.env:HOME}"])
+FETCHING = {
+    "data.root": "${oc.env:HOME}",
+    "model._target_": "${seed}",
+    "seed": "x${normlab.folder:x,y,z}",
+    "trainer.profiler.filename": r"\${oc.env:HOME}",
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    rest_slow(itertools.product(FETCHING, FETCHING.values()), lambda case: FETCHING[case[0]] == case[1]),
+)
 def test_nothing_is_fetched_into_a_folders_configuration(place, key, text):
     config = saved()
     written(put(config, tuple(key.split(".")), text) if key != "data.root" else config | {"new": text})

@@ -112,7 +112,8 @@ def test_batches_are_the_same_bit_for_bit_in_memory_and_streamed(changes, folder
 
 
 @pytest.mark.skipif(not (REAL / "cifar10-jpeg").is_dir(), reason="NORMLAB_DATA_DIR names no folder with cifar10-jpeg")
-@pytest.mark.parametrize("in_memory", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.slow  # tests/data/test_decoding.py compares single ones with Pillow by default
+@pytest.mark.parametrize("in_memory", [True, False])
 def test_real_jpegs_are_those_of_torchvisions_image_folder(in_memory, tmp_path):
     with tarfile.open(REAL / "cifar10-jpeg" / "cifar10-jpeg.tar.gz") as tar:
         few = [member for member in tar if re.fullmatch(r"test/\w+/00[012]\d.jpg", member.name)]

@@ -192,6 +192,7 @@ def test_maps_of_a_single_value_are_refused_by_the_layers_name(quick_run):
         quick_run("model=torchvision", "data.batch_size=1")
 
 
+@pytest.mark.slow
 def test_the_remedies_of_the_messages_train(quick_run):
     assert quick_run("model=torchvision", "norm=instance", "data.size=64").score is not None
     quick_run("model=torchvision", "model.name=squeezenet1_1", "norm=none", folder="squeezenet")

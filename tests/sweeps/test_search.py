@@ -214,7 +214,7 @@ class Refusing(FakeLauncher):
         return super().launch(job_overrides, initial_job_idx)
 
 
-@pytest.mark.parametrize("sampler", [RANDOM, TPE])
+@pytest.mark.parametrize("sampler", rest_slow([RANDOM, TPE], lambda case: case[0] is TPE))
 def test_a_trial_that_is_refused_before_training_makes_room_for_another(sampler, tmp_path):
     typed = ["data.batch_size=int(interval(8,16))"]
     with pytest.raises(SweepError, match="jobs failed"):
@@ -334,6 +334,7 @@ def test_an_objective_that_jobs_turn_out_not_to_measure_ends_the_search(tmp_path
     assert len(launcher.launched) == 1
 
 
+@pytest.mark.slow
 def test_tpe_searches_for_several_objectives_and_goes_on(tmp_path):
     settings = {"sampler": TPE, "n_trials": 14, "objectives": ["score", "parameters"]}
     whole = search(tmp_path / "whole", FakeLauncher(), **settings)
@@ -404,7 +405,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("typed", REFUSED)
+@pytest.mark.parametrize("typed", rest_slow(REFUSED, lambda case: case[0] in [*REFUSED][::2]))
 def test_refused_before_the_first_job(typed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as refusal:
