@@ -21,7 +21,7 @@ COUNTED = {  # for one claim, and for several
     Verdict.INCONCLUSIVE: ("is inconclusive", "are inconclusive"),
     Verdict.NONE: ("has no verdict", "have no verdict"),
 }
-ARE = {Finding.HOLDS: "there", Finding.FAILS: "smaller than the {margin} that count", Finding.UNCLEAR: "unclear"}
+ARE = {Finding.HOLDS: "there", Finding.FAILS: "smaller than the margin of {margin}", Finding.UNCLEAR: "unclear"}
 
 
 def places(result: Result) -> int:
