@@ -1,4 +1,4 @@
-"""The keys that decide the trained weights, and so whether two configurations are the same run."""
+"""The keys that decide what a training comes to, and so whether two configurations are the same run."""
 
 import hashlib
 import json
@@ -25,12 +25,13 @@ LAYER_DECAY = "optimizer.layer_decay"
 ELSEWHERE = ("data.root", "data.in_memory", "data.workers", "data.on_device")  # where files lie, and how they are read
 ONCE = ("data.changed", "replay")  # what holds for a single start, and is not kept
 START = ("init", "freeze", "thaw_at")  # they count where they are set
-# They change what is learned from the first step on. Others, such as ema, may be added to a run that goes on.
-TRAINING_CALLBACKS = ("agc", "dropout", "initial_scale", "noisy_norms")
+TRAINING_CALLBACKS = ("agc", "dropout", "initial_scale", "noisy_norms")  # they change what is learned
+# They change the statistics or the weights that are evaluated and kept.
+KEPT_CALLBACKS = ("ema", "freeze_statistics", "momentum_schedule", "precise_bn", "swa")
 
 
 def numbers(config: DictConfig) -> dict[str, Any]:
-    """The part of a configuration that decides the trained weights: plain values under dotted keys."""
+    """The part of a configuration that decides what a training comes to: plain values under dotted keys."""
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     trainer = {key: plain["trainer"].get(key) for key in TRAINER_KEYS}
@@ -42,7 +43,7 @@ def numbers(config: DictConfig) -> dict[str, Any]:
         trainer["strategy"] = plain["trainer"]["strategy"]
     if plain["trainer"]["matmul_precision"] != "highest":
         trainer["matmul_precision"] = plain["trainer"]["matmul_precision"]
-    callbacks = {name: keys for name, keys in plain["callbacks"].items() if name in TRAINING_CALLBACKS}
+    callbacks = {name: keys for name, keys in plain["callbacks"].items() if name in (*TRAINING_CALLBACKS, *KEPT_CALLBACKS)}
     flat = dict(_flat({key: plain.get(key) for key in RUN_KEYS} | {"trainer": trainer, "callbacks": callbacks}))
     flat |= {key: plain[key] for key in START if plain.get(key) is not None}
     if plain.get("test") is False:  # such a run's result is no substitute for one that was tested
