@@ -95,7 +95,7 @@ def test_the_pages_are_found():
     assert len(PAGES) == 15
     assert all(len(commands(page)) > 2 for page in PAGES if page.stem not in ("norms", "adding-parts", "own-loops"))
     assert sum(len(blocks(page, "python")) for page in PAGES) >= 4
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 165
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 172
 
 
 @pytest.mark.parametrize("page", rest_slow(PAGES, lambda case: case[0].stem not in LONG), ids=lambda page: page.stem)
