@@ -53,7 +53,7 @@ def test_a_claim_is_run_measured_and_judged_and_goes_on(command, tmp_path, capsy
     lab = tmp_path / "outputs" / "lab"
     assert "contradicted" in capsys.readouterr().out
     fair = json.loads((lab / "fair.json").read_text())
-    assert [(len(arm["trials"]), len(arm["fresh"])) for arm in fair["arms"]] == [(1, 5)] * 4
+    assert [(len(arm["trials"]), len(arm["fresh"])) for arm in fair["arms"]] == [(0, 5)] * 4
     fresh = [lab / str(run["job"]) for arm in fair["arms"] for run in arm["fresh"]]
     for run in fresh:
         tested = json.loads((run / "result.json").read_text())["metrics"]["test/acc"]

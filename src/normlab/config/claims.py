@@ -13,7 +13,7 @@ from normlab.config.engines import check_launcher
 from normlab.config.fair import LABORATORY, check_keys, is_of_fair
 from normlab.config.overrides import is_hydras, lines_of, parse
 from normlab.config.source import ConfigSource
-from normlab.config.space import Choices, Space, read_values
+from normlab.config.space import Space, read_values
 from normlab.errors import ConfigError, did_you_mean
 from normlab.folder.identity import REPLICATES, config_hash
 from normlab.folder.measures import MEASURES
@@ -110,15 +110,13 @@ class _Making:
                     f"{override.input_line}: {override.key_or_group} is set by the claim; leave it out, or write a "
                     "claim of your own"
                 )
-        settings = {key: value for key, value in lines.items() if key != RATE}
-        fixed = (*(f"{key}={value}" for key, value in settings.items()), *lines_of(self.typed))
-        rates = lines.get(RATE, self.lab.rates)
-        space: Space = {RATE: read_values(RATE, rates) if "(" in rates else Choices((rates,))}
+        fixed = (*(f"{key}={value}" for key, value in lines.items()), *lines_of(self.typed))
         composed = compose_job(fixed, self.source)
         check_launcher(self.launcher, composed.config)
-        key = config_hash(composed.config), str(space[RATE])
+        space: Space = {} if RATE in lines else {RATE: read_values(RATE, self.lab.rates)}
+        key = config_hash(composed.config), str(space)
         shown = f"{pair}: {name}"
-        return self.arms.setdefault(key, Arm(shown, settings, fixed, space, composed, self.source)).name
+        return self.arms.setdefault(key, Arm(shown, {**lines}, fixed, space, composed, self.source)).name
 
 
 def _check_claim(name: str, claim: Any, lab: DictConfig) -> None:

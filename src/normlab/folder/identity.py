@@ -43,7 +43,9 @@ def numbers(config: DictConfig) -> dict[str, Any]:
         trainer["strategy"] = plain["trainer"]["strategy"]
     if plain["trainer"]["matmul_precision"] != "highest":
         trainer["matmul_precision"] = plain["trainer"]["matmul_precision"]
-    callbacks = {name: keys for name, keys in plain["callbacks"].items() if name in (*TRAINING_CALLBACKS, *KEPT_CALLBACKS)}
+    callbacks = {
+        name: keys for name, keys in plain["callbacks"].items() if name in (*TRAINING_CALLBACKS, *KEPT_CALLBACKS)
+    }
     flat = dict(_flat({key: plain.get(key) for key in RUN_KEYS} | {"trainer": trainer, "callbacks": callbacks}))
     flat |= {key: plain[key] for key in START if plain.get(key) is not None}
     if plain.get("test") is False:  # such a run's result is no substitute for one that was tested

@@ -18,8 +18,8 @@ class ArmRuns:
     """Plans the runs of an arm, and knows which have ended.
 
     next_point: chooses the point of the next trial. Trials whose points depend on no result have their folders from
-    the start, others as they begin. refused: why the arm cannot be trained at all; where that is not known before, its
-    first trial tells.
+    the start, others as they begin. An arm with nothing to tune has fresh runs alone. refused: why the arm cannot be
+    trained at all; where that is not known before, its first run tells.
     """
 
     def __init__(self, fair: Fair, arm: Arm, folders: Folders, next_point: NextPoint, refused: str | None = None):
@@ -54,11 +54,12 @@ class ArmRuns:
         return next((run for run in self.fresh if not run.begun), None)
 
     def ended(self, run: Run, result: dict[str, Any]) -> None:
-        """Takes note of the end of a run. An arm whose first trial was refused before training has no further ones."""
+        """Takes note of the end of a run. An arm whose first run was refused before training has no further ones."""
         run.over, run.result = True, result
-        if result.get("status") == "refused" and run is self.trials[0]:
+        if result.get("status") == "refused" and run is [*self.trials, *self.fresh][0]:
             self.refused = str(result["error"])
             self.trials = [trial for trial in self.trials if trial.begun]
+            self.fresh = [each for each in self.fresh if each.begun]
         self._add_fresh()
 
     @property
@@ -104,7 +105,7 @@ class ArmRuns:
         return tuned(self.arm.space, [run.point for run in runs], [run.score for run in runs], minimized)
 
     def _may_add(self) -> bool:
-        if self.refused is not None:
+        if self.refused is not None or not self.arm.space:
             return False
         if self.fair.seconds is None:
             return len(self.trials) < self.most
@@ -132,9 +133,10 @@ class ArmRuns:
 
     def _add_fresh(self) -> None:
         """Plans the fresh runs once it is known of which setting."""
-        if self.fresh or self.best is None:
+        tuned = self.best
+        if self.fresh or self.refused is not None or (tuned is None and self.arm.space):
             return
-        point = self.trials[self.best].point
+        point = {} if tuned is None else self.trials[tuned].point
         replicates = range(1, self.fair.seeds + 1)
         jobs = [self.fair.fresh(self.arm, point, number) for number in replicates]
         self.fresh = self._planned(jobs, point, self.reserved)

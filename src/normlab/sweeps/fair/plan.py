@@ -90,4 +90,4 @@ class Plan:
         }
 
     def _fresh(self, arm: ArmRuns) -> int:
-        return 0 if arm.is_tuned and arm.best is None else self.fair.seeds
+        return len(arm.fresh) if arm.is_tuned else self.fair.seeds
