@@ -96,15 +96,6 @@ def test_an_arm_without_a_score_gets_no_fresh_runs(tmp_path, capsys):
     assert "norm=group: none of 3 trials (3 diverged) has a score" in capsys.readouterr().out
 
 
-def test_the_only_setting_of_an_arm_is_run_again_even_if_it_diverged(tmp_path, capsys):
-    """There is none to choose, and one seed says little of the others."""
-    diverged = {0: {"status": "failed", "score": None, "error": "FloatingPointError: nan"}}
-    typed = ["norm=batch,group", "optimizer.lr=tag(tune,choice(0.02))", "fair.trials=1", "fair.seeds=2"]
-    _, fair = fair_sweep(tmp_path, *typed, ends=diverged)
-    assert [(len(arm["trials"]), len(arm["fresh"])) for arm in fair["arms"]] == [(1, 2)] * 2
-    assert "norm=batch: optimizer.lr=0.02 diverged, and is run again as there is no other" in capsys.readouterr().out
-
-
 def test_an_arm_that_is_refused_costs_one_job_where_only_a_job_can_tell(tmp_path, capsys):
     refused = {3: {"status": "refused", "score": None, "error": "bn1 needs at least 8"}}
     with pytest.raises(SweepError, match="1 of 2 arms were refused, and not compared: norm=group"):

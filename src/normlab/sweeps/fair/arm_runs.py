@@ -8,7 +8,7 @@ from typing import Any
 from normlab.config.arms import Arm, Fair
 from normlab.config.space import Job
 from normlab.sweeps.fair.folders import Folders
-from normlab.sweeps.fair.run import Run, has_diverged, is_answer
+from normlab.sweeps.fair.run import Run, is_answer
 from normlab.sweeps.tuned import tuned
 
 NextPoint = Callable[[Sequence[Run]], Mapping[str, Any] | None]  # from the trials so far; None: there are no more
@@ -64,13 +64,9 @@ class ArmRuns:
 
     @property
     def most(self) -> int:
-        """How many trials it gets where time does not say it: no more than there are points."""
-        return int(min(self.fair.trials or 0, self.points))
-
-    @property
-    def points(self) -> float:
-        """How many different trials its space has."""
-        return math.prod(values.count for values in self.arm.space.values())
+        """How many trials it gets where time does not say it: no more than there are points to try."""
+        points = math.prod(values.count for values in self.arm.space.values()) if self.arm.space else 0
+        return int(min(self.fair.trials or 0, points))
 
     @property
     def counted(self) -> list[Run]:
@@ -91,16 +87,10 @@ class ArmRuns:
 
     @property
     def best(self) -> int | None:
-        """The number of the trial that is run again; None before all are over, and where none has a score.
-
-        The only point of a space is run again even where its trial diverged: nothing was to be chosen, and one seed
-        says little of the others.
-        """
+        """The number of the trial that is run again; None before all are over, and where none has a score."""
         if not self.is_tuned:
             return None
         runs = self.counted
-        if self.points == 1 and any(has_diverged(run.result) for run in runs):
-            return 0
         minimized = any(run.result.get("score_mode") == "min" for run in runs)
         return tuned(self.arm.space, [run.point for run in runs], [run.score for run in runs], minimized)
 
@@ -133,10 +123,10 @@ class ArmRuns:
 
     def _add_fresh(self) -> None:
         """Plans the fresh runs once it is known of which setting."""
-        tuned = self.best
-        if self.fresh or self.refused is not None or (tuned is None and self.arm.space):
+        best = self.best
+        if self.fresh or self.refused is not None or (best is None and self.arm.space):
             return
-        point = {} if tuned is None else self.trials[tuned].point
+        point = {} if best is None else self.trials[best].point
         replicates = range(1, self.fair.seeds + 1)
         jobs = [self.fair.fresh(self.arm, point, number) for number in replicates]
         self.fresh = self._planned(jobs, point, self.reserved)

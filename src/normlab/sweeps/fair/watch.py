@@ -88,6 +88,4 @@ def _tuned(arm: ArmRuns) -> str:
         return f"{name}: none {of} has a score, and so it gets no fresh runs"
     best = trials[arm.best]
     point = " ".join(f"{key}={value}" for key, value in best.point.items())
-    if best.score is None:
-        return f"{name}: {point} diverged, and is run again as there is no other"
     return f"{name} tuned: {point}, {best.result['score_name']} {best.score:.4g}, chosen {of}"
