@@ -92,7 +92,7 @@ def start(words: list[str], monkeypatch) -> int | str | None:
 
 
 def test_the_pages_are_found():
-    assert len(PAGES) == 15
+    assert len(PAGES) == 16
     assert all(len(commands(page)) > 2 for page in PAGES if page.stem not in ("norms", "adding-parts", "own-loops"))
     assert sum(len(blocks(page, "python")) for page in PAGES) >= 4
     assert len((ROOT / "README.md").read_text().splitlines()) <= 172
