@@ -61,24 +61,28 @@ def laboratory(settings: DictConfig, typed: Sequence[Override], source: ConfigSo
         raise ConfigError("sweep=claims: say which claims, such as -m experiment=claims/all")
     for name, claim in claims.items():
         _check_claim(str(name), claim, lab)
-    fair = settings.fair
+    trials, seeds = _sizes(settings, typed)
+    making = _Making(lab, [override for override in typed if _is_of_jobs(override)], source, settings.hydra.launcher)
+    records = tuple(making.record(str(name), claim) for name, claim in claims.items())
+    arms = tuple(making.arms.values())
+    return Laboratory(arms, trials, seeds, "trials", None, "seed", "quasi_random", None, "none", lab.form, records)
+
+
+def _sizes(settings: DictConfig, typed: Sequence[Override]) -> tuple[int, int]:
+    """How many trials and fresh runs each arm gets: those of the form, if not typed. Raises ConfigError."""
+    fair, form, keys = settings.fair, settings.lab[settings.lab.form], {override.key_or_group for override in typed}
     check_keys(fair, typed, prunes=False)
     for key in ("budget", "over", "sampler"):
-        if any(override.key_or_group == f"fair.{key}" for override in typed):
+        if f"fair.{key}" in keys:
             raise ConfigError(f"fair.{key}={fair[key]}: claims rest on equal trials and fresh seeds; leave it out")
-    form, said = lab[lab.form], {override.key_or_group for override in typed}
-    trials, seeds = (int(fair[key] if f"fair.{key}" in said else form[key]) for key in ("trials", "seeds"))
-    for name, claim in claims.items():
+    trials, seeds = (int(fair[key] if f"fair.{key}" in keys else form[key]) for key in ("trials", "seeds"))
+    for name, claim in settings.claims.items():
         if seeds < claim.least_seeds:
             raise ConfigError(
                 f"fair.seeds={seeds}: the rule of the claim {name} needs {claim.least_seeds}; set fair.seeds="
                 f"{claim.least_seeds} or more"
             )
-    own = [override for override in typed if _is_of_jobs(override)]
-    making = _Making(lab, own, source, settings.hydra.launcher)
-    records = tuple(making.record(str(name), claim) for name, claim in claims.items())
-    arms = tuple(making.arms.values())
-    return Laboratory(arms, trials, seeds, "trials", None, "seed", "quasi_random", None, "none", lab.form, records)
+    return trials, seeds
 
 
 class _Making:
@@ -91,11 +95,11 @@ class _Making:
     def record(self, name: str, claim: DictConfig) -> dict[str, Any]:
         """What claims.json says of a claim."""
         plain: Any = OmegaConf.to_container(claim, resolve=True)
-        told = {key: plain[key] for key in KEYS if key not in ("pairs", "arms", "effects")}
+        described = {key: plain[key] for key in KEYS if key not in ("pairs", "arms", "effects")}
         further = {key: plain.get(key) or [] for key in FURTHER}
         effects = [{"name": effect, "weights": weights} for effect, weights in plain["effects"].items()]
         pairs = [self._pair(pair, plain["arms"]) for pair in plain["pairs"][: self.lab[self.lab.form].pairs]]
-        return {"name": name, **told, **further, "effects": effects, "pairs": pairs}
+        return {"name": name, **described, **further, "effects": effects, "pairs": pairs}
 
     def _pair(self, pair: str, arms: Mapping[str, str]) -> dict[str, Any]:
         settings = self.lab.pairs[pair]
