@@ -114,13 +114,16 @@ class _Making:
                     f"{override.input_line}: {override.key_or_group} is set by the claim; leave it out, or write a "
                     "claim of your own"
                 )
-        fixed = (*(f"{key}={value}" for key, value in lines.items()), *lines_of(self.typed))
+        rates = lines.get(RATE, self.lab.rates)
+        is_tuned = "(" in rates  # an interval, in place of one rate
+        settings = {key: value for key, value in lines.items() if not (is_tuned and key == RATE)}
+        fixed = (*(f"{key}={value}" for key, value in settings.items()), *lines_of(self.typed))
         composed = compose_job(fixed, self.source)
         check_launcher(self.launcher, composed.config)
-        space: Space = {} if RATE in lines else {RATE: read_values(RATE, self.lab.rates)}
+        space: Space = {RATE: read_values(RATE, rates)} if is_tuned else {}
         key = config_hash(composed.config), str(space)
         shown = f"{pair}: {name}"
-        return self.arms.setdefault(key, Arm(shown, {**lines}, fixed, space, composed, self.source)).name
+        return self.arms.setdefault(key, Arm(shown, settings, fixed, space, composed, self.source)).name
 
 
 def _check_claim(name: str, claim: Any, lab: DictConfig) -> None:
