@@ -72,27 +72,32 @@ def earlier(path: Path) -> dict[int, dict[str, Any]]:
 
 
 def by_folder(
-    path: Path, begun: dict[int, dict[str, Any]], jobs: Sequence[Job], taken: Collection[int] = ()
+    path: Path,
+    begun: dict[int, dict[str, Any]],
+    jobs: Sequence[Job],
+    taken: Collection[int] = frozenset(),
+    occupied: Collection[int] | None = None,
 ) -> dict[int, Job]:
     """The jobs by the number of their folder: where a job was begun before, or the next free number.
 
-    taken: numbers that other jobs have.
+    taken: numbers that other jobs have; occupied: those whose folders are not free, where that is known.
     """
+    occupied = occupied_in(path) if occupied is None else occupied
     sharing = Counter(job.config_hash for job in jobs)
     known = _numbers_by({number: result["config_hash"] for number, result in begun.items()})
     shorter = _numbers_by({number: _shorter(path / str(number)) for number in begun if any(job.longer for job in jobs)})
     places: dict[int, Job] = {}
     new = []
     for job in jobs:
-        numbers = [number for number in known.get(job.config_hash, []) if number not in (*places, *taken)]
+        numbers = [number for number in known.get(job.config_hash, []) if number not in places and number not in taken]
         if sharing[job.config_hash] > 1:  # these jobs differ in what the hash leaves out, such as compile=
             numbers = [number for number in numbers if _values(job.chosen) <= _values(begun[number]["overrides"])]
-        numbers = numbers or [number for number in shorter.get(job.longer, []) if number not in (*places, *taken)]
+        numbers = numbers or [n for n in shorter.get(job.longer, []) if n not in places and n not in taken]
         if numbers:
             places[min(numbers, key=lambda number: (begun[number]["status"] != "finished", number))] = job
         else:
             new.append(job)
-    free = (number for number in count() if number not in (*places, *taken) and is_free(path / str(number)))
+    free = (number for number in count() if not any(number in numbers for numbers in (places, taken, occupied)))
     places |= dict(zip(free, new, strict=False))
     return dict(sorted(places.items()))
 
@@ -117,9 +122,12 @@ def _shorter(path: Path) -> str | None:
         return None
 
 
-def is_free(path: Path) -> bool:
-    """Whether a folder is missing, or was made for a job that has not begun."""
-    return not path.exists() or ({entry.name for entry in path.iterdir()} <= reuse.UNTRAINED - {"result.json"})
+def occupied_in(path: Path) -> set[int]:
+    """The numbers of the folders in a sweep's that no other job may have: those that hold more than a job's beginning."""
+    beginning = reuse.UNTRAINED - {"result.json"}
+    numbered = [entry for entry in path.iterdir() if entry.name.isdecimal()] if path.exists() else []
+    begun = [each for each in numbered if not each.is_dir() or {file.name for file in each.iterdir()} - beginning]
+    return {int(each.name) for each in begun}
 
 
 def is_finished(result: dict[str, Any], job: Job) -> bool:
