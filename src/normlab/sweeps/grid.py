@@ -123,7 +123,7 @@ def _shorter(path: Path) -> str | None:
 
 
 def occupied_in(path: Path) -> set[int]:
-    """The numbers of the folders in a sweep's that no other job may have: those that hold more than a job's beginning."""
+    """The numbers of the folders that no other job may have, as they hold more than a job's beginning."""
     beginning = reuse.UNTRAINED - {"result.json"}
     numbered = [entry for entry in path.iterdir() if entry.name.isdecimal()] if path.exists() else []
     begun = [each for each in numbered if not each.is_dir() or {file.name for file in each.iterdir()} - beginning]
