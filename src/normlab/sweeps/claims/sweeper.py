@@ -19,6 +19,9 @@ class ClaimsSweeper(FairSweeper):
     are still missing.
     """
 
+    def __init__(self) -> None:
+        super().__init__(None)
+
     @override
     def _run(self, path: Path, plan: Plan, watch: FairWatch) -> None:
         lab, measure = self.loader.fair, self.loader.measure
