@@ -74,7 +74,8 @@ def test_processes_of_which_one_was_killed_make_one_folder_with_the_weights_of_d
 
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["joined"]
     made = {path.name for path in folder.iterdir()} - {".lock"}
-    texts = {"config.yaml", "data.json", "metrics.csv", "result.json", "environment.json", "train.log"}
+    texts = {f"{name}.json" for name in ("data", "environment", "fingerprint", "result")}
+    texts |= {"config.yaml", "metrics.csv", "train.log"}
     assert made == {*texts, "checkpoints"}
     result = json.loads((folder / "result.json").read_text())
     assert (result["status"], result["world_size"], result["epochs"]) == ("finished", 2, 30)
