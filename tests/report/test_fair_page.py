@@ -178,6 +178,14 @@ def test_a_newer_file_asks_for_a_newer_normlab(tmp_path):
         write_report([sweep])
 
 
+def test_a_newer_run_asks_for_a_newer_normlab(tmp_path):
+    sweep = make_fair(tmp_path / "s", TRIALS, FRESH)
+    result = json.loads((sweep / "3" / "result.json").read_text())
+    (sweep / "3" / "result.json").write_text(json.dumps(result | {"format": 2}))
+    with pytest.raises(ConfigError, match=r"3/result\.json has format 2, this normlab knows 1: update normlab"):
+        write_report([sweep])
+
+
 def many_data(path, means, lost=()):
     """A fair sweep over data sets: {norm: means}, one fresh run each, or two."""
     trials, fresh = {}, {}

@@ -62,19 +62,43 @@ def test_no_job_changes_what_it_shares(tmp_path):
         assert torch.equal(y, before[name][1])
 
 
-def test_other_data_is_loaded_and_takes_the_place_of_the_first(loads, tmp_path):
+OTHERS = [[], ["data.split_seed=1"], ["data.folds=3"], ["data.folds=3", "data.fold=1"]]
+
+
+def test_data_sets_that_fit_are_kept_side_by_side(loads, tmp_path):
+    for other in OTHERS * 2:
+        job(tmp_path, *WINE, *other)
+    assert len(loads) == len(shared._kept) == 4
+
+
+def test_where_there_is_no_room_the_set_that_was_not_used_for_longest_goes(loads, monkeypatch, tmp_path):
     job(tmp_path, *WINE)
     (kept,) = shared._kept.values()
+    size = sum(tensor.untyped_storage().nbytes() for pair in kept["splits"].values() for tensor in pair)
     first = weakref.ref(kept["splits"]["train"][0])
     del kept
-    loads.clear()
-    for other in (["data.split_seed=1"], ["data.folds=3"], ["data.folds=3", "data.fold=1"]):
+    monkeypatch.setattr(shared, "ROOM", 2.5 * size)
+    for other in (OTHERS[1], OTHERS[0], OTHERS[2]):
         job(tmp_path, *WINE, *other)
-    assert len(loads) == 3
-    assert len(shared._kept) == 1
+    loads.clear()
+    job(tmp_path, *WINE)
+    assert not loads
+    job(tmp_path, *WINE, *OTHERS[1])
+    assert len(loads) == 1
+    for other in OTHERS[2:]:
+        job(tmp_path, *WINE, *other)
+    assert len(shared._kept) == 2
     loads.clear()
     gc.collect()
     assert first() is None
+
+
+def test_a_set_larger_than_the_room_is_kept_alone(loads, monkeypatch, tmp_path):
+    monkeypatch.setattr(shared, "ROOM", 1)
+    for other in (OTHERS[0], OTHERS[0], OTHERS[1]):
+        job(tmp_path, *WINE, *other)
+    assert len(loads) == 2
+    assert len(shared._kept) == 1
 
 
 def test_a_job_is_gone_when_the_next_has_run(tmp_path):

@@ -1,4 +1,4 @@
-"""The claims that `-m experiment=claims/<name>` puts to the test, as the arms of one fair sweep; see docs/claims.md."""
+"""The claims that `-m experiment=claims/<name>` tests, as the arms of one fair sweep; see docs/laboratory.md."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from normlab.config.arms import Arm, Fair
+from normlab.config.arms import RATE, Arm, Fair
 from normlab.config.compose import compose_job
 from normlab.config.engines import check_launcher
 from normlab.config.fair import LABORATORY, check_keys, is_of_fair
@@ -18,7 +18,6 @@ from normlab.errors import ConfigError, did_you_mean
 from normlab.folder.identity import REPLICATES, config_hash
 from normlab.folder.measures import MEASURES
 
-RATE = "optimizer.lr"
 FORMS = ("short", "long")
 KEYS = ("claim", "design", "pairs", "measure", "margin", "least_seeds", "arms", "effects", "literature")
 FURTHER = ("dissent", "anchors")  # keys that a claim may lack
@@ -132,7 +131,7 @@ def _check_claim(name: str, claim: Any, lab: DictConfig) -> None:
         raise ConfigError(f"claims.{name}: expected the keys {', '.join(KEYS)}")
     for key in KEYS:
         if not claim.get(key):
-            raise ConfigError(f"claims.{name} has no {key}; docs/claims.md says what belongs into a claim")
+            raise ConfigError(f"claims.{name} has no {key}; docs/laboratory.md says what belongs into a claim")
     for key in claim:
         if key not in (*KEYS, *FURTHER):
             raise ConfigError(f"claims.{name}.{key}: a claim has no such key{did_you_mean(str(key), KEYS + FURTHER)}")

@@ -13,49 +13,58 @@ FILE = "measured.json"
 
 @dataclass(frozen=True)
 class Measure:
-    """What a measure is called on a page, what it says, and which end of it is the better one."""
+    """A measure as a page shows it.
+
+    shares_of: the parts of the data whose shares of samples it is made of; a share of n samples is known to 1 / n only.
+    is_accuracy: whether it is the accuracy itself, on the one part that it is made of.
+    """
 
     title: str
     meaning: str
-    higher_is_better: bool
+    shares_of: tuple[str, ...] = ()
+    is_accuracy: bool = False
 
 
 # normlab.runner.measures has a file for each of them.
 MEASURES = {
-    "accuracy": Measure("test accuracy", "The share of the test samples that the best checkpoint tells rightly.", True),
+    "accuracy": Measure(
+        "test accuracy",
+        "The share of the test samples that the best checkpoint tells rightly.",
+        ("test",),
+        is_accuracy=True,
+    ),
     "early": Measure(
         "early accuracy",
         "The mean accuracy on the validation part over the first quarter of the epochs, at least one.",
-        True,
+        ("val",),
+        is_accuracy=True,
     ),
     "overfitting": Measure(
         "overfitting",
         "The accuracy of the best checkpoint on the training part, without augmentation, less that on the test part.",
-        False,
+        ("train", "test"),
     ),
     "shift": Measure(
         "loss under shift",
         "The test accuracy less its mean where the network's input x is changed to 0.3 · x, to x + 1 and to x with "
         "normal noise of standard deviation 1.",
-        False,
+        ("test",),
     ),
     "gradient_imbalance": Measure(
         "gradient imbalance",
         "How many powers of ten lie between the gradient norms of the first and the last weight, before the first step "
         "of training.",
-        False,
     ),
     "covariate_shift": Measure(
         "internal covariate shift",
         "By what part of itself a layer's gradient changes when the layers before it take their step, in the first "
         "steps of training.",
-        False,
     ),
     "mode_gap": Measure(
         "mode gap",
         "The accuracy on the training part with norm layers as in training less that with norm layers as in "
         "evaluation; 0 is best.",
-        False,
+        ("train",),
     ),
 }
 

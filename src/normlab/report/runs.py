@@ -6,17 +6,19 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from normlab.errors import ConfigError
 from normlab.folder.files import FORMAT
 from normlab.folder.identity import REPLICATES
+
+T = TypeVar("T")
 
 ENDS = ("finished", "failed", "refused", "interrupted", "pruned")
 OF_A_RUN = ("result.json", "config.yaml")
@@ -30,8 +32,8 @@ class Run:
 
     status: one of ENDS; or unfinished, where the run is running or was killed; or damaged, where its files cannot be
     read. score: a finished run's; None where it is missing or not finite. config: config.yaml as it stands; empty where
-    there is none. samples: how many each part of the data has; empty where that is not known. skipped: how many batches
-    were left out.
+    there is none. samples: how many each part of the data has; empty where that is not known. majority: the
+    share of the most frequent class in each part, as far as it is known. skipped: how many batches were left out.
     """
 
     folder: Path
@@ -46,6 +48,7 @@ class Run:
     overrides: tuple[str, ...]
     config: dict[str, Any]
     samples: dict[str, int] = field(default_factory=dict)
+    majority: dict[str, float] = field(default_factory=dict)
     skipped: int = 0
     tags: tuple[str, ...] = ()
 
@@ -105,6 +108,24 @@ def read_json(file: Path) -> Any:
         return None
 
 
+def read_record(file: Path, parse: Callable[[dict[str, Any]], T]) -> T:
+    """What `parse` makes of a JSON file that a sweep keeps.
+
+    Raises ConfigError where the file is of a newer version, and where it lacks what `parse` looks for.
+    """
+    content = read_json(file)
+    if isinstance(content, dict):
+        _check_format(file, content)
+    try:
+        return parse(content)
+    except ConfigError:
+        raise  # of a run that belongs to it
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ConfigError(
+            f"{file} is empty, cut off or of another program: the same command writes it again"
+        ) from error
+
+
 def read_yaml(file: Path) -> dict[str, Any]:
     """A YAML file; empty where it is missing, cut off or holds anything but keys."""
     try:
@@ -158,10 +179,7 @@ def read_run(path: Path) -> Run | None:
     """The run in a folder; None where it is not a fit. Raises ConfigError for a run of a newer version."""
     content, config = read_json(path / "result.json"), read_config(path / "config.yaml")
     result = content if isinstance(content, dict) else {}
-    if (version := _number(result.get("format"))) is not None and version > FORMAT:
-        raise ConfigError(
-            f"{path / 'result.json'} has format {result['format']}, this normlab knows {FORMAT}: update normlab"
-        )
+    _check_format(path / "result.json", result)
     action = result.get("action", config.get("action", "fit" if (path / "result.json").is_file() else None))
     if action != "fit":
         return None
@@ -176,16 +194,23 @@ def read_run(path: Path) -> Run | None:
         score=_number(result.get("score")) if status == "finished" else None,
         score_name=name if isinstance(name, str) else None,
         score_mode=_mode(result.get("score_mode", config.get("score_mode")), name),
-        metrics={k: v for k in metrics if (v := _number(metrics[k])) is not None} if isinstance(metrics, dict) else {},
+        metrics=_numbers(metrics),
         seconds=_number(result.get("seconds")),
         parameters=None if parameters is None else int(parameters),
         error=None if error is None else str(error),
         overrides=overrides,
         config=config,
-        samples=_counts(result.get("samples")),
+        samples={part: int(count) for part, count in _numbers(result.get("samples")).items()},
+        majority=_numbers(result.get("majority")),
         skipped=int(_number(result.get("skipped")) or 0),
         tags=_lines(result.get("tags")),
     )
+
+
+def _check_format(file: Path, content: dict[str, Any]) -> None:
+    """Raises ConfigError where a newer version wrote the file."""
+    if (version := _number(content.get("format"))) is not None and version > FORMAT:
+        raise ConfigError(f"{file} has format {content['format']}, this normlab knows {FORMAT}: update normlab")
 
 
 def _lines(content: Any) -> tuple[str, ...]:
@@ -194,9 +219,10 @@ def _lines(content: Any) -> tuple[str, ...]:
     return tuple(content) if are_lines else ()
 
 
-def _counts(content: Any) -> dict[str, int]:
+def _numbers(content: Any) -> dict[str, float]:
+    """The finite numbers by their names; empty where the content has no names."""
     known = content if isinstance(content, dict) else {}
-    return {str(part): int(number) for part, value in known.items() if (number := _number(value)) is not None}
+    return {str(name): number for name, value in known.items() if (number := _number(value)) is not None}
 
 
 def _damaged(path: Path, files: dict[str, Any]) -> str | None:

@@ -10,7 +10,7 @@ from normlab.report.charts import ACCENT, GRID, INK, MUTED, ends, inline, named,
 from normlab.report.claims import words
 from normlab.report.claims.findings import Laboratory, Result, reached
 from normlab.report.claims.verdict import Effect, Evidence, Finding, Verdict, filled
-from normlab.report.wording import interval, number
+from normlab.report.wording import number
 
 GOOD, BAD, MIXED, PAPER = (f"var(--{name})" for name in ("good", "bad", "mixed", "paper"))
 COLOURS = {
@@ -38,21 +38,10 @@ def overview(lab: Laboratory) -> Chart:
             margin, (mean, low, high) = result.claim.margin, ends(first.estimate)
             row = next(place), evidence.name, mean / margin, low / margin, high / margin, first.finding or ""
             rows.append((*row, _figures(result, evidence, first)))
-            cells.append([result.claim.claim, evidence.name, *_cells(result, first), result.verdict.value])
+            cells.append([result.claim.claim, evidence.name, *words.cells(result, first), result.verdict.value])
     drawing = _forest(heads, rows, next(place))
     verdicts = "; ".join(f"{result.claim.claim} {result.verdict.value}" for result in lab.results)
     return Chart("claims", drawing, f"Verdicts: {verdicts}.", HEADS, cells, text=2)
-
-
-def _cells(result: Result, effect: Effect) -> list[str]:
-    digits = words.places(result)
-    mean = effect.estimate.mean
-    return [
-        number(mean, digits),
-        interval(effect.estimate, digits),
-        number(mean / result.claim.margin, 1),
-        words.named(effect),
-    ]
 
 
 def _figures(result: Result, evidence: Evidence, effect: Effect) -> str:
@@ -61,7 +50,7 @@ def _figures(result: Result, evidence: Evidence, effect: Effect) -> str:
         return "was not run"
     if effect.finding is None:
         return "not at its end"
-    mean, reach, *_ = _cells(result, effect)
+    mean, reach, *_ = words.cells(result, effect)
     return f"{mean}  ({reach})" if effect.estimate.count else words.named(effect)
 
 

@@ -1,28 +1,20 @@
 """What was measured of fresh runs, as a claim's verdict takes it."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 
-from normlab.folder.measures import read_measured
+from normlab.folder.measures import MEASURES, Measure, read_measured
 from normlab.report.blocks import overlap, unit_of
 from normlab.report.charts import seed
 from normlab.report.claims.record import Claim, Pair
 from normlab.report.claims.verdict import Evidence, Observed
 from normlab.report.fair.standing import LUCK
 from normlab.report.fair.sweep import Arm, FairSweep
-from normlab.report.runs import Run, read_json
+from normlab.report.runs import Run
 from normlab.report.statistics import NAN
 from normlab.sweeps.fair.run import DIVERGED
 
-# The parts of the data whose shares of samples a measure is made of; a share of n samples is known to 1 / n only.
-PARTS = {
-    "accuracy": ("test",),
-    "early": ("val",),
-    "overfitting": ("train", "test"),
-    "shift": ("test",),
-    "mode_gap": ("train",),
-}
-GUESSED = {"accuracy": "test", "early": "val"}  # measures that are the accuracy itself, on this part
+UNKNOWN = Measure("", "")  # a measure of another version
 
 
 class Measures:
@@ -32,10 +24,10 @@ class Measures:
         self.sweep = sweep
         self.arms = {arm.name: arm for arm in sweep.arms}
         self.by_run = {run.folder: read_measured(run.folder) for arm in sweep.arms for run in arm.fresh}
-        self.majorities = {run.folder: _majority(run) for arm in sweep.arms for run in arm.fresh}
 
     def evidence(self, claim: Claim, pair: Pair) -> Evidence:
         """A claim on one of its pairs."""
+        measure = MEASURES.get(claim.measure, UNKNOWN)
         arms = {own: self.arms.get(name) for own, name in pair.arms.items()}
         known = [arm for arm in arms.values() if arm is not None]
         runs = [run for arm in known for run in arm.fresh]
@@ -44,8 +36,8 @@ class Measures:
             name=pair.name,
             arms={own: self._observed(arm, claim.measure, seeds) for own, arm in arms.items()},
             missing=pair.missing,
-            guess=self._guess(runs, claim.measure),
-            floor=_floor(runs, claim.measure),
+            guess=_guess(runs, measure),
+            floor=_floor(runs, measure),
             overlap=_overlap(runs, known),
         )
 
@@ -68,19 +60,13 @@ class Measures:
                 values[seed(run)] = value
         return Observed(values, frozenset(gone), tuple(lacking))
 
-    def _guess(self, runs: Sequence[Run], measure: str) -> float | None:
-        """What always saying the most frequent class scores; None where no run says it."""
-        part = GUESSED.get(measure)
-        known = (self.majorities[run.folder] for run in runs)
-        return None if part is None else next((shares[part] for shares in known if part in shares), None)
 
-
-def _majority(run: Run) -> Mapping[str, float]:
-    """The share of the most frequent class in each part of the data, as far as the run says it."""
-    result = read_json(run.folder / "result.json")
-    shares = result.get("majority") if isinstance(result, dict) else None
-    known = shares if isinstance(shares, dict) else {}
-    return {part: float(share) for part, share in known.items() if isinstance(share, int | float)}
+def _guess(runs: Sequence[Run], measure: Measure) -> float | None:
+    """What always saying the most frequent class scores; None where no run says it."""
+    if not measure.is_accuracy:
+        return None
+    (part,) = measure.shares_of
+    return next((run.majority[part] for run in runs if part in run.majority), None)
 
 
 def diverged(run: Run) -> bool:
@@ -94,11 +80,10 @@ def untrainable(arm: Arm, seeds: int) -> bool:
     return len(arm.trials) >= seeds and len(ended) == len(arm.trials) and all(map(diverged, ended))
 
 
-def _floor(runs: Sequence[Run], measure: str) -> float:
+def _floor(runs: Sequence[Run], measure: Measure) -> float:
     """The least variance of a value: shares of n samples are evenly spread within 1 / n."""
-    parts = PARTS.get(measure, ())
-    samples = next((run.samples for run in runs if {*parts} <= run.samples.keys()), {})
-    return sum(1 / samples[part] ** 2 / 12 for part in parts if samples.get(part))
+    samples = next((run.samples for run in runs if {*measure.shares_of} <= run.samples.keys()), {})
+    return sum(1 / samples[part] ** 2 / 12 for part in measure.shares_of if samples.get(part))
 
 
 def _overlap(runs: Sequence[Run], arms: Sequence[Arm]) -> float:

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from normlab.errors import ConfigError
-from normlab.folder.files import FORMAT
-from normlab.report.runs import read_json
+from normlab.report.runs import read_record
 
 FILE = "claims.json"
 
@@ -60,20 +58,14 @@ def has_claims(folder: Path) -> bool:
 
 def read_claims(folder: Path) -> tuple[str, list[Claim]]:
     """The form, short or long, and the claims. Raises ConfigError where the file is damaged, or of a newer version."""
-    file = folder / FILE
-    content = read_json(file)
-    version = content.get("format") if isinstance(content, dict) else None
-    if isinstance(version, int) and version > FORMAT:
-        raise ConfigError(f"{file} has format {version}, this normlab knows {FORMAT}: update normlab")
-    try:
-        claims = [_claim(each) for each in content["claims"]]
-        if version is None or not claims:
-            raise ValueError("no claims")
-        return str(content["form"]), claims
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(
-            f"{file} is empty, cut off or of another program: the same command writes it again"
-        ) from error
+    return read_record(folder / FILE, _laboratory)
+
+
+def _laboratory(content: dict[str, Any]) -> tuple[str, list[Claim]]:
+    claims = [_claim(each) for each in content["claims"]]
+    if "format" not in content or not claims:
+        raise ValueError("no claims")
+    return str(content["form"]), claims
 
 
 def _claim(content: dict[str, Any]) -> Claim:

@@ -10,7 +10,7 @@ from normlab.report.claims.findings import Laboratory, Result, reached
 from normlab.report.claims.verdict import Evidence, Observed
 from normlab.report.fair.sweep import Arm
 from normlab.report.tables import cell
-from normlab.report.wording import NOTHING, interval, number, score
+from normlab.report.wording import NOTHING, interval, score
 
 EFFECTS = ("effect", "pair", "mean", "95 % interval", "in margins", "finding")
 
@@ -43,14 +43,11 @@ def _figures(result: Result) -> Iterator[dict[str, Any]]:
 
 def effects(result: Result) -> list[list[str]]:
     """A row for each effect in each pair; the first effect decides."""
-    digits, rows = words.places(result), []
-    for place, (name, _) in enumerate(result.claim.effects):
-        for evidence, own in zip(result.pairs, result.judged.effects, strict=True):
-            effect = own[place]
-            in_margins = number(effect.estimate.mean / result.claim.margin, 1)
-            mean, reach = number(effect.estimate.mean, digits), interval(effect.estimate, digits)
-            rows.append([name, evidence.name, mean, reach, in_margins, words.named(effect)])
-    return rows
+    return [
+        [name, evidence.name, *words.cells(result, own[place])]
+        for place, (name, _) in enumerate(result.claim.effects)
+        for evidence, own in zip(result.pairs, result.judged.effects, strict=True)
+    ]
 
 
 def arm_heads(result: Result) -> list[str]:

@@ -91,6 +91,13 @@ def named(effect: Effect) -> str:
     return ("opposite" if effect.estimate.high < 0 else effect.finding.value) + diverged
 
 
+def cells(result: Result, effect: Effect) -> list[str]:
+    """An effect in a row of a table: its mean, interval, mean in margins and finding."""
+    digits, mean = places(result), effect.estimate.mean
+    in_margins = number(mean / result.claim.margin, 1)
+    return [number(mean, digits), interval(effect.estimate, digits), in_margins, named(effect)]
+
+
 def rule(result: Result) -> list[str]:
     """The rule in plain words."""
     least, seeds = margin(result), result.claim.least_seeds

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from normlab.errors import ConfigError
-from normlab.folder.files import FORMAT
-from normlab.report.runs import Run, read_json, read_run
+from normlab.report.runs import Run, read_record, read_run
 
 if TYPE_CHECKING:
     from normlab.report.settings import Settings
@@ -98,17 +97,7 @@ def is_fair(folders: Sequence[Path]) -> bool:
 
 def read_sweep(folder: Path) -> FairSweep:
     """The sweep in a folder. Raises ConfigError where fair.json is damaged, or of a newer version."""
-    file = folder / FILE
-    content = read_json(file)
-    version = content.get("format") if isinstance(content, dict) else None
-    if isinstance(version, int) and version > FORMAT:
-        raise ConfigError(f"{file} has format {version}, this normlab knows {FORMAT}: update normlab")
-    try:
-        return _sweep(folder, content)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise ConfigError(
-            f"{file} is empty, cut off or of another program: the same command writes it again"
-        ) from error
+    return read_record(folder / FILE, lambda content: _sweep(folder, content))
 
 
 def _sweep(folder: Path, content: dict[str, Any]) -> FairSweep:

@@ -1,4 +1,4 @@
-"""claims.json in a sweep's folder: which claims its runs are for, with the arms of each; see docs/claims.md."""
+"""claims.json in a sweep's folder: which claims its runs are for, with the arms of each; see docs/laboratory.md."""
 
 import json
 from collections.abc import Mapping
