@@ -30,19 +30,21 @@ OF_PROCESS = ("PYTEST_", "PL_", "PYTORCH_", "TORCH", "_TORCH", "HYDRA_", "CUBLAS
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hides the GPUs from all tests but those of `pytest -m gpu`, and lets Ctrl-C be heard.
+    """Hides the GPUs from all tests but those of `pytest -m gpu`, and lets Ctrl-C and a closed terminal be heard.
 
     `trainer.accelerator=auto` would take one wherever it is there, and what the suite promises bit for bit holds on the
     CPU. Worker processes and processes that tests start inherit the variable. It must be set before CUDA is first asked
     for a device, which importing torch does not do.
 
-    A shell starts what runs in its background with Ctrl-C ignored, and processes inherit that: tests of Ctrl-C would
-    wait for ever.
+    A shell starts what runs in its background with Ctrl-C ignored, nohup what it runs with SIGHUP ignored, and
+    processes inherit that: tests of Ctrl-C would wait for ever, and those of a closed terminal fail.
     """
     if config.option.markexpr.strip() != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(tryfirst=True)  # before a test's fixtures are made
