@@ -17,7 +17,7 @@ from normlab.runner.build import build
 
 WINE = ["model=net", "data=wine", "logger=none", "trainer=cpu", "trainer.max_epochs=4", "data.batch_size=20"]
 AVERAGES = {
-    "ema": ["callbacks=ema", "callbacks.ema.decay=0.9", "callbacks.ema.in_order=true"],
+    "ema": ["callbacks=ema", "callbacks.ema.decay=0.6", "callbacks.ema.in_order=true"],
     "swa": ["callbacks=swa", "callbacks.swa.start=0.5", "callbacks.swa.in_order=true", "scheduler=none"],
 }
 
@@ -37,8 +37,9 @@ def by_hand(kind: str, notes: Notes) -> list[torch.Tensor]:
     if kind == "swa":
         return [torch.stack(values).mean(0) for values in zip(*notes.epochs[2:], strict=True)]
     average = notes.steps[0]
-    for step in notes.steps[1:]:
-        average = [0.9 * old + 0.1 * new for old, new in zip(average, step, strict=True)]
+    for n, step in enumerate(notes.steps[1:], start=1):
+        decay = min(0.6, (1 + n) / (10 + n))  # reached after 13 of 24 steps
+        average = [decay * old + (1 - decay) * new for old, new in zip(average, step, strict=True)]
     return average
 
 
@@ -51,6 +52,12 @@ def test_checkpoints_hold_the_average_and_its_own_statistics(tmp_path, kind):
     for parameter, wanted in zip(parts.task.parameters(), by_hand(kind, notes), strict=True):
         torch.testing.assert_close(parameter.double(), wanted, rtol=1e-4, atol=1e-6)
     assert_precise(tmp_path / "run", overrides)
+
+
+def test_the_average_of_a_short_training_is_a_trained_network(tmp_path):
+    """Of 24 steps an average over the last thousand would be the initial weights."""
+    result = run(compose([*WINE, "callbacks=ema", "trainer.max_epochs=6"]), folder=tmp_path / "run")
+    assert result.metrics["test/acc"] > 0.9
 
 
 @pytest.mark.parametrize("kind", rest_slow(AVERAGES, lambda case: case[0] == "ema"))
