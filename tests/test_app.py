@@ -25,6 +25,14 @@ def test_a_refusal_is_one_message_and_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_configuration_is_shown_of_one_job(tmp_path):
+    done = train("-m", "norm=batch,group", "--cfg", "job", cwd=tmp_path, check=2)
+    assert done.stderr == (
+        "refused: -m with --cfg or --info: these show one job; leave out -m, and give each key one value\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_refusal_after_building_is_one_message_and_is_recorded(tmp_path):
     done = train("data=wine", "name=a", cwd=tmp_path, check=2)
     assert done.stderr.startswith("refused: normlab.models.mynet.MyNet takes images")

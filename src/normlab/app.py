@@ -70,7 +70,7 @@ def _find_modules() -> None:
 
 
 def _show(arguments: Namespace) -> None:
-    """Shows our help, or lets Hydra show its own or a configuration, which starts no job.
+    """Shows our help, or lets Hydra show its own or a configuration, which starts no job. Raises ConfigError.
 
     The shell asks what completes a line by a variable, and what `--config-dir` in that line names is completed too.
     """
@@ -78,6 +78,8 @@ def _show(arguments: Namespace) -> None:
         source = OURS if arguments.config_dir is None else OURS.also([arguments.config_dir], "--config-dir")
         print(help_text(source, arguments.overrides))
         return
+    if arguments.multirun and (arguments.cfg or arguments.info):
+        raise ConfigError("-m with --cfg or --info: these show one job; leave out -m, and give each key one value")
     if arguments.shell_completion:
         line = get_args_parser().parse_known_args(os.environ.get("COMP_LINE", "").split())[0]
         sys.argv += [] if line.config_dir is None else ["--config-dir", line.config_dir]
