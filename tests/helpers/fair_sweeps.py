@@ -54,11 +54,13 @@ class FakeLauncher:
     def __init__(self, path, stops=None, ends=None, workers=1, seed=0):
         self.path, self.stops, self.ends, self.launched = path, stops, ends or {}, {}
         self.workers, self.random, self.running = workers, Random(seed), {}
+        self.most = 0  # jobs that have run at a time
 
     def serve(self, next_job, ended, most):
         while True:
             while len(self.running) < self.workers and (job := next_job()) is not None:
                 self.running[job.number] = self._begin(job.number, job.overrides[:-1])  # the last one says the folder
+            self.most = max(self.most, len(self.running))
             if not self.running:
                 return
             if len(self.launched) == self.stops:

@@ -32,6 +32,14 @@ def test_tpe_begins_with_the_shared_points_and_then_follows_the_scores_of_its_ar
     assert fair_sweep(tmp_path / "parts", *TPE)[1] == fair
 
 
+def test_tpe_follows_the_scores_where_every_job_could_run_at_once(tmp_path):
+    launcher, fair = fair_sweep(tmp_path, *TPE, workers=100)
+    batch, none = map(rates, fair["arms"])
+    assert median(batch[5:]) > 3 * median(none[5:])
+    assert launcher.most == 10  # five of each arm
+    assert len(launcher.launched) == 24
+
+
 def test_a_trial_is_pruned_by_those_of_its_own_arm(tmp_path):
     """A second trial below the first one's score is to end; the other arm's trials have scores that would keep it."""
     typed = ["norm=batch,group", "fair.trials=2", "hydra/sweeper/pruner=median"]

@@ -11,7 +11,7 @@ from normlab.sweeps.fair.folders import Folders
 from normlab.sweeps.fair.run import Run, is_answer
 from normlab.sweeps.tuned import tuned
 
-NextPoint = Callable[[Sequence[Run]], Mapping[str, Any] | None]  # from the trials so far; None: there are no more
+NextPoint = Callable[[Sequence[Run]], Mapping[str, Any] | None]  # from the trials so far; None: none for now
 
 
 class ArmRuns:

@@ -11,6 +11,7 @@ from normlab.sweeps.fair.run import Run
 from normlab.sweeps.study import distribution
 
 FIRST = 5  # trials of each arm at the quasi-random points, which all arms share; scores choose the others
+AT_A_TIME = 3  # trials of an arm that follow scores: a cluster takes every job that there is, and none would see any
 
 
 def tpe(arm: Arm, earlier: Sequence[Mapping[str, Any]]) -> NextPoint:
@@ -18,7 +19,7 @@ def tpe(arm: Arm, earlier: Sequence[Mapping[str, Any]]) -> NextPoint:
 
     earlier: the points of the trials that were begun in an earlier start, which stay. Each choice has a seed of its own
     and depends on the trials that have ended by then: with one worker a sweep that was stopped goes on as if it had not
-    been.
+    been. It waits for the first trials, and while AT_A_TIME others run.
     """
     first = [*islice(points(arm.space), FIRST)]
 
@@ -26,7 +27,11 @@ def tpe(arm: Arm, earlier: Sequence[Mapping[str, Any]]) -> NextPoint:
         number = len(trials)
         if number < len(earlier):
             return earlier[number]
-        return first[number] if number < len(first) else _chosen(arm, trials)
+        if number < len(first):
+            return first[number]
+        are_over = [run.over for run in trials]
+        waits = not all(are_over[: len(first)]) or are_over.count(False) >= AT_A_TIME
+        return None if waits else _chosen(arm, trials)
 
     return next_point
 
