@@ -15,7 +15,8 @@ import yaml
 
 from normlab.config.options import CONF
 from normlab.config.space import Numbers, Space
-from normlab.report.compare import Configuration, rank
+from normlab.report.compare import rank
+from normlab.report.comparison import Configuration
 from normlab.report.fair.letters import told_apart
 from normlab.report.fair.standing import LUCK
 from normlab.report.runs import Run

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from normlab.report.compare import Configuration, rank
+from normlab.report.compare import rank
+from normlab.report.comparison import Configuration
 from normlab.report.fair.letters import groups, letters, told_apart
 from normlab.report.fair.ranks import critical_difference, ranks
 from normlab.report.fair.tuning import at_end, expected_best, leaders, width

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from normlab.report.compare import Comparison
+    from normlab.report.comparison import Comparison
 
 __all__ = ["Report", "write_report"]
 

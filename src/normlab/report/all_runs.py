@@ -9,7 +9,7 @@ from urllib.parse import quote
 from normlab.folder.files import HEADER
 from normlab.report import wording
 from normlab.report.charts import seed
-from normlab.report.compare import counts
+from normlab.report.comparison import counts
 from normlab.report.grid import Cell, Grid, Head, config_columns
 from normlab.report.runs import Run
 from normlab.report.settings import Settings, as_text, shortened, telling_digits

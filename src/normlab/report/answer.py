@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from normlab.report.blocks import SEEDS
-from normlab.report.compare import Comparison, Configuration, counts, with_settings
+from normlab.report.comparison import Comparison, Configuration, counts, with_settings
 from normlab.report.failed import failures
 from normlab.report.settings import spelled
 from normlab.report.statistics import sampling_error

@@ -1,7 +1,7 @@
 """The table of configurations, the best first."""
 
 from normlab.report import wording
-from normlab.report.compare import Comparison, Configuration
+from normlab.report.comparison import Comparison, Configuration
 from normlab.report.differences import Difference
 from normlab.report.grid import Grid, Head
 from normlab.report.settings import shortened

@@ -10,7 +10,7 @@ import altair as alt
 from normlab.report import wording
 from normlab.report.chart import Chart, Spec
 from normlab.report.charts import ACCENT, GREY, INK, inline, seed, spec
-from normlab.report.compare import Comparison, Configuration
+from normlab.report.comparison import Comparison, Configuration
 from normlab.report.runs import Run, read_curve
 
 PANELS = 9  # configurations that have a panel

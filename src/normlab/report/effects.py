@@ -23,7 +23,7 @@ from normlab.report.charts import (
     spec,
     wrapped,
 )
-from normlab.report.compare import Comparison
+from normlab.report.comparison import Comparison
 from normlab.report.curves import thin
 from normlab.report.scores import RINGS
 from normlab.report.settings import shortened

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from normlab.folder.identity import REPLICATES
-from normlab.report.compare import Comparison
+from normlab.report.comparison import Comparison
 from normlab.report.runs import Run, in_order, read_json, read_yaml
 from normlab.report.settings import common, shortened, spelled
 

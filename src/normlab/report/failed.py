@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from normlab.folder.place import shown
-from normlab.report.compare import counts
+from normlab.report.comparison import counts
 from normlab.report.runs import Run
 from normlab.report.settings import Settings, spelled
 from normlab.report.wording import reason

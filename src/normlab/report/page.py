@@ -7,7 +7,7 @@ from typing import Any
 from normlab.report import wording
 from normlab.report.all_runs import runs_grid
 from normlab.report.answer import caveats, lead
-from normlab.report.compare import Comparison, with_settings
+from normlab.report.comparison import Comparison, with_settings
 from normlab.report.configurations import configurations_grid
 from normlab.report.curves import curves
 from normlab.report.effects import effects

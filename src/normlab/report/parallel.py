@@ -8,7 +8,7 @@ import altair as alt
 from normlab.report import sought, wording
 from normlab.report.chart import Chart
 from normlab.report.charts import ACCENT, GREY, INK, MUTED, inline, is_log, spec, wrapped
-from normlab.report.compare import Comparison, Configuration
+from normlab.report.comparison import Comparison, Configuration
 from normlab.report.curves import thin
 from normlab.report.settings import shortened
 

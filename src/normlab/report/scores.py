@@ -9,7 +9,7 @@ from normlab.report import wording
 from normlab.report.chart import Chart
 from normlab.report.charts import ACCENT, INK, MUTED, ends, inline, named, rings, rows_height, seed, shown_mean, spec
 from normlab.report.charts import wrapped as wrap
-from normlab.report.compare import Comparison, Configuration
+from normlab.report.comparison import Comparison, Configuration
 from normlab.report.curves import thin
 from normlab.report.runs import Run
 

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from normlab.report.answer import answer
-from normlab.report.compare import Comparison, Configuration, with_settings
+from normlab.report.comparison import Comparison, Configuration, with_settings
 from normlab.report.failed import Failure, failures
 from normlab.report.settings import spelled
 from normlab.report.wording import (

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 
 from normlab.folder.identity import REPLICATES
-from normlab.report.compare import Comparison, Configuration
+from normlab.report.comparison import Comparison, Configuration
 from normlab.report.differences import Difference
 from normlab.report.runs import Run
 from normlab.report.statistics import Estimate

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from normlab.report.compare import Comparison
+    from normlab.report.comparison import Comparison
 
 
 def write(folder: Path, out: Path) -> "tuple[str, list[Comparison]]":

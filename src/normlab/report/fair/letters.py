@@ -5,7 +5,8 @@ from string import ascii_lowercase
 
 import numpy as np
 
-from normlab.report.compare import Comparison, Configuration, lags
+from normlab.report.compare import lags
+from normlab.report.comparison import Comparison, Configuration
 
 
 def told_apart(comparison: Comparison) -> tuple[list[Configuration], np.ndarray]:

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from normlab.report.compare import Comparison, compare
+from normlab.report.compare import compare
+from normlab.report.comparison import Comparison
 from normlab.report.fair.sweep import FairSweep
 from normlab.report.runs import find_runs
 

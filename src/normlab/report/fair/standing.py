@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from normlab.report.compare import Comparison, Configuration, rank
+from normlab.report.compare import rank
+from normlab.report.comparison import Comparison, Configuration
 from normlab.report.fair.letters import groups, letters, told_apart
 from normlab.report.fair.ranks import Ranks, ranks
 from normlab.report.fair.sweep import Arm, FairSweep

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from normlab.report.compare import EQUAL
+from normlab.report.comparison import EQUAL
 
 CLOSE = 0.01  # a score within this share of the best one counts as good
 
