@@ -120,8 +120,13 @@ LOOP += ["nonfinite=skip"]
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning")  # the loop's first batch is bad
 @pytest.mark.parametrize(
     ("overrides", "accumulate"),
-    [([], 1), (["steps_per_execution=4"], 1), (["trainer.accumulate_grad_batches=2"], 2)],
-    ids=["one step", "many steps", "accumulated"],
+    [
+        ([], 1),
+        (["steps_per_execution=4"], 1),
+        pytest.param(["steps_per_execution=4", "compile=true"], 1, marks=pytest.mark.slow),
+        (["trainer.accumulate_grad_batches=2"], 2),
+    ],
+    ids=["one step", "many steps", "one graph", "accumulated"],
 )
 def test_skip_ends_on_the_weights_of_a_loop_without_the_batch(tmp_path, overrides, accumulate):
     expected = by_hand(tmp_path / "loop", [*SETTINGS, *LOOP], Table(a_nan), accumulate)

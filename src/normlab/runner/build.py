@@ -33,7 +33,7 @@ from normlab.runner.network import make_network
 from normlab.runner.patient import facts
 from normlab.runner.starting import freeze_part
 from normlab.runner.task import make_task
-from normlab.runner.trainer import make_trainer
+from normlab.runner.trainer import make_trainer, steps_per_call
 from normlab.runner.units import check_shardable
 from normlab.tasks.base import Task
 from normlab.tasks.classify import Classify
@@ -122,6 +122,8 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
         _compile(network)
 
     task = make_task(config, network, data, thawing)
+    if config.compile and steps_per_call(config) > 1 and processes == 1:
+        task.compile_steps()
     score = config.score or task.score
     task.check_score(score)
     every = None if config.save_every is None else parse_interval(config.save_every)

@@ -1,8 +1,9 @@
 """The base of every task: how it steps through batches, with which optimizer and schedule."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch.optim import Optimizer
 
 from normlab.distributed.shards import is_cut
 from normlab.norms.domain import set_domain
-from normlab.tasks.execution import execute, total_steps
+from normlab.tasks.execution import Step, backward, execute, total_steps
 from normlab.tasks.freezing import FrozenPart
 from normlab.tasks.guard import Guard, Policy
 from normlab.tasks.losses import Loss, try_loss
@@ -20,6 +21,9 @@ from normlab.tasks.metrics import Entry
 from normlab.tasks.nonfinite import check_loss, explain
 from normlab.tasks.optimizers import parameter_groups, rate, try_optimizer
 from normlab.tasks.schedulers import Schedule, try_schedule
+
+if TYPE_CHECKING:  # imports torch's compiler
+    from normlab.tasks.one_graph import OneGraph
 
 
 class Task(Measured):
@@ -58,6 +62,7 @@ class Task(Measured):
             self.schedule.monitor = self.score
         self.validated = False  # whether this epoch had a validation
         self.automatic_optimization = steps_per_execution == 1
+        self.graph: OneGraph | None = None  # a step with its backward pass, compiled
         self.criterion = criterion
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -83,14 +88,15 @@ class Task(Measured):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         if self.automatic_optimization:
-            loss = self._train(batch)
+            loss = self._train(batch, self._step)
             if self.trainer.world_size == 1:
                 return loss
             if loss is None:  # it is None in all processes; Lightning wants a loss, and the step is left out
                 return torch.stack([p.sum() for p in self.network.parameters() if p.requires_grad]).sum() * 0
             return loss * self.trainer.train_dataloader.weight(batch_idx)  # pyright: ignore
         scheduler = self.lr_schedulers() if self.schedule.interval == "step" else None
-        execute(self, batch, self._train, self.guard, scheduler)
+        with nullcontext() if self.graph is None else self.graph.traced():
+            execute(self, batch, self._learn, self.guard, scheduler)
         return None
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
@@ -103,7 +109,8 @@ class Task(Measured):
         """The answers to a batch (x, …), or to x alone; its target; and why an answer is not finite, if one is not."""
         x, *rest = batch if isinstance(batch, list | tuple) else (batch,)
         target = rest[0] if rest else None
-        output = self._output(x, rest[1:])
+        self._enter(rest[1:])
+        output = self._output(x)
         wrong = None if torch.isfinite(output).all() else explain(self.network, x, x)
         return self.answer(output), target, wrong
 
@@ -224,10 +231,26 @@ class Task(Measured):
         self.majority, self.tables = checkpoint["measured"]["majority"], checkpoint["measured"]["tables"]
         checkpoint["lr_schedulers"] = [self.schedule.progress(state) for state in checkpoint["lr_schedulers"]]
 
-    def _train(self, batch: Sequence[Tensor]) -> Tensor | None:
+    def compile_steps(self) -> None:
+        """Lets `steps_per_execution` make a batch's passes forward and backward by one compiled graph."""
+        from normlab.tasks.one_graph import OneGraph  # with torch's compiler, which takes a second
+
+        self.graph = OneGraph(self._step)
+
+    def _learn(self, batch: Sequence[Tensor]) -> bool:
+        """Gives the parameters the gradients of a training batch; false for a batch to leave out."""
+        if self.graph is not None:
+            return self._train(batch, self.graph) is not None
+        loss = self._train(batch, self._step)
+        if loss is not None:
+            backward(loss)
+        return loss is not None
+
+    def _train(self, batch: Sequence[Tensor], step: Step) -> Tensor | None:
         """The loss of a training batch; None for a batch to leave out."""
         self.guard.remember()
-        output, loss = self._step(batch)
+        self._enter(batch[2:])
+        output, loss = step(batch[0], batch[1])
         keep = partial(self.train_meter.update, loss.detach(), output.detach(), self.label(batch[1]))
         passes = self.guard.passes(loss, batch[0], batch[1], keep)
         self.trainer.should_stop |= not passes and self.guard.policy == "stop"
@@ -236,7 +259,8 @@ class Task(Measured):
     def _evaluate(self, stage: str, batch: Sequence[Tensor], meter: Meter) -> None:
         x, target = batch[0], batch[1]
         if len(target):
-            output, loss = self._step(batch)
+            self._enter(batch[2:])
+            output, loss = self._step(x, target)
             meter.update(loss, output, self.label(target))
         elif is_cut(self.network):  # all processes must call it; a short last batch may give this one no sample
             x, loss = x.new_zeros(2, *x.shape[1:]), x.new_zeros(())
@@ -245,14 +269,16 @@ class Task(Measured):
             return
         check_loss(self.looks, loss, self.network, x, target, stage, self.place())
 
-    def _step(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def _step(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The network's output and its loss."""
-        x, target, *domain = batch
-        output = self._output(x, domain)
+        output = self._output(x)
         return output, self.loss(output, target)
 
-    def _output(self, x: Tensor, domain: Sequence[Tensor]) -> Tensor:
+    def _enter(self, domain: Sequence[Tensor]) -> None:
+        """Sets the domain of a batch that says it."""
         if domain:
             self.set_domain(domain[0])
+
+    def _output(self, x: Tensor) -> Tensor:
         output = self.network(x)
         return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output

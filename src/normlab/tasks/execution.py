@@ -11,18 +11,20 @@ from torch.optim import Optimizer
 
 from normlab.tasks.guard import Guard
 
+Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
 
 def execute(
     task: LightningModule,
     batches: Iterable[Sequence[Tensor]],
-    train: Callable[[Sequence[Tensor]], Tensor | None],
+    learn: Callable[[Sequence[Tensor]], bool],
     guard: Guard,
     scheduler: Any,
 ) -> None:
     """Steps through many batches as Lightning's automatic optimization does through one.
 
-    train: gives a batch's loss, or None for one to leave out, which it asks `guard`. scheduler: where it is not None,
-    each batch steps it.
+    learn: gives the parameters the gradients of a batch; false for one to leave out, which it asks `guard`. scheduler:
+    where it is not None, each batch steps it.
     """
     optimizer = task.optimizers(use_pl_optimizer=False)
     assert isinstance(optimizer, Optimizer)
@@ -31,15 +33,13 @@ def execute(
     progress = task.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
     for tensors in batches:
         batch = convert(tuple(tensor.to(device, non_blocking=True) for tensor in tensors))
-        loss = train(batch)
         optimizer.zero_grad()
-        if loss is not None:  # without gradients the step changes nothing
-            # Lightning's autocast spans the call, but backward belongs outside, and its cached weights are stale.
-            with torch.autocast(device.type, enabled=False) if autocast else nullcontext():
-                loss.backward()
+        if learn(batch):
             guard.after_backward()
+        else:
+            optimizer.zero_grad()  # without gradients the step changes nothing
         if autocast:
-            torch.clear_autocast_cache()
+            torch.clear_autocast_cache()  # the weights in it are stale after the step
         guard.before_step()
         progress.increment_ready()
         optimizer.step()
@@ -48,6 +48,13 @@ def execute(
             scheduler.step()
         if progress.total.completed == task.trainer.max_steps:
             break
+
+
+def backward(loss: Tensor) -> None:
+    """The backward pass. Lightning's autocast spans the whole of `execute`, but backward belongs outside."""
+    kind = loss.device.type
+    with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
+        loss.backward()
 
 
 def total_steps(task: LightningModule) -> int:
