@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.types import RunMode
@@ -35,6 +36,10 @@ class CheckedJobs(ConfigLoaderImpl):
         super().__init__(source.loader.get_search_path())
         self.known, self.source, self.fair = known, source, fair
         self.rehearse, self.measure = rehearse, measure
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets what it composes by: all jobs of a large sweep, sent with each, took longer than to run it."""
+        return CheckedJobs, ((), self.source)
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """A job's configuration. Raises ConfigError."""
