@@ -38,7 +38,7 @@ class CheckedJobs(ConfigLoaderImpl):
         self.rehearse, self.measure = rehearse, measure
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process gets what it composes by: all jobs of a large sweep, sent with each, took longer than to run it."""
+        """Another process gets what it composes by: sending all jobs of a large sweep with each took seconds."""
         return CheckedJobs, ((), self.source)
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
