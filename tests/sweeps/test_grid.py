@@ -1,6 +1,7 @@
 """`hydra/sweeper=grid`: which jobs run, in which folders, and a sweep that goes on."""
 
 import json
+import pickle
 import re
 import signal
 import subprocess
@@ -251,3 +252,15 @@ def test_a_killed_sweep_ends_on_the_weights_of_one_that_was_not(tmp_path):
         assert all(torch.equal(two[key], value) for key, value in one.items())
         results = [json.loads((p / "result.json").read_text()) for p in (whole, part)]
         assert results[0]["metrics"] == results[1]["metrics"]
+
+
+def test_a_job_goes_to_another_process_without_the_others():
+    """Of a laboratory each took its whole with it, which needed more of the processor than the jobs themselves."""
+    few, many = (CheckedJobs(check_sweep([*SMALL, f"seed=range(0,{count})"]).jobs) for count in (2, 20))
+    sent = pickle.dumps(many)
+    assert len(many.known) == 20
+    assert len(sent) == len(pickle.dumps(few))
+    composed = pickle.loads(sent).load_sweep_config(check_sweep(SMALL).settings, [*SMALL, "seed=7"])
+    alone = compose([*SMALL, "seed=7"])
+    assert composed.seed == 7
+    assert all(composed[part] == alone[part] for part in ("model", "norm", "data", "optimizer", "trainer"))
