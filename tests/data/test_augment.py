@@ -22,6 +22,7 @@ def changes():
     return {
         "crop": Crop(SAMPLES, 2, seed=0),
         "flip": Flip(SAMPLES, seed=0),
+        "alternating flip": Flip(SAMPLES, seed=0, alternating=True),
         "cutout": Cutout(SAMPLES, 5, (10, 12), value, seed=0),
     }
 
@@ -49,6 +50,18 @@ def test_flip_is_torchvisions_of_every_other_image(dtype):
         expected = TF.horizontal_flip(x[place]) if flipped[place] else x[place]
         assert torch.equal(found[place], expected)
     assert abs(Flip(10_000, seed=0).flipped(torch.arange(10_000), 0).sum() - 5000) < 250
+
+
+def test_an_alternating_flip_shows_the_other_side_in_each_epoch():
+    """Jordan 2024: "in the first epoch at random, … then the images that were not flipped before, and so on"."""
+    flip, every = Flip(1000, seed=3, alternating=True), torch.arange(1000)
+    first = flip.flipped(every, 0)
+    assert abs(first.sum() - 500) < 80  # five deviations
+    for epoch in range(1, 6):
+        assert torch.equal(flip.flipped(every, epoch), first if epoch % 2 == 0 else ~first)
+    x = images()
+    assert torch.equal(flip(x, INDEX, 4).flip(-1), flip(x, INDEX, 5))
+    assert not torch.equal(first, Flip(1000, seed=4, alternating=True).flipped(every, 0))
 
 
 @pytest.mark.parametrize("size", [4, 5, 30])
@@ -80,7 +93,7 @@ def test_a_change_depends_on_seed_epoch_and_sample_alone(name):
 
 
 def test_chain_makes_one_change_after_the_other():
-    crop, flip, _ = changes().values()
+    crop, flip, *_ = changes().values()
     x = images()
     assert torch.equal(chain([crop, flip])(x, INDEX, 0), flip(crop(x, INDEX, 0), INDEX, 0))
     assert chain([]) is None

@@ -38,14 +38,26 @@ class Crop:
 
 
 class Flip:
-    """Mirrors each image with probability 1/2, left and right exchanged."""
+    """Mirrors each image with probability 1/2, left and right exchanged.
 
-    def __init__(self, samples: int, seed: int):
-        self.flipped = Draws("flip", seed, lambda random: torch.rand(samples, generator=random) < 0.5)
+    alternating: that is drawn for the first epoch alone, and each later epoch shows the other side of an image than the
+    epoch before it, so that any two epochs in a row show both. Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU,
+    2024, arXiv:2404.00498, section 3.6.
+    """
+
+    def __init__(self, samples: int, seed: int, alternating: bool = False):
+        self.alternating = alternating
+        self.drawn = Draws("flip", seed, lambda random: torch.rand(samples, generator=random) < 0.5)
 
     def __call__(self, x: Tensor, index: Tensor, epoch: int) -> Tensor:
         flipped = self.flipped(index, epoch).to(x.device)
         return torch.where(flipped[:, None, None, None], x.flip(-1), x)
+
+    def flipped(self, index: Tensor, epoch: int) -> Tensor:
+        """Which of the samples at `index` are mirrored in this epoch."""
+        if not self.alternating:
+            return self.drawn(index, epoch)
+        return self.drawn(index, 0) ^ (epoch % 2 == 1)
 
 
 class Cutout:

@@ -31,8 +31,8 @@ class Images(DataModule):
     `mean` and `std` (C,) are those of all pixels of the training part, which is measured. `size` resizes the shorter
     side and keeps the middle square, `channels` makes images grey (1) or repeats grey ones (3). Training images are
     changed on the way, each its own way and differently in each epoch: cropped from an image padded by `crop` pixels
-    a side, flipped left to right, and with a square of `cutout` pixels covered by the mean; `mix` is mixup or cutmix,
-    with λ ~ Beta(mix_alpha, mix_alpha).
+    a side, flipped left to right (`alternating`: see `Flip`), and with a square of `cutout` pixels covered by the mean;
+    `mix` is mixup or cutmix, with λ ~ Beta(mix_alpha, mix_alpha).
     """
 
     task = "classify"
@@ -46,7 +46,7 @@ class Images(DataModule):
         size: int | None = None,
         channels: int | None = None,
         crop: int | None = None,
-        flip: bool = False,
+        flip: bool | Literal["alternating"] = False,
         cutout: int | None = None,
         mix: Literal["mixup", "cutmix"] | None = None,
         mix_alpha: float = 1.0,
@@ -86,7 +86,7 @@ class Images(DataModule):
         if self.crop is not None:
             changes.append(Crop(samples, self.crop, self.seed))
         if self.flip:
-            changes.append(Flip(samples, self.seed))
+            changes.append(Flip(samples, self.seed, alternating=self.flip == "alternating"))
         if self.cutout is not None:
             mean = (255 * torch.tensor(self.mean)).round()
             changes.append(Cutout(samples, self.cutout, self.input_shape[1:], mean, self.seed))
