@@ -149,7 +149,7 @@ PAIRS = [
     ["optimizer=adamw", "scheduler=cosine", "data=wine", "callbacks=ema"],
     ["optimizer=sgd", "scheduler=none", "data=diabetes", "callbacks=[swa,freeze_statistics]"],
     ["optimizer=adamw", "scheduler=onecycle", "steps_per_execution=4"],
-    ["scheduler=step", "data=breast_cancer"],
+    ["scheduler=step", "data=breast_cancer", "callbacks=lookahead"],
     ["scheduler=plateau", "data=wine", "callbacks=[precise_bn,momentum_schedule,initial_scale,noisy_norms,dropout]"],
     ["callbacks=[early_stopping,lr_monitor,model_summary,recorder]", "logger=tensorboard"],
     ["trainer=cpu", "trainer.max_epochs=1", "data=breast_cancer"],

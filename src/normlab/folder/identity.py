@@ -25,7 +25,7 @@ LAYER_DECAY = "optimizer.layer_decay"
 ELSEWHERE = ("data.root", "data.in_memory", "data.workers", "data.on_device")  # where files lie, and how they are read
 ONCE = ("data.changed", "replay")  # what holds for a single start, and is not kept
 START = ("init", "freeze", "thaw_at")  # they count where they are set
-TRAINING_CALLBACKS = ("agc", "dropout", "initial_scale", "noisy_norms")  # they change what is learned
+TRAINING_CALLBACKS = ("agc", "dropout", "initial_scale", "lookahead", "noisy_norms")  # they change what is learned
 # They change the statistics or the weights that are evaluated and kept.
 KEPT_CALLBACKS = ("ema", "freeze_statistics", "momentum_schedule", "precise_bn", "swa")
 
