@@ -81,7 +81,7 @@ def test_every_yaml_composes_and_binds_to_its_target(group, option, example):
     if "_target_" not in node and group in ("callbacks", "logger"):
         (node,) = node.values()
     ours = {"overfit_batches", "max_restarts", "timeout", "matmul_precision", "_target_", "_partial_"}
-    ours |= {"scheduler": {"interval", "monitor"}, "optimizer": {"layer_decay"}}.get(group, set())
+    ours |= {"scheduler": {"interval", "monitor"}, "optimizer": {"layer_decay", "norm_bias_scale"}}.get(group, set())
     keys = {key: value for key, value in OmegaConf.to_container(node).items() if key not in ours}
     inspect.signature(get_object(node["_target_"])).bind_partial(**keys)
 

@@ -17,17 +17,18 @@ from normlab.data.common.batches import Augment, Draws
 class Crop:
     """Pads each side with `padding` black pixels and cuts an image of the old size out of that, at a random place.
 
+    reflect: the pixels are those inside, mirrored at the edge, of which there must be more than `padding` a side.
     He et al., Deep Residual Learning, 2015, arXiv:1512.03385, section 4.2.
     """
 
-    def __init__(self, samples: int, padding: int, seed: int):
-        self.padding = padding
+    def __init__(self, samples: int, padding: int, seed: int, reflect: bool = False):
+        self.padding, self.reflect = padding, reflect
         corners = 2 * padding + 1
         self.corners = Draws("crop", seed, lambda random: torch.randint(corners, (samples, 2), generator=random))
 
     def __call__(self, x: Tensor, index: Tensor, epoch: int) -> Tensor:
         batch, channels, height, width = x.shape
-        padded = F.pad(x, 4 * [self.padding])
+        padded = _reflected(x, self.padding) if self.reflect else F.pad(x, 4 * [self.padding])
         corners = 2 * self.padding + 1
         image, channel, row, column = padded.stride()
         windows = padded.as_strided(  # every crop of every image; nothing is copied
@@ -140,6 +141,15 @@ class _Constant:
         if (self.there.device, self.there.dtype) != (like.device, like.dtype):
             self.there = self.value.to(like)
         return self.there
+
+
+def _reflected(x: Tensor, padding: int) -> Tensor:
+    """Images with `padding` more pixels a side, mirrored at the edge; torch has that for no bytes."""
+    rows, columns = (
+        length - 1 - (length - 1 - torch.arange(-padding, length + padding, device=x.device).abs()).abs()
+        for length in x.shape[2:]
+    )
+    return x[:, :, rows[:, None], columns]
 
 
 def _pixels(samples: int, shape: Sequence[int], random: torch.Generator) -> Tensor:
