@@ -75,6 +75,15 @@ def test_patches_are_whitened_as_numpy_has_it(channels):
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1 / np.sqrt(values + 5e-4), rtol=1e-6)
 
 
+def test_grey_images_in_three_channels_leave_no_channel_constant():
+    grey = natural(100, channels=1)
+    first, _ = whitening_filters(grey.repeat(1, 3, 1, 1)).chunk(2)
+    assert torch.equal(first[4:8], first[:4])
+    assert torch.equal(first[8:], first[:4])
+    values = F.conv2d(grey.repeat(1, 3, 1, 1).double(), first)
+    torch.testing.assert_close(values.var((0, 2, 3)), torch.ones(12).double(), rtol=0.01, atol=0)
+
+
 def test_constant_images_give_finite_filters():
     assert torch.isfinite(whitening_filters(torch.full((3, 3, 4, 4), 7.0))).all()
 

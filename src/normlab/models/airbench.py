@@ -12,6 +12,7 @@ from normlab.norms.common.base import Norm
 PATCH = 2  # pixels of a side of the patches that are whitened
 SCALE = 1 / 9  # of the outputs, so that the first losses are small
 CHUNK = 256  # images whose patches are taken at a time
+FLAT = 1e-6  # of the largest variance: patches do not vary in a direction where theirs is smaller
 
 
 class ConvGroup(nn.Module):
@@ -92,7 +93,9 @@ def whitening_filters(images: Tensor, size: int = PATCH, eps: float = 5e-4) -> T
     """Filters whose values over patches of the images are uncorrelated and of variance 1, and their negatives.
 
     They are the eigenvectors v of the covariance of all patches, C·size² numbers each, times 1 / √(λ + eps) with their
-    eigenvalues λ, the largest first. images: (N, C, H, W). Returns (2 C·size², C, size, size) float64.
+    eigenvalues λ, the largest first. Where patches do not vary, as those of grey images in three channels in eight of
+    their twelve directions, the other filters stand once more, in turn: a channel that is constant would let the norms
+    behind it blow up gradients. images: (N, C, H, W). Returns (2 C·size², C, size, size) float64.
     """
     length = images.shape[1] * size**2
     total, squares, count = torch.zeros(length).double(), torch.zeros(length, length).double(), 0
@@ -102,6 +105,8 @@ def whitening_filters(images: Tensor, size: int = PATCH, eps: float = 5e-4) -> T
     mean = total / count
     values, vectors = torch.linalg.eigh(squares / count - torch.outer(mean, mean))
     filters = (vectors / (values.clamp(min=0) + eps).sqrt()).T.flip(0).reshape(length, -1, size, size)
+    varying = max(1, int((values > FLAT * values.max()).sum()))
+    filters = filters[torch.arange(length) % varying]
     return torch.cat([filters, -filters])
 
 
