@@ -171,3 +171,24 @@ def test_tables_that_embed_categories_have_no_samples_to_begin_with(tmp_path, mo
     assert run(compose([*common, "model=net"]), tmp_path / "onehot").score is not None
     with pytest.raises(ConfigError, match=r"data.categories=embed: asking.network begins with its training samples"):
         run(compose([*common, "model=net", "data.categories=embed"]), tmp_path / "embed")
+
+
+def test_the_recipe_has_the_papers_schedule_and_step_sizes(tmp_path, monkeypatch):
+    """As in airbench94.py: a triangle 0.2 → 1 at 23 % → 0.07, and decoupled rates for 1024 samples."""
+    (tmp_path / "cifar10").mkdir()
+    monkeypatch.setenv("NORMLAB_DATA_DIR", str(tmp_path))
+    config = compose(["experiment=airbench"])
+    network = AirBench(Batch(), IMAGE, 10, width=4)
+    optimizer = torch.optim.SGD(network.parameters(), lr=config.optimizer.lr, momentum=config.optimizer.momentum)
+    keys = {key: value for key, value in config.scheduler.items() if not key.startswith("_")}
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, **keys, total_steps=480)
+    found = []
+    for _ in range(480):
+        found.append(optimizer.param_groups[0]["lr"] / config.optimizer.lr)
+        optimizer.step()
+        schedule.step() if len(found) < 480 else None
+    np.testing.assert_allclose(found, np.interp(range(480), [0, 0.23 * 480, 480], [0.2, 1, 0.07]), atol=0.012)
+    assert optimizer.param_groups[0]["momentum"] == 0.85
+    step = 1 + 1 / (1 - config.optimizer.momentum)  # how far constant gradients of 1 go, in rates
+    assert step * config.optimizer.lr * 1024 / config.data.batch_size == pytest.approx(11.5, rel=1e-3)
+    assert step * config.optimizer.lr * config.optimizer.weight_decay == pytest.approx(0.0153, rel=1e-2)
