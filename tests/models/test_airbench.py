@@ -21,7 +21,7 @@ IMAGE = (3, 32, 32)
 
 
 def described(network: AirBench, x: torch.Tensor) -> torch.Tensor:
-    """The network by the paper's section 3.1 and its listing, in training."""
+    """The network as airbench94.py has it, in training."""
     w = dict(network.named_parameters())
     x = F.gelu(F.conv2d(x, w["whitening.weight"], w["whitening.bias"]))
     for group in range(3):
@@ -32,7 +32,7 @@ def described(network: AirBench, x: torch.Tensor) -> torch.Tensor:
     return F.max_pool2d(x, 3).flatten(1) @ w["fc.weight"].T / 9
 
 
-def test_it_is_the_network_that_the_paper_describes():
+def test_it_is_the_network_of_airbench94():
     torch.manual_seed(0)
     network = AirBench(Batch(), IMAGE, 10, training_samples=torch.randn(20, *IMAGE))
     for name, parameter in network.named_parameters():
@@ -40,7 +40,9 @@ def test_it_is_the_network_that_the_paper_describes():
             nn.init.normal_(parameter)
     x = torch.randn(16, *IMAGE)
     torch.testing.assert_close(network(x), described(network, x), rtol=1e-4, atol=1e-5)
-    assert sum(parameter.numel() for parameter in network.parameters()) == 1_972_792  # 1.97 million, section 3.1
+    convolutions = 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256)
+    others = 24 * (12 + 1) + 2 * (2 * 64 + 4 * 256) + 256 * 10  # the first layer, γ and β, fc
+    assert sum(parameter.numel() for parameter in network.parameters()) == convolutions + others == 1_972_792
     assert [name for name, p in network.named_parameters() if not p.requires_grad] == ["whitening.weight"]
 
 

@@ -25,7 +25,7 @@ class Lookahead(Averaged):
     steps.
 
     Zhang, Lucas, Hinton & Ba, Lookahead Optimizer: k steps forward, 1 step back, 2019, arXiv:1907.08610; the rising ρ
-    is that of Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, 2024, arXiv:2404.00498, section 3.4.
+    is that of Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, 2024, arXiv:2404.00498.
     """
 
     def __init__(

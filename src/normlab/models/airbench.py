@@ -52,7 +52,7 @@ class AirBench(nn.Module):
     1,972,792 parameters on 3×32×32 and ten classes with batch norm, of which the recipe (`experiment=airbench`) trains
     neither γ nor the filters. Takes images of at least 2×2 pixels; raises ValueError for smaller ones.
 
-    Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, 2024, arXiv:2404.00498, sections 3.1 to 3.3.
+    Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, 2024, arXiv:2404.00498.
     """
 
     input_dims = 3

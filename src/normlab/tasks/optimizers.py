@@ -30,7 +30,7 @@ def parameter_groups(
     head's rate, which a layer_decay needs. thawing: a frozen part that will be thawed; its parameters are in the groups
     from the start. While they have no gradient, torch's optimizers leave them as they are.
     norm_bias_scale: what the rate of the norm layers' biases β is multiplied by; they then have groups of their own,
-    and need lr too. Jordan, 2024, arXiv:2404.00498, section 3.4.
+    and need lr too. Jordan, 2024, arXiv:2404.00498.
     Raises ValueError where a layer_decay is not above 0 and at most 1, for a norm_bias_scale that is not above 0, and
     where one of them comes without lr.
     """
