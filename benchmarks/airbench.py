@@ -56,10 +56,9 @@ def main() -> None:
     for way, found in scores.items():
         off = [score - whole for score, whole in zip(found, scores["the recipe"], strict=True)]
         sds = [f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else "" for values in (found, off)]
-        difference = "" if way == "the recipe" else f"{statistics.mean(off):+.3f}{sds[1]}"
-        rows.append([way, f"{statistics.mean(found):.3f}{sds[0]}", difference])
+        rows.append([way, f"{statistics.mean(found):.3f}{sds[0]}", f"{statistics.mean(off):+.3f}{sds[1]}"])
     print(f"{machine()}\n")
-    print(table(["", "test accuracy", "beside the recipe"], rows))
+    print(table(["way", "test accuracy", "difference of accuracy"], rows))
 
 
 if __name__ == "__main__":
