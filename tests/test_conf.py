@@ -81,7 +81,7 @@ def test_every_yaml_composes_and_binds_to_its_target(group, option, example):
     if "_target_" not in node and group in ("callbacks", "logger"):
         (node,) = node.values()
     ours = {"overfit_batches", "max_restarts", "timeout", "matmul_precision", "_target_", "_partial_"}
-    ours |= {"scheduler": {"interval", "monitor"}, "optimizer": {"layer_decay"}}.get(group, set())
+    ours |= {"scheduler": {"interval", "monitor"}, "optimizer": {"layer_decay", "norm_bias_scale"}}.get(group, set())
     keys = {key: value for key, value in OmegaConf.to_container(node).items() if key not in ours}
     inspect.signature(get_object(node["_target_"])).bind_partial(**keys)
 
@@ -149,7 +149,7 @@ PAIRS = [
     ["optimizer=adamw", "scheduler=cosine", "data=wine", "callbacks=ema"],
     ["optimizer=sgd", "scheduler=none", "data=diabetes", "callbacks=[swa,freeze_statistics]"],
     ["optimizer=adamw", "scheduler=onecycle", "steps_per_execution=4"],
-    ["scheduler=step", "data=breast_cancer"],
+    ["scheduler=step", "data=breast_cancer", "callbacks=lookahead"],
     ["scheduler=plateau", "data=wine", "callbacks=[precise_bn,momentum_schedule,initial_scale,noisy_norms,dropout]"],
     ["callbacks=[early_stopping,lr_monitor,model_summary,recorder]", "logger=tensorboard"],
     ["trainer=cpu", "trainer.max_epochs=1", "data=breast_cancer"],

@@ -17,8 +17,8 @@ import experiments
 
 EXPERIMENTS = options("experiment")
 # An experiment chooses parts, and sets numbers of those that are the same for every choice (DESIGN.md).
-MAY_SET = {"optimizer", "scheduler", "trainer", "data", "task", "channels_last", "score", "score_mode"}
-MAY_SET |= {"steps_per_execution", "compile", "allocator"}
+MAY_SET = {"loss", "optimizer", "scheduler", "trainer", "data", "task", "channels_last", "score", "score_mode"}
+MAY_SET |= {"steps_per_execution", "compile", "allocator", "freeze"}
 
 
 @pytest.fixture

@@ -6,12 +6,14 @@ import pytest
 import torch
 from helpers.asking import assert_goes_on
 from helpers.cases import rest_slow
-from helpers.folders import rows_of, state, weights
+from helpers.folders import result_of, rows_of, state, weights
 from helpers.precise import assert_precise
 from lightning import Callback
 from lightning.pytorch.callbacks import StochasticWeightAveraging
+from torch.nn import functional as F
 
 from normlab import compose, run
+from normlab.data.wine import Wine
 from normlab.errors import ConfigError
 from normlab.runner.build import build
 
@@ -20,6 +22,8 @@ AVERAGES = {
     "ema": ["callbacks=ema", "callbacks.ema.decay=0.6", "callbacks.ema.in_order=true"],
     "swa": ["callbacks=swa", "callbacks.swa.start=0.5", "callbacks.swa.in_order=true", "scheduler=none"],
 }
+LOOKAHEAD = ["callbacks=lookahead", "callbacks.lookahead.power=1", "callbacks.lookahead.in_order=true"]
+RESUMED = {**AVERAGES, "lookahead": LOOKAHEAD}
 
 
 class Notes(Callback):
@@ -79,11 +83,87 @@ MOMENTS = [("on_train_batch_start", 9), ("on_validation_batch_start", 3), ("on_t
 
 @pytest.mark.parametrize(
     ("kind", "moment"),
-    rest_slow(itertools.product(AVERAGES, MOMENTS), {("ema", MOMENTS[0]), ("swa", MOMENTS[2])}.__contains__),
+    rest_slow(itertools.product(RESUMED, MOMENTS), set(zip(RESUMED, MOMENTS, strict=True)).__contains__),
     ids=str,
 )
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tmp_path, kind, moment):
-    assert_goes_on(tmp_path, [*WINE, *AVERAGES[kind]], moment)
+    assert_goes_on(tmp_path, [*WINE, *RESUMED[kind]], moment)
+
+
+def lookahead_by_hand(folder, overrides, accumulate, share):
+    """Algorithm 1 of Zhang et al. 2019 as a loop, with slow weights that begin after five steps: slow and fast ones.
+
+    share: of the slow weights in the new ones, by the share of the run that is over.
+    """
+    parts = build(compose(overrides), folder)
+    network, loader = parts.task.network, parts.data.train_dataloader()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    slow, steps = None, 4 * -(-len(loader) // accumulate)
+    for epoch in range(4):
+        loader.sampler.set_epoch(epoch)
+        batches = list(loader)
+        for number, first in enumerate(range(0, len(batches), accumulate)):
+            together = batches[first : first + accumulate]
+            optimizer.zero_grad()
+            if all(torch.isfinite(x).all() for x, _ in together):
+                for x, y in together:
+                    (F.cross_entropy(network(x), y) / accumulate).backward()
+                optimizer.step()
+            step = epoch * steps // 4 + number + 1
+            if step % 5 == 0:
+                fast = [parameter.detach().clone() for parameter in network.parameters()]
+                kept = share(step / steps)
+                slow = fast if slow is None else [kept * a + (1 - kept) * b for a, b in zip(slow, fast, strict=True)]
+                with torch.no_grad():
+                    for parameter, value in zip(network.parameters(), slow, strict=True):
+                        parameter.copy_(value)
+    return slow, [*network.parameters()]
+
+
+SHARES = {
+    "rising": (["callbacks.lookahead.power=3"], lambda over: 0.77378 * over**3),
+    "constant": (["callbacks.lookahead.decay=0.5", "callbacks.lookahead.power=0"], lambda over: 0.5),
+}
+
+
+@pytest.mark.parametrize(
+    ("share", "accumulate", "bad"), [("rising", 1, False), ("constant", 2, False), ("constant", 1, True)]
+)
+def test_lookahead_is_the_papers_algorithm(tmp_path, monkeypatch, share, accumulate, bad):
+    overrides = [*WINE, "callbacks=lookahead", *SHARES[share][0], "scheduler=none", "nonfinite=skip"]
+    overrides += ["optimizer.lr=0.1", "optimizer.nesterov=false", "optimizer.weight_decay=0"]
+    overrides += [f"trainer.accumulate_grad_batches={accumulate}"]
+    if bad:
+        monkeypatch.setattr(Wine, "augmentation", lambda self: spoil)
+    slow, fast = lookahead_by_hand(tmp_path, overrides, accumulate, SHARES[share][1])
+    run(compose(overrides), folder=tmp_path / "run")
+    assert (result_of(tmp_path / "run")["skipped"] > 0) == bad
+    parts = build(compose(overrides), tmp_path / "run")
+    for held, expected in (("state_dict", slow), ("current_model_state", fast)):
+        parts.task.load_state_dict(state(tmp_path / "run")[held])
+        for parameter, wanted in zip(parts.task.parameters(), expected, strict=True):
+            torch.testing.assert_close(parameter, wanted, rtol=1e-4, atol=1e-6)
+    assert any(not torch.equal(one, other) for one, other in zip(slow, fast, strict=True)), "the run ends between"
+
+
+def spoil(x, index, epoch):
+    """One batch of every epoch but the first, whose batches the statistics are estimated from."""
+    return torch.where(((index == 7) & (epoch > 0))[:, None], torch.nan, x)
+
+
+def test_lookahead_validates_and_saves_its_average_with_statistics_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    overrides = [*WINE, *LOOKAHEAD]
+    run(compose([*overrides, "name=run"]))
+    assert_precise(tmp_path / "outputs" / "run", overrides)
+    again = run(compose(["action=validate", "ckpt=last", "name=run"]))
+    last = rows_of(tmp_path / "outputs" / "run")[-1]
+    assert again.metrics["val/loss"] == pytest.approx(float(last["val/loss"]), rel=1e-5)
+
+
+def test_two_averages_in_one_run_are_refused():
+    with pytest.raises(ConfigError, match=r"callbacks=\[ema,lookahead\]: each .* an average .* leave out all but one"):
+        compose(["callbacks=[ema,lookahead]"])
 
 
 def test_lightnings_own_is_refused(tmp_path):

@@ -164,7 +164,9 @@ def test_there_is_no_noise_in_evaluation():
     assert torch.equal(noise(layer, x, 1)[0], expected)
 
 
-@pytest.mark.parametrize("callback", ["initial_scale", "noisy_norms", "dropout", "precise_bn", "ema", "swa"])
+@pytest.mark.parametrize(
+    "callback", ["initial_scale", "noisy_norms", "dropout", "precise_bn", "ema", "swa", "lookahead"]
+)
 def test_they_belong_to_what_a_run_is(callback):
     assert config_hash(compose(["model=net", "data=wine", f"callbacks={callback}"])) != config_hash(compose(WINE[:2]))
 

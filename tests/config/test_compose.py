@@ -15,7 +15,7 @@ from normlab.errors import ConfigError
 from normlab.folder.identity import config_hash
 
 REFUSED = {
-    "model=mynett": "no option mynett in model; did you mean mynet? (options: custom_model, mlp, my_model, mynet, net",
+    "model=mynett": "no option mynett in model; did you mean mynet? (options: airbench, custom_model, mlp, my_model",
     "callbacks=[early_stopping,lr_moniter]": "no option lr_moniter in callbacks; did you mean lr_monitor?",
     "modle=net": "no key modle; did you mean model?",
     "trainer.max_epoch=3": "no key max_epoch in trainer; did you mean max_epochs?",

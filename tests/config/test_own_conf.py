@@ -79,7 +79,7 @@ def test_options_of_a_folder_are_listed_however_the_command_is_started(start, pl
     line = [sys.executable, *start, "model=plan", "--config-dir", "mine"]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("refused: no option plan in model; did you mean plain? (options: custom_model, ")
+    assert done.stderr.startswith("refused: no option plan in model; did you mean plain? (options: airbench, ")
 
 
 @pytest.mark.parametrize("folder", ["mine", "file://mine", "file:///absolute"])

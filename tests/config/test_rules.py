@@ -137,3 +137,11 @@ def test_a_rule_binds_what_an_experiment_says(conf, line):
     (conf / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{line}\n")
     with pytest.raises(ConfigError, match="expected"):
         compose(["experiment=mine"])
+
+
+def test_what_an_experiment_has_set_can_be_set_back(conf):
+    (conf / "experiment" / "mine.yaml").write_text("# @package _global_\nfreeze: [conv1]\nscore: val/loss\n")
+    assert compose(["experiment=mine"]).freeze == ["conv1"]
+    config = compose(["experiment=mine", "freeze=null", "score=null"])
+    assert (config.freeze, config.score) == (None, None)
+    assert compose(["experiment=mine", "freeze=backbone"]).freeze == "backbone"

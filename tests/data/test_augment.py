@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
 from normlab.data.images.augment import Crop, Cutmix, Cutout, Flip, Mixup, chain
+from normlab.errors import ConfigError
 
 SAMPLES = 40
 INDEX = torch.tensor([7, 0, 39, 12, 5, 21, 30])
@@ -21,7 +22,9 @@ def changes():
     value = torch.tensor([3.0, 200.0, 77.0])
     return {
         "crop": Crop(SAMPLES, 2, seed=0),
+        "reflecting crop": Crop(SAMPLES, 2, seed=0, reflect=True),
         "flip": Flip(SAMPLES, seed=0),
+        "alternating flip": Flip(SAMPLES, seed=0, alternating=True),
         "cutout": Cutout(SAMPLES, 5, (10, 12), value, seed=0),
     }
 
@@ -40,6 +43,23 @@ def test_crop_is_torchvisions_of_each_image(dtype):
 
 
 @pytest.mark.parametrize("dtype", KINDS)
+def test_reflected_edges_are_torchvisions(dtype):
+    crop, x = Crop(SAMPLES, 4, seed=1, reflect=True), images(dtype)
+    found = crop(x, INDEX, epoch=2)
+    for place, sample in enumerate(INDEX.tolist()):
+        top, left = crop.corners(torch.tensor(sample), 2).tolist()
+        padded = TF.pad(x[place].float(), [4, 4, 4, 4], padding_mode="reflect")
+        assert torch.equal(found[place].float(), TF.crop(padded, top, left, 10, 12))
+    assert torch.equal(Crop(SAMPLES, 9, seed=1, reflect=True)(x, INDEX, 0).amax(), x.amax())
+
+
+def test_edges_that_cannot_be_mirrored_are_refused(quick_run):
+    with pytest.raises(ConfigError, match=r"data.crop=8 with data.crop_edges=reflect: images of 8×8 pixels"):
+        quick_run("data=fake", "data.size=8", "data.crop=8", "data.crop_edges=reflect", "model=my_model")
+    assert quick_run("data=fake", "data.size=8", "data.crop=7", "data.crop_edges=reflect", "model=my_model").score
+
+
+@pytest.mark.parametrize("dtype", KINDS)
 def test_flip_is_torchvisions_of_every_other_image(dtype):
     flip, x = Flip(SAMPLES, seed=1), images(dtype)
     found = flip(x, INDEX, epoch=2)
@@ -49,6 +69,18 @@ def test_flip_is_torchvisions_of_every_other_image(dtype):
         expected = TF.horizontal_flip(x[place]) if flipped[place] else x[place]
         assert torch.equal(found[place], expected)
     assert abs(Flip(10_000, seed=0).flipped(torch.arange(10_000), 0).sum() - 5000) < 250
+
+
+def test_an_alternating_flip_shows_the_other_side_in_each_epoch():
+    """Jordan 2024: "in the first epoch at random, … then the images that were not flipped before, and so on"."""
+    flip, every = Flip(1000, seed=3, alternating=True), torch.arange(1000)
+    first = flip.flipped(every, 0)
+    assert abs(first.sum() - 500) < 80  # five deviations
+    for epoch in range(1, 6):
+        assert torch.equal(flip.flipped(every, epoch), first if epoch % 2 == 0 else ~first)
+    x = images()
+    assert torch.equal(flip(x, INDEX, 4).flip(-1), flip(x, INDEX, 5))
+    assert not torch.equal(first, Flip(1000, seed=4, alternating=True).flipped(every, 0))
 
 
 @pytest.mark.parametrize("size", [4, 5, 30])
@@ -80,7 +112,7 @@ def test_a_change_depends_on_seed_epoch_and_sample_alone(name):
 
 
 def test_chain_makes_one_change_after_the_other():
-    crop, flip, _ = changes().values()
+    crop, flip = changes()["crop"], changes()["flip"]
     x = images()
     assert torch.equal(chain([crop, flip])(x, INDEX, 0), flip(crop(x, INDEX, 0), INDEX, 0))
     assert chain([]) is None

@@ -112,7 +112,9 @@ class FromHost(TorchDispatchMode):
 SAMPLES, SHAPE = 40, (10, 12)
 CHANGES = {
     "crop": Crop(SAMPLES, 2, seed=0),
+    "reflecting crop": Crop(SAMPLES, 2, seed=0, reflect=True),
     "flip": Flip(SAMPLES, seed=0),
+    "alternating flip": Flip(SAMPLES, seed=0, alternating=True),
     "cutout": Cutout(SAMPLES, 5, SHAPE, torch.tensor([3.0, 200.0, 77.0]), seed=0),
     "shift": Shift(SAMPLES, 2, seed=0),
     "standardise": lambda x, index, epoch: standardise(x),

@@ -1,4 +1,4 @@
-"""Layer-wise rates: the order of the layers against timm's, the rates of every scheduler, and the logged ones."""
+"""Rates of parts: the order of the layers against timm's, the rates of every scheduler, and the logged ones."""
 
 import csv
 import math
@@ -14,6 +14,7 @@ from torch.optim import lr_scheduler
 
 from normlab import compose, parameter_groups, run
 from normlab.errors import ConfigError
+from normlab.folder.identity import config_hash
 from normlab.models.resnet import ResNet
 from normlab.norms.batch import Batch
 from normlab.tasks.depth import layers
@@ -136,6 +137,8 @@ def test_no_decay_is_the_run_without_the_key(tmp_path):
         (["optimizer.layer_decay=0"], "optimizer.layer_decay=0: expected a number above 0"),
         (["optimizer.layer_decay=1.5"], "optimizer.layer_decay=1.5: expected a number above 0"),
         (["optimizer.layer_decay=0.5", "action=lr_find"], "which raises one rate for all"),
+        (["optimizer.norm_bias_scale=0"], "optimizer.norm_bias_scale=0: expected a number above 0"),
+        (["optimizer.norm_bias_scale=64", "action=lr_find"], "search with optimizer.norm_bias_scale=1"),
     ],
 )
 def test_what_is_no_decay_is_refused(overrides, message):
@@ -153,3 +156,53 @@ def test_layers_need_a_rate():
     with pytest.raises(ValueError, match=r"layer_decay=0.5 of lr=None"):
         parameter_groups(ResNet(Batch(), (3, 8, 8), 5), layer_decay=0.5)
     assert math.isclose(parameter_groups(ResNet(Batch(), (3, 8, 8), 5), layer_decay=0.5, lr=1.0)[-1]["lr"], 0.0625)
+    with pytest.raises(ValueError, match=r"norm_bias_scale=64 of lr=None"):
+        parameter_groups(ResNet(Batch(), (3, 8, 8), 5), norm_bias_scale=64)
+
+
+def test_the_biases_of_norms_alone_have_a_rate_of_their_own():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
+    groups = parameter_groups(network, 0.05, lr=0.1, norm_bias_scale=64)
+    decays, beta = rates(groups, "weight_decay"), id(network[1].bias)
+    of_parameters = {id(parameter): group.get("lr", 0.1) for group in groups for parameter in group["params"]}
+    expected = {id(parameter): 0.1 for parameter in network.parameters()} | {beta: 6.4}
+    assert of_parameters == pytest.approx(expected)
+    assert decays == rates(parameter_groups(network, 0.05), "weight_decay")
+    layered = rates(parameter_groups(network, layer_decay=0.5, lr=0.1, norm_bias_scale=64), "lr")
+    plain = rates(parameter_groups(network, layer_decay=0.5, lr=0.1), "lr")
+    assert layered == {key: 64 * lr if key == beta else lr for key, lr in plain.items()}
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS)
+def test_every_schedule_keeps_the_scale_of_the_biases(kind):
+    made, keys = SCHEDULERS[kind]
+    groups = parameter_groups(ResNet(Batch(), (3, 8, 8), 5), lr=0.1, norm_bias_scale=64)
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+    schedule = Schedule(partial(made, **keys)).build(optimizer, 20, lambda _: "max")
+    for _ in range(15):
+        *others, biases = (group["lr"] for group in optimizer.param_groups)
+        assert biases == pytest.approx(64 * others[0], rel=1e-6)
+        assert len({*others}) == 1
+        optimizer.step()
+        schedule.step()
+
+
+def test_a_step_moves_the_biases_of_norms_so_many_times_as_far(tmp_path):
+    quick = ["trainer=debug", "data.size=8", "model=mynet", "scheduler=none", "logger=none"]
+    ends = {}
+    for scale in (1, 64):
+        run(compose([*quick, f"optimizer.norm_bias_scale={scale}"]), folder=tmp_path / str(scale))
+        saved = torch.load(tmp_path / str(scale) / "checkpoints" / "last.ckpt", weights_only=True)
+        ends[scale] = saved["state_dict"]
+    for name, values in ends[1].items():
+        factor = 64 if name == "network.bn1.bias" else 1  # they begin at 0
+        torch.testing.assert_close(ends[64][name], factor * values, rtol=1e-5, atol=0)
+
+
+def test_a_scale_of_one_is_the_run_that_it_was():
+    plain = config_hash(compose(["model=net", "data=wine"]))
+    assert config_hash(compose(["model=net", "data=wine", "optimizer.norm_bias_scale=null"])) == plain
+    assert config_hash(compose(["model=net", "data=wine", "optimizer.norm_bias_scale=2"])) != plain
+    lacking = compose(["model=net", "data=wine"])
+    del lacking.optimizer.norm_bias_scale  # as folders of earlier states have it
+    assert config_hash(lacking) == plain

@@ -207,7 +207,9 @@ def _apply(
         added = override.is_add() or override.is_force_add()
         check_name(config, key, added)
         of_another_class = f"{key.split('.')[0]}._target_" in others  # the yaml has the types of its own class alone
-        check_typed(config, key, value, None if of_another_class else OmegaConf.select(config, key), stated)
+        # A run key's type is that of its own default, whatever an experiment has put in its place.
+        default = run_keys().get(key, OmegaConf.select(config, key))
+        check_typed(config, key, value, None if of_another_class else default, stated)
         OmegaConf.update(config, key, value, merge=True, force_add=added)
     return config, hydra
 

@@ -20,6 +20,7 @@ SINGLE_STEP_ONLY = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
 
 
 HOOKED = ("noisy_norms", "dropout")  # callbacks that change what passes through layers
+AVERAGING = ("ema", "swa", "lookahead")  # callbacks whose average is what is validated, saved and used
 
 
 def check_config(config: DictConfig, run_folder: Path) -> None:
@@ -162,10 +163,16 @@ def _check_input(config: DictConfig, run_folder: Path) -> None:
 
 
 def _check_callbacks(config: DictConfig) -> None:
-    """Raises ConfigError for callbacks that a run's compilation, or the weights it starts from, leave nothing to do."""
+    """Raises ConfigError for callbacks that do not go together, or that other settings leave nothing to do."""
     for name in HOOKED:
         if name in config.callbacks and config.compile:
             raise ConfigError(f"callbacks={name} works by hooks, which compiled code does not call: set compile=false")
+    averaging = [name for name in config.callbacks if name in AVERAGING]
+    if len(averaging) > 1:
+        raise ConfigError(
+            f"callbacks=[{','.join(averaging)}]: each of them has an average of the weights be validated and saved; "
+            "leave out all but one"
+        )
     if "initial_scale" in config.callbacks and config.init is not None:
         raise ConfigError(
             f"callbacks=initial_scale multiplies the weights that a network is made with, and init={config.init} puts "

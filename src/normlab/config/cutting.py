@@ -22,7 +22,7 @@ def check_cutting(config: DictConfig) -> None:
     ):
         if OmegaConf.select(config, key) == value:
             raise ConfigError(f"{key}={show(value)} cannot be combined with trainer.strategy=fsdp; use {remedy}")
-    for averaging in {"ema", "swa"} & {*config.callbacks}:
+    for averaging in {"ema", "swa", "lookahead"} & {*config.callbacks}:
         raise ConfigError(
             f"callbacks={averaging} keeps a whole average in each process, and trainer.strategy=fsdp cuts the network: "
             "use trainer.strategy=ddp"

@@ -15,6 +15,10 @@ from normlab.folder.keep import check_kept
 
 TRAINING = ("fit", "lr_find")  # actions that start from `init` and freeze
 KEYS = ("init", "freeze", "thaw_at")
+RATES_OF_PARTS = (
+    "layer_decay",
+    "norm_bias_scale",
+)  # keys under optimizer by which parts of the network learn otherwise
 
 
 def check_typed_keys(parsed: Iterable[Override], action: str) -> None:
@@ -32,11 +36,12 @@ def check_start(config: DictConfig, run_folder: Path) -> None:
     if config.action not in TRAINING:
         return
     _check_freezing(config)
-    if config.optimizer.get("layer_decay") not in (None, 1) and config.action == "lr_find":
-        raise ConfigError(
-            f"optimizer.layer_decay={config.optimizer.layer_decay} with action=lr_find, which raises one rate for all: "
-            "search with optimizer.layer_decay=1"
-        )
+    for key in RATES_OF_PARTS if config.action == "lr_find" else ():
+        if config.optimizer.get(key) not in (None, 1):
+            raise ConfigError(
+                f"optimizer.{key}={config.optimizer[key]} with action=lr_find, which raises one rate for all: search "
+                f"with optimizer.{key}=1"
+            )
     if config.init is None:
         return
     if config.ckpt is not None:

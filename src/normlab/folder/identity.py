@@ -21,11 +21,16 @@ TRAINER_KEYS = (
 )
 REPLICATES = ("seed", "data.split_seed", "data.fold")  # runs that differ in these alone repeat each other
 LENGTH = "trainer.max_epochs"  # extend=true may raise it
-LAYER_DECAY = "optimizer.layer_decay"
+# What came later, with the values at which a run is what it was before they were there.
+WITHOUT = {
+    "optimizer.layer_decay": (None, 1),
+    "optimizer.norm_bias_scale": (None, 1),
+    "data.crop_edges": (None, "black"),
+}
 ELSEWHERE = ("data.root", "data.in_memory", "data.workers", "data.on_device")  # where files lie, and how they are read
 ONCE = ("data.changed", "replay")  # what holds for a single start, and is not kept
 START = ("init", "freeze", "thaw_at")  # they count where they are set
-TRAINING_CALLBACKS = ("agc", "dropout", "initial_scale", "noisy_norms")  # they change what is learned
+TRAINING_CALLBACKS = ("agc", "dropout", "initial_scale", "lookahead", "noisy_norms")  # they change what is learned
 # They change the statistics or the weights that are evaluated and kept.
 KEPT_CALLBACKS = ("ema", "freeze_statistics", "momentum_schedule", "precise_bn", "swa")
 
@@ -50,8 +55,9 @@ def numbers(config: DictConfig) -> dict[str, Any]:
     flat |= {key: plain[key] for key in START if plain.get(key) is not None}
     if plain.get("test") is False:  # such a run's result is no substitute for one that was tested
         flat["test"] = False
-    if flat.get(LAYER_DECAY) in (None, 1):
-        flat.pop(LAYER_DECAY, None)
+    for key, values in WITHOUT.items():
+        if flat.get(key) in values:
+            flat.pop(key, None)
     return {key: value for key, value in flat.items() if key not in (*ELSEWHERE, *ONCE)}
 
 

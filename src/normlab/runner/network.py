@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 
 from normlab.config.instantiate import asked_for, locate, make
 from normlab.config.source import OURS
+from normlab.config.starting import TRAINING
 from normlab.data.common.base import DataModule
+from normlab.data.common.samples import training_samples
 from normlab.data.tables.embeddings import Encoded
 from normlab.errors import ConfigError
 
@@ -18,12 +20,16 @@ CONTRACT = (
     "the other parameters stand in its yaml, or are typed as model.<name>="
 )
 
+SAMPLES = "training_samples"  # what a network asks for that begins with what its data looks like
+
 
 def make_network(config: DictConfig, data: Any, norm: Any) -> nn.Module:
     """The configured network, behind the data's encoder where it has one. Raises ConfigError."""
     encoder = data.encoder() if isinstance(data, DataModule) else None
     shape = data.input_shape if encoder is None else (encoder.out_features,)
     offered = {"norm": norm, "input_shape": shape, "out_features": data.out_features}
+    if SAMPLES in inspect.signature(locate(config.model._target_, "model")).parameters:
+        offered[SAMPLES] = _samples(config, data, encoder)
     given = offered if _hands_on(config) else asked_for(config.model, "model", offered)
     _check_complete(config, given)
     network = make(config, "model", **given)
@@ -36,6 +42,16 @@ def make_network(config: DictConfig, data: Any, norm: Any) -> nn.Module:
     if config.trainer.precision == "bf16-true":  # counts to 256
         raise ConfigError("data.categories=embed: trainer.precision=bf16-true rounds categories; use bf16-mixed")
     return Encoded(encoder, network)
+
+
+def _samples(config: DictConfig, data: Any, encoder: nn.Module | None) -> Tensor | None:
+    """Training samples for a network that is trained; None for one whose weights a checkpoint has."""
+    if encoder is not None:
+        raise ConfigError(
+            f"data.categories=embed: {config.model._target_} begins with its training samples, and these are embedded "
+            "by what is still to be trained; use data.categories=onehot"
+        )
+    return training_samples(data) if config.action in TRAINING else None
 
 
 def _hands_on(config: DictConfig) -> bool:

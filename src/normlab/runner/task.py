@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from normlab.config.inputs import reads_data
 from normlab.config.instantiate import check_given, make_partial
+from normlab.config.starting import RATES_OF_PARTS
 from normlab.errors import ConfigError
 from normlab.runner.trainer import steps_per_call
 from normlab.tasks.base import Task
@@ -23,11 +24,9 @@ OWN_LOSS = "normlab.tasks.losses.own"  # what conf/loss/task.yaml names
 
 def make_task(config: DictConfig, network: nn.Module, data: Any, thawing: FrozenPart | None) -> Task:
     """The task of the kind that the data has. thawing: what of the network trains from a later epoch on."""
-    optimizer, layer_decay = _optimizer(config)
     shared = {
         "network": network,
-        "optimizer": optimizer,
-        "layer_decay": layer_decay,
+        **_optimizer(config),
         "thawing": thawing,
         "scheduler": _schedule(config),
         "steps_per_execution": steps_per_call(config),
@@ -48,11 +47,11 @@ def make_task(config: DictConfig, network: nn.Module, data: Any, thawing: Frozen
     return Regress(**shared, target_mean=mean, target_std=std)
 
 
-def _optimizer(config: DictConfig) -> tuple[Any, float | None]:
+def _optimizer(config: DictConfig) -> dict[str, Any]:
     """The optimizer as a partial, and what stands under it that is ours."""
     plain: Any = OmegaConf.to_container(config.optimizer, resolve=True)
-    layer_decay = plain.pop("layer_decay", None)
-    return make_partial(DictConfig(plain), "optimizer"), layer_decay
+    ours = {key: plain.pop(key, None) for key in RATES_OF_PARTS}
+    return {"optimizer": make_partial(DictConfig(plain), "optimizer"), **ours}
 
 
 def _metrics(config: DictConfig) -> list[Any] | None:

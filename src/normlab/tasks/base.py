@@ -37,7 +37,7 @@ class Task(Measured):
     loss of NaN or inf does: weights and statistics stay as before it, and `raise` ends the run, `stop` ends training
     as if it were done, `skip` goes on without the batch. As under GradScaler, the whole step that it was accumulated
     for is left out, and the schedule takes the step; metrics are those of the other batches. In validation and test
-    such a loss always ends the run. layer_decay, thawing: as in `parameter_groups`.
+    such a loss always ends the run. layer_decay, thawing, norm_bias_scale: see `parameter_groups`.
     Raises ValueError for an unknown metric, FloatingPointError for what is not finite.
     """
 
@@ -52,11 +52,12 @@ class Task(Measured):
         nonfinite: Policy = "raise",
         layer_decay: float | None = None,
         thawing: FrozenPart | None = None,
+        norm_bias_scale: float | None = None,
     ):
         super().__init__(network, metrics)
         self.guard = Guard(network, nonfinite, self.place)
         self.make_optimizer = optimizer
-        self.layer_decay, self.thawing = layer_decay, thawing
+        self.layer_decay, self.thawing, self.norm_bias_scale = layer_decay, thawing, norm_bias_scale
         self.schedule = scheduler if isinstance(scheduler, Schedule) else Schedule(scheduler)
         if self.schedule.looks and self.schedule.monitor is None:
             self.schedule.monitor = self.score
@@ -203,7 +204,8 @@ class Task(Measured):
         return {"optimizer": optimizer, "lr_scheduler": plan}
 
     def _groups(self) -> list[dict[str, Any]]:
-        return parameter_groups(self.network, None, self.layer_decay, rate(self.make_optimizer), self.thawing)
+        lr = rate(self.make_optimizer)
+        return parameter_groups(self.network, None, self.layer_decay, lr, self.thawing, self.norm_bias_scale)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:  # called by Lightning after each step
         if self.schedule.interval == "step":

@@ -1,6 +1,7 @@
 """The parameters that an optimizer gets, and whether it can be used here."""
 
 import inspect
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ def parameter_groups(
     layer_decay: float | None = None,
     lr: float | None = None,
     thawing: FrozenPart | None = None,
+    norm_bias_scale: float | None = None,
 ) -> list[dict[str, Any]]:
     """The parameters that train, in groups for an optimizer of torch; norm parameters and biases get no weight decay.
 
@@ -27,23 +29,41 @@ def parameter_groups(
     d = 0. Each layer then has groups of its own, with its name, `lr` and its share of the rate as `lr_scale`. lr: the
     head's rate, which a layer_decay needs. thawing: a frozen part that will be thawed; its parameters are in the groups
     from the start. While they have no gradient, torch's optimizers leave them as they are.
-    Raises ValueError where a layer_decay is not above 0 and at most 1, or comes without lr.
+    norm_bias_scale: what the rate of the norm layers' biases β is multiplied by; they then have groups of their own,
+    and need lr too. Jordan, 2024, arXiv:2404.00498.
+    Raises ValueError where a layer_decay is not above 0 and at most 1, for a norm_bias_scale that is not above 0, and
+    where one of them comes without lr.
     """
     later = {*thawing.parameters.values()} if thawing is not None else set()
     plain: dict[nn.Parameter, bool] = {}  # whether a parameter gets no weight decay
+    biases: set[nn.Parameter] = set()  # those of norm layers
     for module in network.modules():
-        for parameter in module.parameters(recurse=False):
+        for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad or parameter in later:
                 plain[parameter] = parameter.ndim <= 1 or declaration(module) is not None
+                biases |= {parameter} if name == "bias" and declaration(module) is not None else set()
     decaying = {} if weight_decay is None else {"weight_decay": weight_decay}
+    scaled = biases if norm_bias_scale not in (None, 1) else set()
     groups: list[dict[str, Any]] = []
     for settings, members in _by_layer(network, plain, layer_decay, lr):
+        undecayed = [each for each in members if plain[each]]
         groups.append({"params": [each for each in members if not plain[each]], **settings, **decaying})
-        undecayed = {"name": f"{settings['name']}/plain"} if settings else {}
-        groups.append(
-            {"params": [each for each in members if plain[each]], **settings, **undecayed, "weight_decay": 0.0}
-        )
+        for name, parameters, own in (
+            ("plain", [each for each in undecayed if each not in scaled], {}),
+            ("biases", [each for each in undecayed if each in scaled], _scaled(settings, norm_bias_scale, lr)),
+        ):
+            named = {"name": f"{settings['name']}/{name}"} if settings else {}
+            groups.append({"params": parameters, **settings, **own, **named, "weight_decay": 0.0})
     return [group for group in groups if group["params"]]
+
+
+def _scaled(settings: dict[str, Any], scale: float | None, lr: float | None) -> dict[str, Any]:
+    """The rate of a layer's norm biases, and its share of the optimizer's."""
+    if scale in (None, 1):
+        return {}
+    if not 0 < scale < math.inf or lr is None:
+        raise ValueError(f"norm_bias_scale={scale} of lr={lr}: expected a finite number above 0, and a rate")
+    return {"lr": settings.get("lr", lr) * scale, "lr_scale": settings.get("lr_scale", 1.0) * scale}
 
 
 def _by_layer(

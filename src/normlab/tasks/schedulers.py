@@ -68,8 +68,8 @@ class Schedule:
             return {}
         if given.get("eta_min"):
             raise ValueError(
-                f"scheduler.eta_min={given['eta_min']}: it is one rate for all layers, and optimizer.layer_decay gives "
-                "each its own; leave out one of the two"
+                f"scheduler.eta_min={given['eta_min']}: it is one rate for all, and optimizer.layer_decay, or "
+                "norm_bias_scale there, gives parts their own; leave out one of the two"
             )
         numbers = {name: given[name] for name in RATES if isinstance(given.get(name), int | float)}
         return {name: [number * scale for scale in scales] for name, number in numbers.items()}

@@ -17,17 +17,18 @@ from normlab.data.common.batches import Augment, Draws
 class Crop:
     """Pads each side with `padding` black pixels and cuts an image of the old size out of that, at a random place.
 
+    reflect: the pixels are those inside, mirrored at the edge, of which there must be more than `padding` a side.
     He et al., Deep Residual Learning, 2015, arXiv:1512.03385, section 4.2.
     """
 
-    def __init__(self, samples: int, padding: int, seed: int):
-        self.padding = padding
+    def __init__(self, samples: int, padding: int, seed: int, reflect: bool = False):
+        self.padding, self.reflect = padding, reflect
         corners = 2 * padding + 1
         self.corners = Draws("crop", seed, lambda random: torch.randint(corners, (samples, 2), generator=random))
 
     def __call__(self, x: Tensor, index: Tensor, epoch: int) -> Tensor:
         batch, channels, height, width = x.shape
-        padded = F.pad(x, 4 * [self.padding])
+        padded = _reflected(x, self.padding) if self.reflect else F.pad(x, 4 * [self.padding])
         corners = 2 * self.padding + 1
         image, channel, row, column = padded.stride()
         windows = padded.as_strided(  # every crop of every image; nothing is copied
@@ -38,14 +39,26 @@ class Crop:
 
 
 class Flip:
-    """Mirrors each image with probability 1/2, left and right exchanged."""
+    """Mirrors each image with probability 1/2, left and right exchanged.
 
-    def __init__(self, samples: int, seed: int):
-        self.flipped = Draws("flip", seed, lambda random: torch.rand(samples, generator=random) < 0.5)
+    alternating: that is drawn for the first epoch alone, and each later epoch shows the other side of an image than the
+    epoch before it, so that any two epochs in a row show both. Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU,
+    2024, arXiv:2404.00498, section 3.6.
+    """
+
+    def __init__(self, samples: int, seed: int, alternating: bool = False):
+        self.alternating = alternating
+        self.drawn = Draws("flip", seed, lambda random: torch.rand(samples, generator=random) < 0.5)
 
     def __call__(self, x: Tensor, index: Tensor, epoch: int) -> Tensor:
         flipped = self.flipped(index, epoch).to(x.device)
         return torch.where(flipped[:, None, None, None], x.flip(-1), x)
+
+    def flipped(self, index: Tensor, epoch: int) -> Tensor:
+        """Which of the samples at `index` are mirrored in this epoch."""
+        if not self.alternating:
+            return self.drawn(index, epoch)
+        return self.drawn(index, 0) ^ (epoch % 2 == 1)
 
 
 class Cutout:
@@ -128,6 +141,15 @@ class _Constant:
         if (self.there.device, self.there.dtype) != (like.device, like.dtype):
             self.there = self.value.to(like)
         return self.there
+
+
+def _reflected(x: Tensor, padding: int) -> Tensor:
+    """Images with `padding` more pixels a side, mirrored at the edge; torch has that for no bytes."""
+    rows, columns = (
+        length - 1 - (length - 1 - torch.arange(-padding, length + padding, device=x.device).abs()).abs()
+        for length in x.shape[2:]
+    )
+    return x[:, :, rows[:, None], columns]
 
 
 def _pixels(samples: int, shape: Sequence[int], random: torch.Generator) -> Tensor:

@@ -31,8 +31,8 @@ class Images(DataModule):
     `mean` and `std` (C,) are those of all pixels of the training part, which is measured. `size` resizes the shorter
     side and keeps the middle square, `channels` makes images grey (1) or repeats grey ones (3). Training images are
     changed on the way, each its own way and differently in each epoch: cropped from an image padded by `crop` pixels
-    a side, flipped left to right, and with a square of `cutout` pixels covered by the mean; `mix` is mixup or cutmix,
-    with λ ~ Beta(mix_alpha, mix_alpha).
+    a side (black, or by `crop_edges` mirrored), flipped left to right (`alternating`: see `Flip`), and with a square of
+    `cutout` pixels covered by the mean; `mix` is mixup or cutmix, with λ ~ Beta(mix_alpha, mix_alpha).
     """
 
     task = "classify"
@@ -46,7 +46,8 @@ class Images(DataModule):
         size: int | None = None,
         channels: int | None = None,
         crop: int | None = None,
-        flip: bool = False,
+        crop_edges: Literal["black", "reflect"] = "black",
+        flip: bool | Literal["alternating"] = False,
         cutout: int | None = None,
         mix: Literal["mixup", "cutmix"] | None = None,
         mix_alpha: float = 1.0,
@@ -54,7 +55,7 @@ class Images(DataModule):
     ):
         super().__init__(**splits)
         self.size, self.channels = size, channels
-        self.crop, self.flip, self.cutout = crop, flip, cutout
+        self.crop, self.crop_edges, self.flip, self.cutout = crop, crop_edges, flip, cutout
         self.mix, self.mix_alpha = mix, mix_alpha
 
     def in_shape(self, loaded: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, tuple[Tensor | Source, Tensor]]:
@@ -84,9 +85,15 @@ class Images(DataModule):
     def augmentation(self) -> Augment | None:
         samples, changes = len(self.splits["train"][1]), []
         if self.crop is not None:
-            changes.append(Crop(samples, self.crop, self.seed))
+            reflect = self.crop_edges == "reflect"
+            if reflect and self.crop >= min(self.input_shape[1:]):
+                raise ConfigError(
+                    f"data.crop={self.crop} with data.crop_edges=reflect: images of {self.input_shape[2]}×"
+                    f"{self.input_shape[1]} pixels have no more to mirror; set a smaller data.crop="
+                )
+            changes.append(Crop(samples, self.crop, self.seed, reflect))
         if self.flip:
-            changes.append(Flip(samples, self.seed))
+            changes.append(Flip(samples, self.seed, alternating=self.flip == "alternating"))
         if self.cutout is not None:
             mean = (255 * torch.tensor(self.mean)).round()
             changes.append(Cutout(samples, self.cutout, self.input_shape[1:], mean, self.seed))
