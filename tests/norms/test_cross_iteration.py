@@ -157,6 +157,13 @@ def test_a_norm_made_behind_another_layer_than_it_stands_behind_is_refused():
         norm(convs[0](convs[1](torch.randn(4, 3, 5, 5))))
 
 
+def test_a_pool_between_convolution_and_norm_is_refused():
+    norm = CrossIteration()
+    network = nn.Sequential(norm.conv2d(2, 3, 3), nn.MaxPool2d(2), norm.layer(3, 2))
+    with pytest.raises(ValueError, match="make each norm right after the layer that it follows"):
+        network(torch.randn(4, 2, 8, 8))
+
+
 def test_a_network_compiles():
     """torch.compile keeps what a layer notes on its output for the norm."""
     torch.compiler.reset()

@@ -24,6 +24,7 @@ class Linked(nn.Module):
 
     weight: Tensor
     seen: Tensor | None = None
+    made: torch.Size | None = None  # the shape of its last output
 
     def effective_weight(self) -> Tensor:
         return self.weight
@@ -32,16 +33,16 @@ class Linked(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         output = super().forward(input)  # pyright: ignore[reportAttributeAccessIssue]
         if self.training:
-            self.seen = input.detach()
+            self.seen, self.made = input.detach(), output.shape
             output.made_by, output.made_of = self, self.seen
         return output
 
     def input_of(self, x: Tensor) -> Tensor | None:
-        """The input that this layer made `x` of; None where another layer made it, or where this one has not run."""
+        """The input that this layer made `x` of; None where it did not make it, as far as that can be told."""
         maker = getattr(x, "made_by", None)
         seen, self.seen = self.seen, None  # let go, or it would live until the next batch
         if maker is None:
-            return seen
+            return seen if x.shape == self.made else None  # a pool may stand between
         return x.made_of if maker is self else None  # pyright: ignore[reportAttributeAccessIssue]
 
 
