@@ -223,5 +223,5 @@ def test_predictions_survive_a_float16_network(tmp_path):
     parts = build(compose([*QUICK, "model=net", "data=wine", "trainer.precision=bf16-true"]), tmp_path)
     output = torch.randn(4, 3, dtype=torch.bfloat16)
     parts.task.network = nn.Identity()
-    _, loss = parts.task._step((output, torch.tensor([0, 1, 2, 0])))
+    _, loss = parts.task._step(output, torch.tensor([0, 1, 2, 0]))
     assert loss.dtype == torch.float32
