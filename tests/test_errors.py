@@ -36,8 +36,9 @@ def test_an_interrupt_while_a_configuration_is_read_is_not_taken_for_a_damaged_f
     def read():
         load_config(tmp_path / "config.yaml")
 
+    read()  # what the first reading alone does, such as filling caches, is not counted
     calls = interrupted_at(0, read)
-    for call in range(1, calls, calls // moments):
+    for call in range(1, calls * 9 // 10, calls // moments):
         with pytest.raises(KeyboardInterrupt), unmasked():
             interrupted_at(call, read)
 
