@@ -86,19 +86,19 @@ def test_accepted(override):
     compose([override])
 
 
-def test_clipping_under_loss_scaling_needs_an_optimizer_that_is_not_fused():
-    half = ["optimizer=adamw", "trainer.precision=16-mixed", "trainer.gradient_clip_val=1"]
-    compose([*half, "optimizer.fused=false"])
-    compose([*half, "optimizer=sgd"])
-    with pytest.raises(ConfigError, match=r"gradient_clip_val=.*needs optimizer.fused=false"):
-        compose(half)
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
+def test_clipping_in_16_bits_needs_an_optimizer_that_was_not_told_to_be_fused(precision):
+    half = ["optimizer=adamw", f"trainer.precision={precision}", "trainer.gradient_clip_val=1"]
+    compose(half)
+    with pytest.raises(ConfigError, match=r"gradient_clip_val=.*use optimizer.fused=null"):
+        compose([*half, "optimizer.fused=true"])
 
 
 def test_fused_momentum_under_loss_scaling_is_refused():
-    fused = ["optimizer=sgd", "+optimizer.fused=true", "trainer.precision=16-mixed"]
+    fused = ["optimizer=sgd", "optimizer.fused=true", "trainer.precision=16-mixed"]
     compose([*fused, "optimizer.momentum=0", "optimizer.nesterov=false"])
     compose([*fused, "trainer.precision=bf16-mixed"])
-    with pytest.raises(ConfigError, match=r"fused SGD spoils its momentum .*; use optimizer.fused=false"):
+    with pytest.raises(ConfigError, match=r"fused SGD spoils its momentum .*; use optimizer.fused=null"):
         compose(fused)
 
 

@@ -168,12 +168,13 @@ def test_many_steps_per_execution_end_on_the_same_bits(tmp_path, overrides):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["channels_last=true", "channels_last=false"])
-def test_the_fused_optimizer_is_the_plain_one(tmp_path, layout):
+@pytest.mark.parametrize("plainly", [["optimizer=adamw", "optimizer.fused=false"], ["optimizer.fused=false"]])
+def test_the_fused_optimizer_is_the_plain_one(tmp_path, plainly, layout):
     """torch's fused kernel takes parameter and gradient for laid out alike, and says nothing where they are not."""
     typed = ["model=resnet", "data=digits", "data.size=8", "data.batch_size=64", "trainer.limit_train_batches=5"]
-    typed += ["optimizer=adamw", "trainer.precision=64-true", layout]
+    typed += ["trainer.precision=64-true", layout, *plainly[:-1]]
     fused, *_ = weights_and_steps(tmp_path, *typed)
-    plain, *_ = weights_and_steps(tmp_path, *typed, "optimizer.fused=false")
+    plain, *_ = weights_and_steps(tmp_path, *typed, plainly[-1])
     for key, value in plain.items():
         torch.testing.assert_close(fused[key], value, rtol=1e-9, atol=1e-12)
 

@@ -54,7 +54,7 @@ class AdaptiveGradientClipping(Callback):
         if scaled and any(getattr(optimizer, "_step_supports_amp_scaling", False) for optimizer in trainer.optimizers):
             raise ConfigError(
                 "callbacks.agc: a fused optimizer unscales 16-bit gradients in its step, after the clipping; "
-                "set optimizer.fused=false, or use trainer.precision=bf16-mixed"
+                "set optimizer.fused=null, or use trainer.precision=bf16-mixed"
             )
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:

@@ -84,22 +84,26 @@ def _check_score(config: DictConfig) -> None:
 
 
 def _check_fused(config: DictConfig) -> None:
-    """Raises ConfigError for what a fused optimizer, which unscales 16-bit gradients inside its step, gets wrong.
+    """Raises ConfigError for what goes wrong with an optimizer that was told to be fused.
 
-    Lightning cannot clip such gradients. SGD leaves its momentum as memory happened to be where the first step
-    overflows, and the next step adds that to the weights (torch 2.15).
+    It unscales 16-bit gradients inside its step, so Lightning refuses to clip them, even bfloat16's, which have no
+    scale. SGD leaves its momentum as memory happened to be where the first step overflows, and the next step adds that
+    to the weights (torch 2.15).
     """
-    if not config.optimizer.get("fused") or config.trainer.precision != "16-mixed":
+    precision = config.trainer.precision
+    if not config.optimizer.get("fused") or precision not in ("16-mixed", "bf16-mixed"):
         return
     clip = config.trainer.gradient_clip_val
     if clip is not None:
         raise ConfigError(
-            f"trainer.gradient_clip_val={clip} with trainer.precision=16-mixed needs optimizer.fused=false"
+            f"trainer.gradient_clip_val={clip} with trainer.precision={precision} does not go with "
+            "optimizer.fused=true; use optimizer.fused=null"
         )
-    if config.optimizer._target_ == "torch.optim.SGD" and config.optimizer.get("momentum"):
+    is_sgd = config.optimizer._target_ == "torch.optim.SGD"
+    if precision == "16-mixed" and is_sgd and config.optimizer.get("momentum"):
         raise ConfigError(
             "optimizer.fused=true with trainer.precision=16-mixed: torch's fused SGD spoils its momentum where the "
-            "first step overflows; use optimizer.fused=false, or trainer.precision=bf16-mixed"
+            "first step overflows; use optimizer.fused=null, or trainer.precision=bf16-mixed"
         )
 
 

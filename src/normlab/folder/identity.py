@@ -25,6 +25,7 @@ LENGTH = "trainer.max_epochs"  # extend=true may raise it
 WITHOUT = {
     "optimizer.layer_decay": (None, 1),
     "optimizer.norm_bias_scale": (None, 1),
+    "optimizer.fused": (None,),
     "data.crop_edges": (None, "black"),
 }
 ELSEWHERE = ("data.root", "data.in_memory", "data.workers", "data.on_device")  # where files lie, and how they are read

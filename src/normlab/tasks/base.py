@@ -19,7 +19,7 @@ from normlab.tasks.measured import Measured
 from normlab.tasks.meter import Meter
 from normlab.tasks.metrics import Entry
 from normlab.tasks.nonfinite import check_loss, explain
-from normlab.tasks.optimizers import parameter_groups, rate, try_optimizer
+from normlab.tasks.optimizers import fuse, parameter_groups, rate, try_optimizer
 from normlab.tasks.schedulers import Schedule, try_schedule
 
 if TYPE_CHECKING:  # imports torch's compiler
@@ -142,8 +142,7 @@ class Task(Measured):
             self.guard.spoiled = False
 
     def on_train_start(self) -> None:
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        self.guard.begin(self.trainer.optimizers, scaled)
+        self.guard.begin(self.trainer.optimizers, self._scales_gradients())
 
     def on_train_epoch_start(self) -> None:
         self.train_meter.reset()
@@ -195,6 +194,8 @@ class Task(Measured):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(self._groups())
+        if not self._scales_gradients():  # the kernel would unscale them, after they were clipped
+            fuse(optimizer, self.network)
         scheduler = self.schedule.build(optimizer, total_steps(self), self.direction)
         if scheduler is None:
             return optimizer
@@ -202,6 +203,9 @@ class Task(Measured):
         if self.automatic_optimization:
             plan["reduce_on_plateau"] = False  # `_step_schedule` tells it the metric
         return {"optimizer": optimizer, "lr_scheduler": plan}
+
+    def _scales_gradients(self) -> bool:
+        return getattr(self.trainer.precision_plugin, "scaler", None) is not None
 
     def _groups(self) -> list[dict[str, Any]]:
         lr = rate(self.make_optimizer)

@@ -1,13 +1,12 @@
 """Lets an optimizer step or not, as a flag on the device says, which the processor does not read."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import SGD, Optimizer
 
-FUSED = (SGD, Adam, AdamW)  # those whose one kernel for a step takes such a flag, as a gradient scaler gives it
+from normlab.tasks.optimizers import can_fuse
 
 
 class Gate:
@@ -42,16 +41,12 @@ def make_gate(optimizers: Sequence[Optimizer], device: torch.device) -> Gate | N
 
     The optimizer then steps by the fused kernel, unless it was told not to.
     """
-    if len(optimizers) != 1 or type(optimizers[0]) not in FUSED:
+    if len(optimizers) != 1 or not can_fuse(optimizers[0]):
         return None
     (optimizer,) = optimizers
-    return Gate(optimizer, device) if all(map(_can_fuse, optimizer.param_groups)) else None
-
-
-def _can_fuse(group: dict[str, Any]) -> bool:
-    chosen = group["fused"] is False or group["foreach"] or group["differentiable"] or group.get("capturable")
     # With zeros to begin with, the first step's moment is (1 - dampening) g in place of g.
-    return not chosen and not group.get("dampening") and all(p.is_floating_point() for p in group["params"])
+    dampened = any(group.get("dampening") for group in optimizer.param_groups)
+    return None if dampened else Gate(optimizer, device)
 
 
 def _begin_with_zeros(optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:

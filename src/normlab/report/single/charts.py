@@ -37,7 +37,10 @@ def curve(name: str, curves: dict[str, Curve], best: int | None) -> Chart:
         layers = [mark.mark_rule(color=INK, strokeDash=[2, 3]).encode(x=x), *layers]
         ends = curves["val"] or curves["train"]
         rises = ends[-1][1] > ends[0][1]  # the word stands on the side that the curves have left
-        text = mark.mark_text(color=INK, align="right", dx=-4, dy=-8 if rises else 8)
+        early = 2 * best < ends[-1][0]  # the word stands away from the axis
+        text = mark.mark_text(
+            color=INK, align="left" if early else "right", dx=4 if early else -4, dy=-8 if rises else 8
+        )
         layers.append(text.encode(x=x, y=alt.value("height" if rises else 0), text="text:N"))
     says = f"{name} over the epochs, of {listed([part for part in parts if curves[part]])}."
     return Chart(f"curve-{name}", spec(alt.layer(*layers), height=240), says, elsewhere=BELOW)
