@@ -28,7 +28,7 @@ def make_run(path, *typed, score=0.9, curve=None, config=(), **changes):
     composed.seed = seed
     composed.overrides = list(typed)
     for key, value in dict(config).items():
-        OmegaConf.update(composed, key, value)
+        OmegaConf.update(composed, key, value, force_add=True)
     write_config(path, composed)
     values = [score / 2, score] if curve is None and score is not None else curve or []
     (path / "metrics.csv").write_text("epoch,val/acc\n" + "".join(f"{n},{v!r}\n" for n, v in enumerate(values)))

@@ -44,7 +44,7 @@ def test_the_first_configurations_stand_in_the_page_and_all_in_its_data(tmp_path
 def test_any_two_runs_can_be_compared_by_their_whole_configuration(tmp_path):
     """Also in keys that were never typed; what all runs share is not repeated."""
     make_run(tmp_path / "0", *BASE, "seed=1")
-    make_run(tmp_path / "1", *BASE, "seed=2", "norm=group", config={"optimizer.momentum": 0.5})
+    make_run(tmp_path / "1", *BASE, "seed=2", "norm=group", config={"optimizer.momentum": 0.5, "data.root": "/home/me"})
     make_run(tmp_path / "2", *BASE, "seed=2")
     write_report([tmp_path])
     given = grid(tmp_path, "runs")
@@ -56,6 +56,7 @@ def test_any_two_runs_can_be_compared_by_their_whole_configuration(tmp_path):
     assert configs["norm._target_"]["1"].endswith("Group")
     assert "optimizer.lr" not in configs
     assert "overrides" not in configs
+    assert "/home/me" not in (tmp_path / "report.html").read_text()
 
 
 def test_runs_of_several_folders_keep_names_apart(tmp_path):

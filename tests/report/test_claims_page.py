@@ -117,8 +117,15 @@ def test_runs_that_diverged_count_as_always_saying_the_most_frequent_class(tmp_p
     assert "| digits | none | lr=0.001995, lowest tried | 15–19 | 0.100 ± 0.000 | 0.100 to 0.100 | 5 of 5 |" in text
     assert "| wine | none | – | – | 0.100 ± 0.000 | 0.100 to 0.100 | in all 5 trials |" in text
     assert "The sweep is not at its end" not in text
-    few = make_laboratory(tmp_path / "few", made)  # two trials say little of five seeds
-    assert "There is no verdict on half a design: fresh runs of wine: 5 to come." in summary(few)
+    few = summary(make_laboratory(tmp_path / "few", made, trials=4))  # a verdict needs five fresh runs
+    assert "There is no verdict on half a design: fresh runs of wine: 5 without a setting, since all trials" in few
+    assert "The sweep is not at its end" not in few
+    twice = {"batch": GOOD * 2, "none": BAD * 2}
+    longer = claim("speed", {"digits": twice, "wine": {"batch": GOOD * 2, "none": None}}, DIFFERENCE)
+    text = summary(make_laboratory(tmp_path / "longer", longer, seeds=10, trials=8))  # more seeds than trials
+    assert "| wine | none | – | – | 0.100 ± 0.000 | 0.100 to 0.100 | in all 8 trials |" in text
+    assert "no verdict" not in text
+    assert "The sweep is not at its end" not in text
     other = claim("shifted", {"digits": lost, "wine": CLEAR}, DIFFERENCE, measure="shift")
     assert "it is unclear on digits (5 runs diverged)" in summary(make_laboratory(tmp_path / "t", other))
 

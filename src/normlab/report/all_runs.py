@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from normlab.folder.files import HEADER
+from normlab.folder.identity import ELSEWHERE
 from normlab.report import wording
 from normlab.report.charts import seed
 from normlab.report.comparison import counts
@@ -60,7 +61,10 @@ def _figure(value: float | None) -> str:
 
 
 def _flat(runs: Sequence[Run]) -> list[Settings]:
-    """The whole configuration of each run under dotted keys. What runs share, by read_config, is done once."""
+    """The configuration of each run under dotted keys, without where its data lay, which is the reader's affair.
+
+    What runs share, by read_config, is done once.
+    """
     done: dict[tuple[str, int], Settings] = {}
     flat = []
     for run in runs:
@@ -68,7 +72,8 @@ def _flat(runs: Sequence[Run]) -> list[Settings]:
         for key, value in run.config.items():
             if key not in NO_DIFFERENCE:
                 if (key, id(value)) not in done:
-                    done[key, id(value)] = _dotted(key, value)
+                    dotted = _dotted(key, value).items()
+                    done[key, id(value)] = {name: text for name, text in dotted if name not in ELSEWHERE}
                 settings |= done[key, id(value)]
         flat.append(settings)
     return flat

@@ -34,22 +34,24 @@ class Measures:
         seeds = frozenset(seed(run) for run in runs)
         return Evidence(
             name=pair.name,
-            arms={own: self._observed(arm, claim.measure, seeds) for own, arm in arms.items()},
+            arms={own: self._observed(arm, claim, seeds) for own, arm in arms.items()},
             missing=pair.missing,
             guess=_guess(runs, measure),
             floor=_floor(runs, measure),
             overlap=_overlap(runs, known),
         )
 
-    def _observed(self, arm: Arm | None, measure: str, seeds: frozenset[Hashable]) -> Observed:
+    def _observed(self, arm: Arm | None, claim: Claim, seeds: frozenset[Hashable]) -> Observed:
         """An arm's fresh runs. seeds: those of all arms, with which one would diverge that no rate could train."""
         if arm is None or arm.refused is not None:
             return Observed({}, lacking=("refused" if arm else "to come",) * self.sweep.seeds)
-        if untrainable(arm, self.sweep.seeds):
-            return Observed({}, seeds)
+        if untrainable(arm):
+            if len(arm.trials) >= claim.least_seeds:  # they say as much as the fresh runs that a verdict needs
+                return Observed({}, seeds)
+            return Observed({}, lacking=("without a setting, since all trials diverged",) * self.sweep.seeds)
         values, gone, lacking = {}, set(), ["to come"] * (self.sweep.seeds - len(arm.fresh))
         for run in arm.fresh:
-            value = self.by_run[run.folder].get(measure, NAN)
+            value = self.by_run[run.folder].get(claim.measure, NAN)
             if diverged(run):
                 gone.add(seed(run))
             elif run.score is None:
@@ -74,10 +76,9 @@ def diverged(run: Run) -> bool:
     return run.status == "failed" and (run.error or "").startswith(DIVERGED)
 
 
-def untrainable(arm: Arm, seeds: int) -> bool:
-    """Whether all trials of an arm diverged, at least as many as it was to have fresh runs; then it gets none."""
-    ended = [trial.run for trial in arm.trials if trial.run is not None]
-    return len(arm.trials) >= seeds and len(ended) == len(arm.trials) and all(map(diverged, ended))
+def untrainable(arm: Arm) -> bool:
+    """Whether all trials of an arm diverged; it then has no tuned setting, and gets no fresh runs."""
+    return bool(arm.trials) and all(trial.run is not None and diverged(trial.run) for trial in arm.trials)
 
 
 def _floor(runs: Sequence[Run], measure: Measure) -> float:

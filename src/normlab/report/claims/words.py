@@ -119,7 +119,8 @@ def rule(result: Result) -> list[str]:
     intervals = (
         "Each effect is taken seed by seed. Intervals are Student’s t over seeds, widened for what tuning by single "
         "trainings adds. A run that diverged counts as a network that always says the most frequent class; by a "
-        "measure for which that means nothing, the pair is unclear."
+        "measure for which that means nothing, the pair is unclear. So do all runs of an arm whose trials, at least "
+        f"{seeds}, all diverged."
     )
     errors = (
         "In simulations at most 5 % of claims without any effect are called supported, of those with twice the effect "
@@ -160,7 +161,7 @@ def tuned(arm: Arm | None) -> str:
 
 def unfinished(lab: Laboratory) -> Iterator[str]:
     """What is still to come, of all claims together."""
-    arms = [arm for arm in lab.sweep.arms if arm.refused is None and not untrainable(arm, lab.sweep.seeds)]
+    arms = [arm for arm in lab.sweep.arms if arm.refused is None and not untrainable(arm)]
     ended = sum(run.score is not None or run.lost for arm in arms for run in arm.fresh)
     if to_come := lab.sweep.seeds * len(arms) - ended:
         count = f"{counted(to_come, 'fresh run')} {'is' if to_come == 1 else 'are'}"
