@@ -177,7 +177,8 @@ def assert_same_checkpoints(folder, other, which="last"):
         assert type(found["state_dict"][key]) is torch.Tensor
         torch.testing.assert_close(found["state_dict"][key], value, **EXACT, msg=key)
     [found], [expected] = found["optimizer_states"], expected["optimizer_states"]
-    assert found["param_groups"] == expected["param_groups"]
+    settings, others = ([{**group, "fused": ...} for group in held["param_groups"]] for held in (found, expected))
+    assert settings == others  # torch has no fused SGD for shards
     assert found["state"].keys() == expected["state"].keys()
     for number, held in expected["state"].items():
         for key, value in held.items():

@@ -47,7 +47,7 @@ def test_of_a_run(tmp_path, overrides, is_scaled, is_fused):
     ("make", "settings"),
     [
         (SGD, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
-        (SGD, {"momentum": 0.9, "dampening": 0.5, "maximize": True}),
+        (SGD, {"momentum": 0.9, "maximize": True}),
         (Adam, {"amsgrad": True}),
         (AdamW, {"weight_decay": 0.1}),
     ],
@@ -62,8 +62,8 @@ def test_the_steps_are_those_of_torch_by_default(make, settings):
     fuse(fused, nn.Module())
     assert fused.param_groups[0]["fused"]
     for step in range(5):
-        for one, other, gradient in zip(ours, theirs, parameters(step + 1), strict=True):
-            one.grad, other.grad = gradient.clone(), gradient.clone()
+        for one, other, gradient in [*zip(ours, theirs, parameters(step + 1), strict=True)][step < 2 :]:
+            one.grad, other.grad = gradient.clone(), gradient.clone()  # the first has none before it is thawed
         fused.step()
         plain.step()
         torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
@@ -73,6 +73,7 @@ def test_what_has_no_such_kernel_is_left_as_it_is():
     embedding = nn.Embedding(4, 3, sparse=True)
     for network, optimizer in [
         (embedding, SGD(embedding.parameters())),
+        (nn.Linear(2, 2), SGD(nn.Linear(2, 2).parameters(), momentum=0.9, dampening=0.5)),
         (nn.Linear(2, 2), RMSprop(nn.Linear(2, 2).parameters())),
         (nn.Linear(2, 2), SGD(nn.Linear(2, 2, dtype=torch.complex64).parameters())),
         (nn.Linear(2, 2), SGD(nn.Linear(2, 2, device="meta").parameters())),

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 
-from normlab.tasks.optimizers import can_fuse
+from normlab.tasks.optimizers import can_fuse, use_fused
 
 
 class Gate:
@@ -15,10 +15,8 @@ class Gate:
     def __init__(self, optimizer: Optimizer, device: torch.device):
         self.optimizer, self.device = optimizer, device
         self.closed = self._open()
+        use_fused(optimizer)
         for group in optimizer.param_groups:
-            group["fused"] = True
-            if isinstance(optimizer, SGD) and group["momentum"]:
-                _begin_with_zeros(optimizer, group["params"])
             for state in (optimizer.state[each] for each in group["params"] if each in optimizer.state):
                 if "step" in state:  # an unfused Adam counts on the processor
                     state["step"] = state["step"].to(device, torch.float32)
@@ -41,17 +39,5 @@ def make_gate(optimizers: Sequence[Optimizer], device: torch.device) -> Gate | N
 
     The optimizer then steps by the fused kernel, unless it was told not to.
     """
-    if len(optimizers) != 1 or not can_fuse(optimizers[0]):
-        return None
-    (optimizer,) = optimizers
-    # With zeros to begin with, the first step's moment is (1 - dampening) g in place of g.
-    dampened = any(group.get("dampening") for group in optimizer.param_groups)
-    return None if dampened else Gate(optimizer, device)
-
-
-def _begin_with_zeros(optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:
-    """Makes SGD's moments, which a first step that changes nothing would leave as memory that nobody has written."""
-    for parameter in parameters:
-        state = optimizer.state[parameter]
-        if state.get("momentum_buffer") is None:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
+    (optimizer, *others) = optimizers
+    return Gate(optimizer, device) if not others and can_fuse(optimizer) else None

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
@@ -118,7 +119,9 @@ def can_fuse(optimizer: Optimizer) -> bool:
 
 def _can_fuse(group: dict[str, Any]) -> bool:
     chosen = group["fused"] is False or group["foreach"] or group["differentiable"] or group.get("capturable")
-    return not chosen and all(p.is_floating_point() and p.device.type in DEVICES for p in group["params"])
+    # With zeros to begin with, the first step's moment is (1 - dampening) g in place of g.
+    plain = all(p.is_floating_point() and p.device.type in DEVICES for p in group["params"])
+    return not chosen and not group.get("dampening") and plain
 
 
 def fuse(optimizer: Optimizer, network: nn.Module) -> None:
@@ -130,5 +133,19 @@ def fuse(optimizer: Optimizer, network: nn.Module) -> None:
     """
     sparse = any(getattr(module, "sparse", False) for module in network.modules())
     if can_fuse(optimizer) and not sparse and not (isinstance(optimizer, SGD) and is_cut(network)):
-        for group in optimizer.param_groups:
-            group["fused"] = True
+        use_fused(optimizer)
+
+
+def use_fused(optimizer: Optimizer) -> None:
+    """Has an optimizer step by its kernel for all parameters.
+
+    SGD begins with moments of zeros: torch's kernel dies where some parameters have one and others, as those that were
+    thawed, have none yet, and leaves it as memory that nobody has written where a first step changes nothing.
+    """
+    for group in optimizer.param_groups:
+        group["fused"] = True
+        if isinstance(optimizer, SGD) and group["momentum"]:
+            for parameter in group["params"]:
+                state = optimizer.state[parameter]
+                if state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
