@@ -119,8 +119,14 @@ def test_skipped_batches_and_the_state_of_own_callbacks_go_on(tmp_path):
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("case", ["ddp_cpu", "ddp_cpu trainer.sync_batchnorm=false", "fsdp trainer.devices=2"])
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param("ddp_cpu", marks=pytest.mark.slow),
+        pytest.param("ddp_cpu trainer.sync_batchnorm=false", marks=pytest.mark.endurance),
+        pytest.param("fsdp trainer.devices=2", marks=pytest.mark.endurance),
+    ],
+)
 def test_several_processes_go_on_together(tmp_path, case):
     overrides = [*WINE, *f"trainer={case}".split(), "trainer.accelerator=cpu"]
     assert_goes_on(tmp_path, overrides, ("on_train_batch_start", 5), ("on_validation_batch_start", 1), rank=1)

@@ -74,8 +74,13 @@ def test_of_estimated_statistics(tmp_path, monkeypatch, callback):
     assert not counts
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("model", "norm"), [*itertools.product(options("model"), options("norm"))])
+PAIRS = [  # each norm and each network in CI; all pairs before a release
+    pytest.param(model, norm, marks=pytest.mark.slow if model == "mynet" or norm == "batch" else pytest.mark.endurance)
+    for model, norm in itertools.product(options("model"), options("norm"))
+]
+
+
+@pytest.mark.parametrize(("model", "norm"), PAIRS)
 def test_of_every_network_with_every_norm(tmp_path, monkeypatch, model, norm):
     try:
         counts = reads_of_an_epoch(tmp_path, monkeypatch, f"model={model}", f"norm={norm}")
