@@ -178,7 +178,7 @@ def assert_same_checkpoints(folder, other, which="last"):
         torch.testing.assert_close(found["state_dict"][key], value, **EXACT, msg=key)
     [found], [expected] = found["optimizer_states"], expected["optimizer_states"]
     settings, others = ([{**group, "fused": ...} for group in held["param_groups"]] for held in (found, expected))
-    assert settings == others  # torch has no fused SGD for shards
+    assert settings == others
     assert found["state"].keys() == expected["state"].keys()
     for number, held in expected["state"].items():
         for key, value in held.items():
@@ -188,7 +188,8 @@ def assert_same_checkpoints(folder, other, which="last"):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAME)
 def test_two_processes_train_the_network_of_one(name, pair, tmp_path):
-    one = run(compose([*ONE, *SAME[name], FLOAT64]), folder=tmp_path)
+    # torch has no fused SGD for shards; the fused one has moments of zeros for parameters that never had a gradient.
+    one = run(compose([*ONE, *SAME[name], "optimizer.fused=false", FLOAT64]), folder=tmp_path)
     assert_same_checkpoints(pair / name, tmp_path)
     assert files(pair / name) == files(tmp_path)
     told, expected = result_of(pair / name), result_of(tmp_path)
