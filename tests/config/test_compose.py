@@ -86,22 +86,6 @@ def test_accepted(override):
     compose([override])
 
 
-@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
-def test_clipping_in_16_bits_needs_an_optimizer_that_was_not_told_to_be_fused(precision):
-    half = ["optimizer=adamw", f"trainer.precision={precision}", "trainer.gradient_clip_val=1"]
-    compose(half)
-    with pytest.raises(ConfigError, match=r"gradient_clip_val=.*use optimizer.fused=null"):
-        compose([*half, "optimizer.fused=true"])
-
-
-def test_fused_momentum_under_loss_scaling_is_refused():
-    fused = ["optimizer=sgd", "optimizer.fused=true", "trainer.precision=16-mixed"]
-    compose([*fused, "optimizer.momentum=0", "optimizer.nesterov=false"])
-    compose([*fused, "trainer.precision=bf16-mixed"])
-    with pytest.raises(ConfigError, match=r"fused SGD spoils its momentum .*; use optimizer.fused=null"):
-        compose(fused)
-
-
 @pytest.mark.parametrize("score", ["loss", "auroc"])
 def test_a_score_is_one_of_the_metrics_that_are_chosen(score):
     compose([f"score=val/{score}", "task.metrics=[auroc]"])

@@ -39,6 +39,7 @@ class NoWaits(Callback):
     [
         [],
         ["optimizer=adamw", "trainer.precision=bf16-mixed"],
+        ["optimizer=adamw", "trainer.precision=16-mixed", "trainer.gradient_clip_val=1"],
         ["steps_per_execution=2"],
         ["trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1"],
         ["callbacks=agc", "norm=nf"],

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from helpers.scaling import Scaled
 from lightning import Callback
-from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, RMSprop
 
@@ -12,14 +12,7 @@ from normlab.tasks.optimizers import fuse
 
 
 class FusedSteps(Callback):
-    """Notes whether a run's optimizer steps by its fused kernel; may scale gradients as on a GPU."""
-
-    def __init__(self, is_scaled=False):
-        self.is_scaled = is_scaled
-
-    def setup(self, trainer, task, stage):
-        if self.is_scaled:
-            trainer.strategy._precision_plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
+    """Notes whether a run's optimizer steps by its fused kernel."""
 
     def on_train_end(self, trainer, task):
         self.found = [group["fused"] for group in trainer.optimizers[0].param_groups]
@@ -31,15 +24,16 @@ class FusedSteps(Callback):
         ([], False, True),
         (["optimizer.fused=false"], False, False),
         (["optimizer=adamw", "trainer.gradient_clip_val=1", "trainer.precision=bf16-mixed"], False, True),
-        (["optimizer=adamw", "trainer.gradient_clip_val=1"], True, None),
+        (["optimizer=adamw", "trainer.gradient_clip_val=1"], True, True),  # Lightning itself would refuse this
+        (["optimizer.fused=true", "trainer.gradient_clip_val=1"], True, True),
         (["+optimizer.foreach=true"], False, None),
-        ([], True, None),  # the kernel would unscale gradients itself, after they were clipped
+        (["+optimizer.foreach=true"], True, None),
     ],
 )
 def test_of_a_run(tmp_path, overrides, is_scaled, is_fused):
-    steps = FusedSteps(is_scaled)
+    steps = FusedSteps()
     settings = ["model=net", "data=wine", "trainer=cpu", "trainer.max_epochs=1", "logger=none", "test=false"]
-    run(compose([*settings, *overrides]), tmp_path, callbacks=[steps])
+    run(compose([*settings, *overrides]), tmp_path, callbacks=[steps, *([Scaled()] if is_scaled else [])])
     assert {*steps.found} == {is_fused}
 
 

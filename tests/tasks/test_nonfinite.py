@@ -7,8 +7,8 @@ import pytest
 import torch
 from helpers.cases import rest_slow
 from helpers.folders import result_of
+from helpers.scaling import Scaled
 from lightning import Callback
-from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torch.nn import functional as F
 
@@ -164,12 +164,6 @@ def test_skip_under_mixed_precision(tmp_path, monkeypatch, precision, optimizer,
 
     if processes == 2:
         monkeypatch.setattr(Task, "training_step", step)
-
-    class Scaled(Callback):
-        """float16 with a scaled loss, which Lightning has on GPUs only."""
-
-        def setup(self, trainer, task, stage):
-            trainer.strategy._precision_plugin = MixedPrecision(precision, "cpu", torch.amp.GradScaler("cpu"))
 
     settings = [*SETTINGS, "nonfinite=skip", f"trainer.accumulate_grad_batches={accumulate}"]
     settings += f"optimizer={optimizer}".split()

@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 from helpers.cases import options, rest_slow
+from helpers.scaling import Scaled
 from helpers.waits import Reads
 from lightning import Callback
 
@@ -34,7 +35,7 @@ class LastEpoch(Callback):
         self.counts = self.reads.counts.copy()
 
 
-def reads_of_an_epoch(folder, monkeypatch, *overrides, lag=2):
+def reads_of_an_epoch(folder, monkeypatch, *overrides, lag=2, callbacks=()):
     reads, arrived = Reads(), looks.Sent.arrived
     monkeypatch.setitem(looks.LAGS, "cpu", lag)
     monkeypatch.setattr(looks.Sent, "arrived", lambda sent: reads.fetched(arrived(sent)))
@@ -42,7 +43,7 @@ def reads_of_an_epoch(folder, monkeypatch, *overrides, lag=2):
     settings = ["logger=none", "trainer=cpu", "trainer.max_epochs=2", "test=false", "task.class_weights=balanced"]
     data = Fake(size=8, channels=3, samples=60, classes=3, batch_size=8, drop_last=True, crop=1, cutout=2, flip=True)
     with reads:
-        run(compose([*settings, *overrides]), folder, data, [last])
+        run(compose([*settings, *overrides]), folder, data, [last, *callbacks])
     return last.counts
 
 
@@ -60,6 +61,16 @@ CASES = {
 @pytest.mark.parametrize("case", rest_slow(CASES, lambda case: case[0] in ("many steps", "agc")))
 def test_of_an_epoch(tmp_path, monkeypatch, case):
     counts = reads_of_an_epoch(tmp_path, monkeypatch, "model=my_model", *CASES[case])
+    assert counts.pop("aten.bincount") <= OF_TORCHMETRICS
+    assert not counts
+
+
+@pytest.mark.parametrize(
+    "overrides", rest_slow([[], ["optimizer=adamw", "trainer.gradient_clip_val=1"]], lambda case: case == [])
+)
+def test_of_scaled_losses(tmp_path, monkeypatch, overrides):
+    counts = reads_of_an_epoch(tmp_path, monkeypatch, "model=my_model", *overrides, callbacks=[Scaled()])
+    assert counts.pop("aten._local_scalar_dense") == 2  # a checkpoint holds the scale and how long it has been so
     assert counts.pop("aten.bincount") <= OF_TORCHMETRICS
     assert not counts
 

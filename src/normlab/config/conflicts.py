@@ -41,7 +41,6 @@ def check_config(config: DictConfig, run_folder: Path) -> None:
     _check_input(config, run_folder)
     if config.steps_per_execution > 1:
         _check_single_step_only(config)
-    _check_fused(config)
     if config.trainer.devices != 1 or config.trainer.num_nodes != 1:
         _check_single_process_only(config)
     if cuts(config):
@@ -80,30 +79,6 @@ def _check_score(config: DictConfig) -> None:
         raise ConfigError(
             f"score={config.score}: expected one of {', '.join(known)}, which each validation measures; task.metrics= "
             "adds others"
-        )
-
-
-def _check_fused(config: DictConfig) -> None:
-    """Raises ConfigError for what goes wrong with an optimizer that was told to be fused.
-
-    It unscales 16-bit gradients inside its step, so Lightning refuses to clip them, even bfloat16's, which have no
-    scale. SGD leaves its momentum as memory happened to be where the first step overflows, and the next step adds that
-    to the weights (torch 2.15).
-    """
-    precision = config.trainer.precision
-    if not config.optimizer.get("fused") or precision not in ("16-mixed", "bf16-mixed"):
-        return
-    clip = config.trainer.gradient_clip_val
-    if clip is not None:
-        raise ConfigError(
-            f"trainer.gradient_clip_val={clip} with trainer.precision={precision} does not go with "
-            "optimizer.fused=true; use optimizer.fused=null"
-        )
-    is_sgd = config.optimizer._target_ == "torch.optim.SGD"
-    if precision == "16-mixed" and is_sgd and config.optimizer.get("momentum"):
-        raise ConfigError(
-            "optimizer.fused=true with trainer.precision=16-mixed: torch's fused SGD spoils its momentum where the "
-            "first step overflows; use optimizer.fused=null, or trainer.precision=bf16-mixed"
         )
 
 

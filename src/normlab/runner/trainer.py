@@ -10,6 +10,7 @@ import torch
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, StochasticWeightAveraging
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -36,6 +37,7 @@ from normlab.norms.common.synchronise import Synchronise
 from normlab.sweeps.pruning import Pruning
 from normlab.sweeps.study import handed_over
 from normlab.tasks.base import Task
+from normlab.tasks.scaler import Scaler
 
 # Hooks that Lightning calls for each batch or step; one call for many batches would call them only once.
 PER_BATCH = (
@@ -135,10 +137,22 @@ def make_trainer(
     except MisconfigurationException as error:  # the accelerator may not be there, for one
         device = f"trainer.accelerator={settings.accelerator}"
         raise ConfigError(f"trainer: {error} ({device}, trainer.precision={settings.precision})") from error
+    _scale_losses(trainer, config)
     trainer.profiler.dirpath = folder  # where a profiler writes its table
     # On SIGTERM Lightning would start a collective amid others; `Interrupts` treats it as Ctrl-C instead.
     trainer._signal_connector.register_signal_handlers = lambda: None
     return trainer
+
+
+def _scale_losses(trainer: Trainer, config: DictConfig) -> None:
+    """Has 16-mixed scale losses by our own scaler. Raises ConfigError for a fit where Lightning has no 16-mixed."""
+    used = trainer.precision_plugin
+    if config.trainer.precision != "16-mixed":
+        return
+    if isinstance(used, MixedPrecision) and used.scaler is not None:
+        used.scaler = Scaler(used.device)
+    elif config.action == "fit":  # Lightning took bfloat16
+        raise ConfigError("trainer.precision=16-mixed needs a GPU; on a processor use trainer.precision=bf16-mixed")
 
 
 def _strategy(config: DictConfig, network: nn.Module, processes: int) -> Any:

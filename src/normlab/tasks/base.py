@@ -142,7 +142,7 @@ class Task(Measured):
             self.guard.spoiled = False
 
     def on_train_start(self) -> None:
-        self.guard.begin(self.trainer.optimizers, self._scales_gradients())
+        self.guard.begin(self.trainer.optimizers)
 
     def on_train_epoch_start(self) -> None:
         self.train_meter.reset()
@@ -194,8 +194,7 @@ class Task(Measured):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(self._groups())
-        if not self._scales_gradients():  # the kernel would unscale them, after they were clipped
-            fuse(optimizer, self.network)
+        fuse(optimizer, self.network)
         scheduler = self.schedule.build(optimizer, total_steps(self), self.direction)
         if scheduler is None:
             return optimizer
@@ -203,9 +202,6 @@ class Task(Measured):
         if self.automatic_optimization:
             plan["reduce_on_plateau"] = False  # `_step_schedule` tells it the metric
         return {"optimizer": optimizer, "lr_scheduler": plan}
-
-    def _scales_gradients(self) -> bool:
-        return getattr(self.trainer.precision_plugin, "scaler", None) is not None
 
     def _groups(self) -> list[dict[str, Any]]:
         lr = rate(self.make_optimizer)

@@ -71,13 +71,10 @@ class Guard:
         self.looks = Looks()
         self.after: Callable[[], None] | None = None  # what is left to be done after the backward pass
 
-    def begin(self, optimizers: Sequence[Optimizer], scaled: bool) -> None:
-        """Decides, once optimizers have their states, where batches are left out. scaled: whether gradients are.
-
-        A gradient scaler reads a value in each step by itself, and shall not see gradients that are left out.
-        """
+    def begin(self, optimizers: Sequence[Optimizer]) -> None:
+        """Decides, once optimizers have their states, where batches are left out."""
         self.device = self._device()
-        if lag(self.device) and self.policy != "stop" and not scaled and not is_cut(self.network):
+        if lag(self.device) and self.policy != "stop" and not is_cut(self.network):
             self.gate = make_gate(optimizers, self.device)
             self.going_on = torch.ones((), dtype=torch.bool, device=self.device)
 

@@ -129,8 +129,10 @@ def fuse(optimizer: Optimizer, network: nn.Module) -> None:
 
     The weights are those of torch's default up to rounding. On the CPU a small network's step by SGD takes half of the
     time. Left alone are layers with sparse gradients, and SGD of parameters that are cut into shards, for which torch
-    has no such kernel.
+    has no such kernel. An optimizer that was made with fused=True would unscale float16's gradients in its step, after
+    they were clipped, and so Lightning refuses to clip them; it gets them unscaled here, as every other does.
     """
+    optimizer._step_supports_amp_scaling = False  # pyright: ignore[reportAttributeAccessIssue]
     sparse = any(getattr(module, "sparse", False) for module in network.modules())
     if can_fuse(optimizer) and not sparse and not (isinstance(optimizer, SGD) and is_cut(network)):
         use_fused(optimizer)
