@@ -54,6 +54,11 @@ def _on_this_node(devices: int | str, trainer: DictConfig) -> int:
     return devices
 
 
+def is_cpu(trainer: DictConfig) -> bool:
+    """Whether training is on the processor."""
+    return trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.accelerator.is_available())
+
+
 def has_own_gpu(trainer: DictConfig) -> bool:
     """Whether this process is one of several on its node and sees a single GPU, as under srun --gpus-per-task=1.
 

@@ -80,6 +80,9 @@ def make_trainer(
     callbacks: those that are not configured, which are called before the others. Raises ConfigError.
     """
     stop_probing()
+    if config.action == "fit" and config.trainer.precision == "16-mixed" and devices.is_cpu(config.trainer):
+        # Lightning would take bfloat16 in its place.
+        raise ConfigError("trainer.precision=16-mixed needs a GPU; on a processor use trainer.precision=bf16-mixed")
     network, modes = task.network, ModeGuard()
     core: list[Callback] = [modes, EpochSeed(config.seed), TrainingProgress()]
     added: list[Callback] = []
@@ -137,22 +140,13 @@ def make_trainer(
     except MisconfigurationException as error:  # the accelerator may not be there, for one
         device = f"trainer.accelerator={settings.accelerator}"
         raise ConfigError(f"trainer: {error} ({device}, trainer.precision={settings.precision})") from error
-    _scale_losses(trainer, config)
+    precision = trainer.precision_plugin
+    if isinstance(precision, MixedPrecision) and precision.scaler is not None:
+        precision.scaler = Scaler(precision.device)
     trainer.profiler.dirpath = folder  # where a profiler writes its table
     # On SIGTERM Lightning would start a collective amid others; `Interrupts` treats it as Ctrl-C instead.
     trainer._signal_connector.register_signal_handlers = lambda: None
     return trainer
-
-
-def _scale_losses(trainer: Trainer, config: DictConfig) -> None:
-    """Has 16-mixed scale losses by our own scaler. Raises ConfigError for a fit where Lightning has no 16-mixed."""
-    used = trainer.precision_plugin
-    if config.trainer.precision != "16-mixed":
-        return
-    if isinstance(used, MixedPrecision) and used.scaler is not None:
-        used.scaler = Scaler(used.device)
-    elif config.action == "fit":  # Lightning took bfloat16
-        raise ConfigError("trainer.precision=16-mixed needs a GPU; on a processor use trainer.precision=bf16-mixed")
 
 
 def _strategy(config: DictConfig, network: nn.Module, processes: int) -> Any:
