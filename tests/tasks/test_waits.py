@@ -6,10 +6,12 @@ A counter stands in for a GPU, and the CPU looks at values as late as a GPU woul
 import itertools
 
 import pytest
+import torch
 from helpers.cases import options, rest_slow
 from helpers.scaling import Scaled
 from helpers.waits import Reads
-from lightning import Callback
+from lightning import Callback, LightningDataModule
+from torch.utils.data import DataLoader, TensorDataset
 
 from normlab import compose, run
 from normlab.data.fake import Fake
@@ -26,7 +28,7 @@ class LastEpoch(Callback):
         self.reads = reads
 
     def on_train_start(self, trainer, task):
-        self.reads.place([*task.parameters(), *task.buffers(), trainer.datamodule.splits])
+        self.reads.place([*task.parameters(), *task.buffers(), getattr(trainer.datamodule, "splits", None)])
 
     def on_train_epoch_start(self, trainer, task):
         self.reads.counts.clear()
@@ -35,15 +37,15 @@ class LastEpoch(Callback):
         self.counts = self.reads.counts.copy()
 
 
-def reads_of_an_epoch(folder, monkeypatch, *overrides, lag=2, callbacks=()):
+def reads_of_an_epoch(folder, monkeypatch, *overrides, lag=2, data=None, callbacks=lambda reads: []):
     reads, arrived = Reads(), looks.Sent.arrived
     monkeypatch.setitem(looks.LAGS, "cpu", lag)
     monkeypatch.setattr(looks.Sent, "arrived", lambda sent: reads.fetched(arrived(sent)))
     last = LastEpoch(reads)
     settings = ["logger=none", "trainer=cpu", "trainer.max_epochs=2", "test=false", "task.class_weights=balanced"]
-    data = Fake(size=8, channels=3, samples=60, classes=3, batch_size=8, drop_last=True, crop=1, cutout=2, flip=True)
+    images = Fake(size=8, channels=3, samples=60, classes=3, batch_size=8, drop_last=True, crop=1, cutout=2, flip=True)
     with reads:
-        run(compose([*settings, *overrides]), folder, data, [last, *callbacks])
+        run(compose([*settings, *overrides]), folder, data or images, [last, *callbacks(reads)])
     return last.counts
 
 
@@ -69,7 +71,7 @@ def test_of_an_epoch(tmp_path, monkeypatch, case):
     "overrides", rest_slow([[], ["optimizer=adamw", "trainer.gradient_clip_val=1"]], lambda case: case == [])
 )
 def test_of_scaled_losses(tmp_path, monkeypatch, overrides):
-    counts = reads_of_an_epoch(tmp_path, monkeypatch, "model=my_model", *overrides, callbacks=[Scaled()])
+    counts = reads_of_an_epoch(tmp_path, monkeypatch, "model=my_model", *overrides, callbacks=lambda reads: [Scaled()])
     assert counts.pop("aten._local_scalar_dense") == 2  # a checkpoint holds the scale and how long it has been so
     assert counts.pop("aten.bincount") <= OF_TORCHMETRICS
     assert not counts
@@ -97,6 +99,40 @@ def test_of_every_network_with_every_norm(tmp_path, monkeypatch, model, norm):
         counts = reads_of_an_epoch(tmp_path, monkeypatch, f"model={model}", f"norm={norm}")
     except ConfigError as error:  # tests/test_conf.py asks for which pairs
         pytest.skip(str(error))
+    assert counts.pop("aten.bincount") <= OF_TORCHMETRICS
+    assert not counts
+
+
+class FromOneDomain(LightningDataModule):
+    """Batches of eight samples, which say that they are of domain 1."""
+
+    task, input_shape, out_features = "classify", (4,), 2
+
+    def train_dataloader(self):
+        x, y = torch.randn(32, 4), torch.arange(32) % 2
+        return DataLoader(TensorDataset(x, y, torch.ones(32, dtype=torch.long)), batch_size=8)
+
+    val_dataloader = train_dataloader
+
+
+class OnDevice(Callback):
+    """Places each batch on the device when it has been sent there."""
+
+    def __init__(self, reads):
+        self.reads = reads
+
+    def on_train_batch_start(self, trainer, task, batch, batch_idx):
+        self.reads.place(batch)
+
+    def on_validation_batch_start(self, trainer, task, batch, batch_idx, dataloader_idx=0):
+        self.reads.place(batch)
+
+
+@pytest.mark.slow
+def test_of_a_batchs_domain(tmp_path, monkeypatch):
+    settings = ["model=net", "norm=domain", "task.class_weights=null"]
+    own = FromOneDomain()
+    counts = reads_of_an_epoch(tmp_path, monkeypatch, *settings, data=own, callbacks=lambda reads: [OnDevice(reads)])
     assert counts.pop("aten.bincount") <= OF_TORCHMETRICS
     assert not counts
 

@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
+from normlab.data.common.domains import domain_of
 from normlab.data.common.loaders import Chunk
 from normlab.doctor.diagnose import diagnosis
 from normlab.doctor.finding import Diagnosis
@@ -61,7 +62,7 @@ def marking(parts: Parts) -> Measure:
     def forward(network: nn.Module, batch: Any) -> Tensor:
         x, _, *domain = batch
         if domain:
-            set_domain(network, int(domain[0].unique()))
+            set_domain(network, domain_of(domain[0]))
         with parts.trainer.precision_plugin.forward_context():
             return network(x)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from normlab.data.common.domains import domain_of
 from normlab.distributed.shards import is_cut
 from normlab.norms.domain import set_domain
 from normlab.tasks.execution import Step, backward, execute, total_steps
@@ -82,10 +83,7 @@ class Task(Measured):
 
         Batches (x, target, domain) set it themselves. Raises ValueError for a batch of several domains.
         """
-        values = torch.as_tensor(domain).unique().tolist()
-        if len(values) != 1:
-            raise ValueError(f"a batch holds samples of domains {values}: take each batch from one domain")
-        set_domain(self.network, values[0])
+        set_domain(self.network, domain_of(domain))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         if self.automatic_optimization:
@@ -276,7 +274,7 @@ class Task(Measured):
         output = self._output(x)
         return output, self.loss(output, target)
 
-    def _enter(self, domain: Sequence[Tensor]) -> None:
+    def _enter(self, domain: Sequence[int | Tensor]) -> None:
         """Sets the domain of a batch that says it."""
         if domain:
             self.set_domain(domain[0])

@@ -31,8 +31,8 @@ def execute(
     device, autocast = task.device, torch.is_autocast_enabled(task.device.type)
     convert = task.trainer.precision_plugin.convert_input
     progress = task.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-    for tensors in batches:
-        batch = convert(tuple(tensor.to(device, non_blocking=True) for tensor in tensors))
+    for read in batches:
+        batch = convert(_sent(read, device))
         optimizer.zero_grad()
         if learn(batch):
             guard.after_backward()
@@ -48,6 +48,11 @@ def execute(
             scheduler.step()
         if progress.total.completed == task.trainer.max_steps:
             break
+
+
+def _sent(batch: Sequence[Any], device: torch.device) -> tuple[Any, ...]:
+    """A batch on its way to the device; its domain, a number, stays."""
+    return tuple(each.to(device, non_blocking=True) if isinstance(each, Tensor) else each for each in batch)
 
 
 def backward(loss: Tensor) -> None:

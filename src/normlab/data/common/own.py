@@ -9,6 +9,7 @@ from lightning import LightningDataModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
+from normlab.data.common.domains import domain_of
 from normlab.data.common.labels import check_binary, check_finite, check_labels, check_varies, count_classes
 from normlab.data.common.loaders import Chunk
 from normlab.data.common.wrapped import Wrapped
@@ -81,7 +82,7 @@ class Adopted(Wrapped):
             check_binary(y, self.out_features, f"own data, {where}")
         else:
             y = y.reshape(len(y), -1).to(x.dtype)
-        return (x, y, *domain)
+        return (x, y, *map(domain_of, domain))  # before the batch goes to a device, which it would have to be read from
 
     def _stated(self, name: str, read: Callable[[], Any]) -> Any:
         stated = getattr(self.module, name, None)
