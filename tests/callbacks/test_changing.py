@@ -69,8 +69,13 @@ def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path):
     assert_goes_on(tmp_path, [*WINE, *ALL], ("on_train_batch_start", 8))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("trainer", ["ddp_cpu", "fsdp trainer.devices=2"])
+@pytest.mark.parametrize(
+    "trainer",
+    [
+        pytest.param("ddp_cpu", marks=pytest.mark.slow),
+        pytest.param("fsdp trainer.devices=2", marks=pytest.mark.endurance),
+    ],
+)
 def test_several_processes_that_were_interrupted_too(tmp_path, trainer):
     overrides = [*WINE, *ALL, *f"trainer={trainer}".split(), "trainer.accelerator=cpu"]
     assert_goes_on(tmp_path, overrides, ("on_train_batch_start", 4), rank=1)

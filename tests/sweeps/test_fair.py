@@ -147,7 +147,7 @@ def test_by_time_a_cluster_gets_no_more_trials_than_are_likely_to_count(tmp_path
     "launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]], ids=["basic", "joblib"]
 )
 def test_a_killed_process_goes_on_with_the_same_numbers(launcher, tmp_path):
-    command = ["-m", *WINE, "trainer.max_epochs=60", "norm=batch,group", "fair.trials=2", "fair.seeds=1"]
+    command = ["-m", *WINE, "trainer.max_epochs=20", "norm=batch,group", "fair.trials=2", "fair.seeds=1"]
     process = start(*command, *launcher, "name=parts", cwd=tmp_path)
     whole, parts = tmp_path / "outputs" / "whole", tmp_path / "outputs" / "parts"
     wait_for_rows(parts / "2" / "metrics.csv", 3)
