@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers.cases import ROOT
+from torch import nn
 from torch.nn import functional as F
 
 from normlab import compose, run
@@ -98,6 +99,30 @@ def test_mode_gap_is_what_batch_statistics_of_training_gain(finished):
     in_training = sum(right(network.train(), x, y) * len(x) for x, y in batches) / sum(len(x) for x, _ in batches)
     assert in_training != in_evaluation
     assert measure(finished.folder, ["mode_gap"])["mode_gap"] == pytest.approx(in_training - in_evaluation)
+
+
+def test_precise_gain_is_what_statistics_of_all_layer_inputs_gain(finished):
+    state = torch.load(finished.folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    last = copy.deepcopy(finished.best)
+    last.load_state_dict({key.removeprefix("network."): v for key, v in state.items() if key.startswith("network.")})
+    precise, seen = copy.deepcopy(last).train(), {}
+    norms = [module for module in precise.modules() if isinstance(module, nn.BatchNorm1d)]
+    assert len(norms) == 2
+    hooks = [n.register_forward_pre_hook(lambda n, args: seen.setdefault(n, []).append(args[0])) for n in norms]
+    with torch.no_grad():
+        for x, _ in plain_batches(finished):
+            precise(x)
+    for norm, hook in zip(norms, hooks, strict=True):
+        hook.remove()
+        norm.running_mean, norm.running_var = torch.cat(seen[norm]).mean(0), torch.cat(seen[norm]).var(0)
+    with_precise, own = (right(network, *finished.data.splits["test"]) for network in (precise.eval(), last))
+    assert with_precise != own
+    assert measure(finished.folder, ["mode_gap", "precise_gain"])["precise_gain"] == pytest.approx(with_precise - own)
+
+
+def test_a_network_without_running_statistics_gains_nothing(tmp_path):
+    run(compose([*DIGITS, "norm=group", "norm.num_groups=4", "trainer.max_epochs=1"]), folder=tmp_path / "run")
+    assert measure(tmp_path / "run", ["precise_gain"]) == {"precise_gain": 0.0}
 
 
 def test_gradient_imbalance_is_that_of_the_runs_initial_weights(finished):

@@ -31,7 +31,7 @@ LARGE = 256  # samples of a batch in evaluation, where answers do not depend on 
 
 
 class Networks:
-    """The network of a run as its training began, and as its best checkpoint has it.
+    """The network of a run as its training began, and as its checkpoints have it.
 
     Raises ConfigError for a run on data that normlab does not read, and for one of several processes.
     """
@@ -65,12 +65,20 @@ class Networks:
     @cached_property
     def best(self) -> nn.Module:
         """The network of the best checkpoint, in evaluation mode. Raises ConfigError where the run has none."""
-        file = self.folder / "checkpoints" / "best.ckpt"
+        return self._checkpoint("best")
+
+    @cached_property
+    def last(self) -> nn.Module:
+        """The network of the last checkpoint, in evaluation mode. Raises ConfigError where the run has none."""
+        return self._checkpoint("last")
+
+    def _checkpoint(self, which: str) -> nn.Module:
+        file = self.folder / "checkpoints" / f"{which}.ckpt"
         check_kept(file, self.config.keep, f"a measure of {self.name}")
         if not file.is_file():
-            raise ConfigError(f"{self.name} has no checkpoint best, which this measure is taken of")
+            raise ConfigError(f"{self.name} has no checkpoint {which}, which this measure is taken of")
         load_weights(self.task, file)
-        return self.task.network.eval()
+        return copy.deepcopy(self.task.network).eval()
 
     def training_batches(self, most: int) -> list[Batch]:
         """The first batches of the training, at most so many, as its first epoch has them."""
@@ -105,7 +113,7 @@ class Networks:
 
     def grouped(self, batches: list[Batch]) -> list[Batch]:
         """The same samples for evaluation, in large batches where answers do not depend on the samples beside."""
-        declared = map(declared_or_batch, self.best.modules())
+        declared = map(declared_or_batch, self.untrained.modules())
         if any(each is not None and each.batch_stats and not each.running_stats for each in declared):
             return batches
         return regrouped(batches, max(LARGE, self.data.batch_size))
