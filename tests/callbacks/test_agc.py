@@ -54,15 +54,15 @@ def test_no_unit_keeps_more_than_its_part_and_small_gradients_stay():
 class Task(LightningModule):
     """The network with a loss large enough to be clipped."""
 
-    def __init__(self, **optimizer):
+    def __init__(self):
         super().__init__()
-        self.network, self.optimizer = network(), optimizer
+        self.network = network()
 
     def training_step(self, batch, batch_idx):
         return self.network(batch).square().sum() * 10
 
     def configure_optimizers(self):
-        return torch.optim.SGD(self.network.parameters(), lr=1e-3, **self.optimizer)
+        return torch.optim.SGD(self.network.parameters(), lr=1e-3)
 
 
 class Seen(Callback):
@@ -109,11 +109,6 @@ def test_with_a_gradient_scaler_it_sees_unscaled_gradients():
     for name, expected in clipped(["4"], plugins=[scaling()]).items():
         torch.testing.assert_close(seen.gradients[name], expected, rtol=1e-5, atol=1e-9)
     assert seen.gradients["0.weight"].norm() < 1
-
-
-def test_a_fused_optimizer_with_a_gradient_scaler_is_refused():
-    with pytest.raises(ConfigError, match=r"callbacks.agc: a fused optimizer.*trainer.precision=bf16-mixed"):
-        fit(Task(fused=True), AdaptiveGradientClipping(), plugins=[scaling()])
 
 
 def test_a_layer_that_is_not_there_is_refused_before_training():

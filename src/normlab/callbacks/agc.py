@@ -23,7 +23,7 @@ class AdaptiveGradientClipping(Callback):
     `exclude` are left alone; None excludes the output layer (`normlab.models.common.head`), as the paper does. The
     gradient is unscaled, of all accumulated batches, and not yet clipped by `trainer.gradient_clip_val`. It does not
     help networks with norms, where the scale of the weights has no meaning. Raises ConfigError for a layer that is not
-    there, and where a fused optimizer would get scaled 16-bit gradients.
+    there.
 
     Brock, De, Smith & Simonyan, High-Performance Large-Scale Image Recognition Without Normalization, 2021,
     arXiv:2102.06171.
@@ -48,14 +48,6 @@ class AdaptiveGradientClipping(Callback):
                 raise ConfigError(f"callbacks.agc.exclude: the network has no layer {name} (layers: {known})")
         self.excluded = {parameter for name in names for parameter in layers[name].parameters()}
         log.info(f"adaptive gradient clipping of all layers except {', '.join(names) or 'none'}")
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-        if scaled and any(getattr(optimizer, "_step_supports_amp_scaling", False) for optimizer in trainer.optimizers):
-            raise ConfigError(
-                "callbacks.agc: a fused optimizer unscales 16-bit gradients in its step, after the clipping; "
-                "set optimizer.fused=null, or use trainer.precision=bf16-mixed"
-            )
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         for group in optimizer.param_groups:

@@ -84,8 +84,7 @@ class Recorder(Callback):
         self.step.close()
         if pl_module.guard.leaves_out:  # pyright: ignore[reportAttributeAccessIssue]
             return
-        scaled = _scale(trainer, optimizer)
-        measured = {name: self._measured(name, each, optimizer, scaled) for name, each in seen.items()}
+        measured = {name: self._measured(name, each, optimizer) for name, each in seen.items()}
         rows = _in_numbers(measured)
         step = trainer.global_step
         place = {"step": step, "epoch": trainer.current_epoch}
@@ -115,12 +114,12 @@ class Recorder(Callback):
             log.info(f"callbacks=recorder leaves the effective rates empty: {error}")
             return {}
 
-    def _measured(self, name: str, seen: Seen, optimizer: Optimizer, scaled: float) -> dict[str, Tensor]:
+    def _measured(self, name: str, seen: Seen, optimizer: Optimizer) -> dict[str, Tensor]:
         assert self.scale_free is not None
         numbers = measures(seen)
         gradients = [each.grad for each in seen.layer.parameters() if each.grad is not None]
         if gradients:
-            numbers["gradient"] = _norm(gradients) / scaled
+            numbers["gradient"] = _norm(gradients)
         weights = self.scale_free.get(name, [])
         rate = _rate_of(weights[0], optimizer) if weights else None
         if rate is not None:
@@ -138,13 +137,6 @@ def _rate_of(weight: Tensor, optimizer: Optimizer) -> float | None:
     """The learning rate of a parameter now; None where the optimizer does not have it."""
     groups = (group for group in optimizer.param_groups if any(each is weight for each in group["params"]))
     return next((float(group["lr"]) for group in groups), None)
-
-
-def _scale(trainer: Trainer, optimizer: Optimizer) -> float:
-    """By what gradients are scaled now: a fused optimizer unscales 16-bit gradients in its step."""
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    fused = getattr(optimizer, "_step_supports_amp_scaling", False)
-    return scaler.get_scale() if scaler is not None and fused else 1.0
 
 
 def _in_numbers(measured: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, float]]:

@@ -11,10 +11,10 @@ from torch.optim import Optimizer
 class Scaler(GradScaler):
     """torch's scaler, for optimizers whose steps a flag on the device can leave out; see `normlab.tasks.gate`.
 
-    torch's own reads in each step whether a gradient overflowed, unless the optimizer unscales gradients itself, which
-    leaves nothing to clip. This one hands what it found to the optimizer. A step that was to be left out before is no
-    overflow: it moves neither the scale nor the count of steps until the scale grows.
-    Other optimizers step as under torch's.
+    torch's own reads in each step whether a gradient overflowed. It does not where the optimizer unscales gradients
+    itself, but then they are still scaled when they are clipped. This one unscales them first and hands what it found
+    to the optimizer. A step that is left out for another reason is no overflow: it moves neither the scale nor the
+    count of steps until the scale grows. Optimizers that take no flag step as under torch's.
     """
 
     def __init__(self, device: str):
