@@ -28,6 +28,7 @@ LONG = (
     "speed",
     "fine-tuning",
     "problems",
+    "laboratory",
 )  # pages whose examples take long
 STARTERS = ("torchrun", "sbatch")  # what brings its own processes; what follows the script's name is ours
 

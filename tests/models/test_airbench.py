@@ -112,6 +112,7 @@ def images_of(data: Fake) -> torch.Tensor:
     return (x - mean) / std
 
 
+@pytest.mark.slow
 def test_a_run_whitens_its_training_images_and_keeps_the_filters(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run(compose([*SMALL, "data.crop=2", "data.flip=true", "trainer.max_epochs=2", "name=run"]))

@@ -151,6 +151,7 @@ def test_numbers_come_in_their_own_units(place):
     assert predictions.mean() > 100  # diabetes's target is far from standardised
 
 
+@pytest.mark.slow
 def test_the_server_of_the_docs_answers_as_predict_does(place):
     client = pytest.importorskip("fastapi.testclient")
     page = (ROOT / "docs" / "export.md").read_text()

@@ -316,6 +316,7 @@ def test_buffers_that_a_layer_assigns_are_put_back_too():
     assert torch.equal(network.mean, good)
 
 
+@pytest.mark.slow
 def test_a_compiled_network_names_its_layer(tmp_path):
     config = compose([*SETTINGS, "compile=true", "norm=none", "optimizer.lr=1e30", "scheduler=none"])
     with pytest.raises(FloatingPointError, match=r"fc\d \(Linear\)"):
