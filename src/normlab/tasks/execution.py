@@ -31,8 +31,8 @@ def execute(
     device, autocast = task.device, torch.is_autocast_enabled(task.device.type)
     convert = task.trainer.precision_plugin.convert_input
     progress = task.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-    for read in batches:
-        batch = convert(_sent(read, device))
+    for loaded in batches:
+        batch = convert(_sent(loaded, device))
         optimizer.zero_grad()
         if learn(batch):
             guard.after_backward()

@@ -82,7 +82,7 @@ class Adopted(Wrapped):
             check_binary(y, self.out_features, f"own data, {where}")
         else:
             y = y.reshape(len(y), -1).to(x.dtype)
-        return (x, y, *map(domain_of, domain))  # before the batch goes to a device, which it would have to be read from
+        return (x, y, *map(domain_of, domain))  # read while the processor has it: a GPU would have to be waited for
 
     def _stated(self, name: str, read: Callable[[], Any]) -> Any:
         stated = getattr(self.module, name, None)
