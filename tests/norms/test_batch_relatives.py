@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from normlab import run
+from normlab.data.common.domains import domain_of
 from normlab.norms.batch_fast import BatchFast
 from normlab.norms.domain import Domain, set_domain
 from normlab.norms.split import Split
@@ -154,6 +155,12 @@ def test_a_domain_that_is_not_there_is_named(tmp_path):
     network = nn.Sequential(nn.Conv2d(3, 6, 1), Domain(num_domains=2)(6, 2))
     with pytest.raises(ValueError, match=r"domain 2 of a batch: 1 has 2; set norm.num_domains"):
         set_domain(network, 2)
+
+
+def test_a_batch_is_of_one_domain():
+    assert domain_of(3) == domain_of(torch.tensor([3, 3])) == domain_of(torch.tensor(3)) == 3
+    with pytest.raises(ValueError, match=r"a batch holds samples of domains \[0, 2\]: take each batch from one domain"):
+        domain_of(torch.tensor([0, 2, 0]))
 
 
 def test_batch_fast_keeps_the_statistics_of_a_constant_channel():
