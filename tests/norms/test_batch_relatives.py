@@ -140,15 +140,16 @@ def test_a_batch_tells_the_task_its_domain(steps, tmp_path):
         def train_dataloader(self):
             return torch.utils.data.DataLoader(Domains(), batch_sampler=OneDomainABatch())
 
-        val_dataloader = train_dataloader
+        val_dataloader = test_dataloader = train_dataloader
 
-    overrides = ["trainer=debug", "logger=none", "model=net", "norm=domain", "norm.momentum=null"]
+    overrides = ["trainer=debug", "logger=none", "model=net", "norm=domain", "norm.momentum=null", "doctor=true"]
     limits = ["trainer.limit_train_batches=4", "trainer.limit_val_batches=4"]
     config = compose([*overrides, *limits, f"steps_per_execution={steps}"])
     run(config, folder=tmp_path / "run", data=Data())
     state = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     counters = (f"network.bn1.{place}num_batches_tracked" for place in ("", "further.0."))
     assert [state[counter].item() for counter in counters] == [2, 2]
+    assert "the doctor takes batches" not in (tmp_path / "run" / "train.log").read_text()
 
 
 def test_a_domain_that_is_not_there_is_named(tmp_path):

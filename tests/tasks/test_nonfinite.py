@@ -149,7 +149,7 @@ PROCESSES = rest_slow(itertools.product((1, 2), (1, 2)), lambda case: case == (1
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning")  # the first batch may be it
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw optimizer.fused=true"])  # the second unscales gradients itself
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw optimizer.fused=true"])
 @pytest.mark.parametrize(("accumulate", "processes"), PROCESSES)
 def test_skip_under_mixed_precision(tmp_path, monkeypatch, precision, optimizer, accumulate, processes):
     """With float16 the loss is scaled: the scaler must neither step nor be confused by a batch without a backward.

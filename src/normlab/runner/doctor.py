@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
@@ -94,4 +95,12 @@ class SentBatches:
             for single in batch if isinstance(batch, Chunk) else [batch]:
                 sent = loaders.on_before_batch_transfer(precision.convert_input(single), 0)
                 sent = loaders.transfer_batch_to_device(sent, device, 0)
-                yield loaders.on_after_batch_transfer(sent, 0)
+                yield _with_domains(loaders.on_after_batch_transfer(sent, 0))
+
+
+def _with_domains(batch: Any) -> Any:
+    """A batch with its domain beside each sample, where it is one number: the doctor cuts batches into parts."""
+    if not isinstance(batch, tuple) or not isinstance(batch[-1], int):
+        return batch
+    *tensors, domain = batch
+    return (*tensors, torch.full((len(tensors[0]),), domain, device=tensors[0].device))
