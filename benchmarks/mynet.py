@@ -102,6 +102,7 @@ COMPETITORS = {
     "the same, allocator=fast": loop_fast_allocator,
     "ours": ours,
     "ours, allocator=default": lambda *args: ours(*args, "allocator=default"),
+    "ours, compile=true": lambda *args: ours(*args, "compile=true"),
     "ours, experiment=fast_cpu": lambda *args: ours(*args, "experiment=fast_cpu"),
     "ours, experiment=fast_cpu compile=true": lambda *args: ours(*args, "experiment=fast_cpu", "compile=true"),
 }

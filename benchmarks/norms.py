@@ -1,11 +1,12 @@
 """Normalization layers, forward and backward: time and memory beside `nn.BatchNorm2d` and the public versions.
 
     python benchmarks/norms.py [--quick]
+    python benchmarks/norms.py --compiled [--quick]
 
 Every option of conf/norm that fits images, at two shapes, NCHW and channels_last, float32 on the CPU with
 `allocator=fast`. The competitors take turns; each round takes the best of a few calls, ratios are medians over rounds.
 Convolutions are timed apart, where an option changes them. Memory is the peak beside the input and the output's
-gradient, in sizes of the input.
+gradient, in sizes of the input. `--compiled` has each of our layers eager and compiled on its own in place of that.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from torch import nn
 
 from normlab.config.options import options, read_option
 from normlab.runner.allocator import set_allocator
+from normlab.runner.compiling import compile_network
 
 SHAPES = [(128, 64, 32, 32), (64, 256, 14, 14)]
 PUBLIC = {
@@ -43,6 +45,18 @@ def layers(features: int) -> dict[str, nn.Module]:
     ours = {name: _option(name)(features, 2) for name in options("norm")}
     found = ours | {name: kind(features) for name, kind in PUBLIC.items()}
     return {name: layer for name, layer in found.items() if not isinstance(layer, nn.Identity)}
+
+
+def compiled(features: int) -> dict[str, nn.Module]:
+    """The layers of all options, each eager and compiled."""
+    torch.compiler.reset()
+    found: dict[str, nn.Module] = {}
+    for name in options("norm"):
+        eager, layer = _option(name)(features, 2), _option(name)(features, 2)
+        if not isinstance(layer, nn.Identity):
+            compile_network(layer, on_cpu=True)
+            found |= {name: eager, f"{name}, compiled": layer}
+    return found
 
 
 def convolutions(features: int) -> dict[str, nn.Module]:
@@ -118,10 +132,15 @@ def peak(layer: nn.Module, x: torch.Tensor, upstream: torch.Tensor) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one call each and no memory, to see that it runs")
-    quick = parser.parse_args().quick
+    parser.add_argument("--compiled", action="store_true", help="each of our layers, eager and compiled")
+    given = parser.parse_args()
+    quick = given.quick
     calls, count = (1, 1) if quick else (5, 7)
     set_allocator("fast")
     print(f"{machine()}\n")
+    if given.compiled:
+        print(speed(compiled, "batch", calls, count))
+        return
     print(speed(layers, "batch", calls, count), "\n")
     print(speed(convolutions, "nn.Conv2d", calls, count), "\n")
     if not quick:

@@ -25,6 +25,7 @@ from normlab.norms.common.declaration import declaration
 from normlab.norms.common.probe import check_forward
 from normlab.norms.common.synchronise import Synchronise
 from normlab.runner.batch_sizes import batch_sizes, check_batches, check_evaluation, shares
+from normlab.runner.compiling import compile_network
 from normlab.runner.data import TrainerData, build_data
 from normlab.runner.exports.common.graph import check_evaluates_samples
 from normlab.runner.exports.common.wanted import Wanted
@@ -37,8 +38,6 @@ from normlab.runner.trainer import make_trainer, steps_per_call
 from normlab.runner.units import check_shardable
 from normlab.tasks.base import Task
 from normlab.tasks.classify import Classify
-
-COMPILED_VERSIONS = 256  # how many compiled versions of a function one process may keep
 
 
 @dataclass
@@ -119,7 +118,7 @@ def _build(config: DictConfig, folder: Path, context: Context) -> Parts:
     if config.action == "export":
         check_evaluates_samples(network)
     elif config.compile:
-        _compile(network)
+        compile_network(network, devices.is_cpu(config.trainer))
 
     task = make_task(config, network, data, thawing)
     if config.compile and steps_per_call(config) > 1 and processes == 1:
@@ -202,16 +201,6 @@ def _check_input_dims(config: DictConfig, input_shape: Sequence[int]) -> None:
         f"{config.model._target_} takes images (C, H, W), and this data has samples of shape {tuple(input_shape)}; "
         f"normlab's networks that fit: {', '.join(fitting)}"
     )
-
-
-def _compile(network: nn.Module) -> None:
-    """Compiles the network, with the code of earlier jobs in this process where that fits."""
-    from torch import _dynamo  # takes a second
-
-    # By default torch keeps eight versions of a function, and a norm needs three: further jobs would run uncompiled.
-    _dynamo.config.recompile_limit = _dynamo.config.accumulated_recompile_limit = COMPILED_VERSIONS
-    _dynamo.config.fail_on_recompile_limit_hit = True
-    network.compile()
 
 
 def uses_channels_last(config: DictConfig, network: nn.Module, device: str) -> bool:

@@ -34,6 +34,7 @@ from normlab.folder.identity import config_hash
 from normlab.folder.saving import WholeCheckpoints
 from normlab.norms.common.declaration import declaration
 from normlab.norms.common.synchronise import Synchronise
+from normlab.runner.precision import check_on_cpu
 from normlab.sweeps.pruning import Pruning
 from normlab.sweeps.study import handed_over
 from normlab.tasks.base import Task
@@ -80,9 +81,8 @@ def make_trainer(
     callbacks: those that are not configured, which are called before the others. Raises ConfigError.
     """
     stop_probing()
-    if config.action == "fit" and config.trainer.precision == "16-mixed" and devices.is_cpu(config.trainer):
-        # Lightning would take bfloat16 in its place.
-        raise ConfigError("trainer.precision=16-mixed needs a GPU; on a processor use trainer.precision=bf16-mixed")
+    if config.action == "fit" and devices.is_cpu(config.trainer):
+        check_on_cpu(config.trainer.precision)
     network, modes = task.network, ModeGuard()
     core: list[Callback] = [modes, EpochSeed(config.seed), TrainingProgress()]
     added: list[Callback] = []
