@@ -199,3 +199,24 @@ def test_compiled_layers_have_the_layers_gradients_and_one_graph_for_all_batch_s
     found, expected = steps(layers, compiled, BATCHES), steps(plain, plain, BATCHES)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
     assert len(graphs) <= 2, "torch's own take one graph, and one for any size"
+
+
+@few_and_all("ghost", "renorm")
+def test_compiled_gradients_stay_in_channels_last(names):
+    """A backward pass that asks for a layout is handed contiguous copies by torch.compile, and gives one on."""
+    for name in names:
+        torch.compiler.reset()
+        layer = layer_of(name).double()
+        plain, compiled = copy.deepcopy(layer), torch.compile(layer, backend="aot_eager", fullgraph=True)
+        x = batch(8, torch.float64).to(memory_format=torch.channels_last).requires_grad_()
+        upstream = torch.randn_like(x)
+        expected = gradients(plain, plain(x), x, upstream)
+        found = gradients(layer, compiled(x), x, upstream)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+        assert found[0].stride() == expected[0].stride(), name
+
+
+def gradients(layer: nn.Module, y: torch.Tensor, x: torch.Tensor, upstream: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Of the input first, then of the parameters."""
+    wanted = [x, *layer.parameters()]
+    return torch.autograd.grad(y, wanted, upstream, allow_unused=True, materialize_grads=True)

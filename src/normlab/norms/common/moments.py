@@ -206,7 +206,8 @@ def piece_sums(g: Tensor, x: Tensor, sizes: Sizes, centre: Tensor) -> tuple[Tens
     """Σ g and Σ g (x - centre) of each piece, (pieces, C) each, without a gradient."""
     if not x.numel():  # torch's kernels do not take an empty batch
         return torch.zeros_like(centre), torch.zeros_like(centre)
-    if sizes is None or (has_fast_rows(x) and g.is_contiguous()):
+    compiled = torch.compiler.is_compiling()  # where a backward pass that asks for a layout gets a copied gradient
+    if sizes is None or compiled or (has_fast_rows(x) and g.is_contiguous()):
         of_g, of_products = row_sums(g, x)
         if sizes is not None:
             of_g, of_products = _sum_of_pieces(of_g, sizes), _sum_of_pieces(of_products, sizes)

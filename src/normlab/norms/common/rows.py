@@ -54,7 +54,9 @@ def row_sums(g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """x · scale + shift, with `scale` and `shift` (N, C) for rows or (1, C) for channels, whose type 16 bits take."""
     scale, shift = of_rows(scale, x), of_rows(shift, x)
-    if x.is_contiguous():  # two passes with one broadcast operand are faster here than one pass with two
+    # In a backward pass torch.compile would copy the gradients where a layout is asked for.
+    if not torch.compiler.is_compiling() and x.is_contiguous():
+        # Two passes with one broadcast operand are faster here than one pass with two.
         return torch.mul(x, scale).add_(shift)
     return torch.addcmul(shift, x, scale)
 
