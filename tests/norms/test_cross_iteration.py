@@ -164,6 +164,7 @@ def test_a_pool_between_convolution_and_norm_is_refused():
         network(torch.randn(4, 2, 8, 8))
 
 
+@pytest.mark.slow
 def test_a_network_compiles():
     """torch.compile keeps what a layer notes on its output for the norm."""
     torch.compiler.reset()

@@ -16,10 +16,11 @@ from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.object_type import ObjectType
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -89,8 +90,37 @@ OURS = ConfigSource()
 
 def forget() -> None:
     """Lets the files be read again, which may have changed."""
+    _loader.cache_clear()
     _options.cache_clear()
     _composed.cache_clear()
+
+
+class _PackagesReadOnce(ConfigRepository):
+    """The files of packages are read once; Hydra reads all files anew for each composition.
+
+    Those of other folders may change while a process lives: options that somebody works on, configurations of runs.
+    """
+
+    def __init__(self, path: ConfigSearchPath):
+        self.of_packages: dict[str, ConfigResult] = {}
+        super().__init__(path)
+
+    def __deepcopy__(self, memo: Any) -> "_PackagesReadOnce":  # Hydra's for one composition, which may add folders
+        return copy.copy(self)
+
+    def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
+        """Looks in these folders from now on."""
+        super().initialize_sources(config_search_path)
+        self.of_packages = {}
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """A file's content for the caller alone, since Hydra puts parts of it into what it composes."""
+        if config_path in self.of_packages:
+            return copy.deepcopy(self.of_packages[config_path])
+        found = super().load_config(config_path)
+        if found is not None and found.path.startswith("pkg://"):
+            self.of_packages[config_path] = copy.deepcopy(found)
+        return found
 
 
 @cache
@@ -102,7 +132,9 @@ def _loader(folder: str, added: tuple[str, ...]) -> ConfigLoaderImpl:
     path = create_config_search_path(folder)
     for address in added:
         path.prepend("added", address, anchor=SearchPathQuery(provider="schema"))  # the first that has a file is taken
-    return ConfigLoaderImpl(path)
+    loader = ConfigLoaderImpl(path)
+    loader.repository = _PackagesReadOnce(path)
+    return loader
 
 
 def _address(folder: str) -> str:
