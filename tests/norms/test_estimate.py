@@ -7,7 +7,7 @@ import timm
 import torch
 import torchvision
 from helpers import warm
-from helpers.cases import options, rest_slow
+from helpers.cases import options
 from helpers.estimating import batches
 from helpers.networks import SHAPE, built
 from hydra.utils import instantiate
@@ -225,12 +225,9 @@ def test_a_network_that_is_frozen_is_refused():
         estimate_statistics(network, [torch.randn(5, 2)])
 
 
-@pytest.mark.parametrize(
-    ("norm", "in_order"),
-    rest_slow(
-        [(norm, in_order) for norm in NORMS for in_order in (True, False)], lambda case: case == ("batch", False)
-    ),
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("in_order", [True, False])
+@pytest.mark.parametrize("norm", NORMS)
 def test_two_processes_estimate_what_one_does_with_all_batches(tmp_path, norm, in_order):
     done = warm.call("helpers.estimating.together", str(tmp_path), norm, in_order).wait()
     assert done.returncode == 0, done.stderr

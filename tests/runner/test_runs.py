@@ -210,6 +210,7 @@ def test_checkpoints_hold_tensors_and_plain_values_only(tmp_path):
         assert not any("_orig_mod" in key for key in found["state_dict"])
 
 
+@pytest.mark.slow
 def test_a_compiled_runs_checkpoint_loads_without_compile(tmp_path):
     run(compose([*WINE, "compile=true"]), folder=tmp_path / "compiled")
     from normlab.models.net import Net

@@ -48,6 +48,7 @@ def command(tmp_path, monkeypatch):
     return start
 
 
+@pytest.mark.slow
 def test_a_claim_is_run_measured_and_judged_and_goes_on(command, tmp_path, capsys):
     assert command() == 0
     lab = tmp_path / "outputs" / "lab"
