@@ -82,7 +82,7 @@ def make_trainer(
     """
     stop_probing()
     if config.action == "fit" and devices.is_cpu(config.trainer):
-        check_on_cpu(config.trainer.precision)
+        check_on_cpu(str(config.trainer.precision))
     network, modes = task.network, ModeGuard()
     core: list[Callback] = [modes, EpochSeed(config.seed), TrainingProgress()]
     added: list[Callback] = []
