@@ -23,8 +23,14 @@ def test_float16_is_refused(tmp_path):
 def test_slow_bfloat16_is_said_where_it_is_slow(has, kind, monkeypatch, caplog):
     monkeypatch.setattr(precision, "has_bfloat16", lambda: has)
     with caplog.at_level(logging.WARNING, "normlab"):
-        precision.check_on_cpu(kind)
+        precision.say_where_slow(kind)
     assert ("no instructions for bfloat16" in caplog.text) == (kind != "32-true" and not has)
+
+
+def test_a_run_says_it_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda: False)
+    run(compose([*WINE, "trainer.precision=bf16-mixed"]), folder=tmp_path / "run")
+    assert (tmp_path / "run" / "train.log").read_text().count("no instructions for bfloat16") == 1
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="reads the flags of an x86 processor")

@@ -25,6 +25,7 @@ from normlab.runner.answers import Answers, Written
 from normlab.runner.build import Parts
 from normlab.runner.doctor import examine, examine_fit
 from normlab.runner.export import write_export
+from normlab.runner.precision import say_where_slow
 from normlab.runner.predictions import csv_table
 from normlab.sweeps.pruning import Pruning
 
@@ -60,6 +61,8 @@ def fit(parts: Parts, folder: Path) -> Outcome:
     With `test=false` nothing is tested.
     """
     trainer, record = parts.trainer, parts.record
+    if trainer.strategy.root_device.type == "cpu":
+        say_where_slow(str(trainer.precision))
     newest = next(filter(Path.is_file, map(record.path, ("within_epoch", "last"))), None)
     trainer.fit(parts.task, datamodule=parts.loaders, ckpt_path=newest, weights_only=True)
     if record.best is None:  # trainer.max_steps ended the run before its first validation

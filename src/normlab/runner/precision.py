@@ -10,9 +10,13 @@ log = logging.getLogger(__name__)
 
 
 def check_on_cpu(precision: str) -> None:
-    """Says where bfloat16 is slow. Raises ConfigError for 16-mixed, in whose place Lightning would take bfloat16."""
+    """Raises ConfigError for 16-mixed, in whose place Lightning would take bfloat16."""
     if precision == "16-mixed":
         raise ConfigError("trainer.precision=16-mixed needs a GPU; on a processor use trainer.precision=bf16-mixed")
+
+
+def say_where_slow(precision: str) -> None:
+    """Warns of bfloat16 on a processor without it."""
     if precision.startswith("bf16") and not has_bfloat16():
         log.warning(
             f"trainer.precision={precision} is slow on this processor, which has no instructions for bfloat16: "
